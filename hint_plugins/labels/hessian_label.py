@@ -146,7 +146,9 @@ class HessianLabel:
         if parts[""] is not None:
             length = parts[""].size
             if length != 9 * num_atoms**2:
-                raise LabelError(f"{key} has {length} numbers; {num_atoms} atoms need 9N^2 = {9 * num_atoms**2}")
+                raise LabelError(
+                    f"{key} has {length} numbers; {num_atoms} atoms need 9N^2 = {9 * num_atoms**2}"
+                )
             return cls.full(parts[""])
         for first, second in ((COLUMNS, INDICES), (PROBES, PRODUCTS)):
             have = [s for s in (first, second) if parts[s] is not None]
