@@ -31,9 +31,7 @@ class HintConfig(BaseModel):
     hessian_ramp_unit: Literal["epochs", "steps"] = Field(
         "epochs", description="Unit of ramp start and end: epochs (fractions allowed) or optimiser steps."
     )
-    hessian_schedule: str = Field(
-        "linear", description="Shape of the ramp: linear, cosine, step or constant."
-    )
+    hessian_schedule: str = Field("linear", description="Shape of the ramp: linear, cosine, step or constant.")
     hessian_probes: str = Field(
         "rademacher", description="Law of the probes: rademacher, gaussian, columns (one-hot) or orthogonal."
     )
@@ -46,9 +44,7 @@ class HintConfig(BaseModel):
     hessian_fd_step: float | None = Field(
         None, gt=0, description="Displacement of the finite-difference engines, A; default by dtype."
     )
-    hessian_loss: LossKind = Field(
-        "mse", description="Function of the product errors: mse, mae, huber or norm."
-    )
+    hessian_loss: LossKind = Field("mse", description="Function of the product errors: mse, mae, huber or norm.")
     hessian_huber_delta: float = Field(1.0, gt=0, description="Where huber turns linear, eV/A^2.")
     hessian_symmetry_weight: float = Field(
         0.0, ge=0, description="Weight of the penalty ||(J - J^T) z||^2 for direct-force models."
@@ -110,9 +106,7 @@ class HintConfig(BaseModel):
         if self.hessian_batch_fraction is not None and self.hessian_every is not None:
             raise ValueError("hessian_batch_fraction and hessian_every exclude each other: give one")
         if self.hessian_recycle and self.hessian_batch_fraction is None and self.hessian_every is None:
-            raise ValueError(
-                "hessian_recycle needs hessian_batch_fraction or hessian_every: how much shall be filled?"
-            )
+            raise ValueError("hessian_recycle needs hessian_batch_fraction or hessian_every: how much shall be filled?")
         return self
 
     @property

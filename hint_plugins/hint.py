@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hint_plugins.batching.sampler import HeterogeneousBatchSampler
 from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
 from hint_plugins.config import ConfigError, HintConfig, make_config
 from hint_plugins.curvature.auto import fastest_engine, measure_engines
-from hint_plugins.curvature.engines import EXACT, Engine, get_engine, reverse
+from hint_plugins.curvature.engines import EXACT, Engine, ForceView, get_engine, reverse
 from hint_plugins.curvature.layer_norm import restore_layer_norms, swap_layer_norms
 from hint_plugins.curvature.probes import structure_rng
 from hint_plugins.curvature.selftest import SelfTestError, check_derivatives
@@ -222,9 +223,7 @@ class HintPlugin:
         if self.engine_name == "auto":
             self._choose_engine(run)
         self.engine = get_engine(self.engine_name, config.hessian_fd_step)
-        log.info(
-            "HVP engine: %s, %d %s probes", self.engine_name, config.hessian_num_probes, config.hessian_probes
-        )
+        log.info("HVP engine: %s, %d %s probes", self.engine_name, config.hessian_num_probes, config.hessian_probes)
 
     def _check_host(self, run: TrainingRun) -> None:
         if run.exact_derivatives:

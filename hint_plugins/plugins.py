@@ -75,9 +75,7 @@ def describe_plugins(manager: pluggy.PluginManager) -> list[str]:
     for name, _ in manager.list_name_plugin():
         entry = known.get(name)
         dist = entry.dist if entry is not None else None
-        lines.append(
-            f"{name} ({dist.name} {dist.version})" if dist is not None else f"{name} (no distribution)"
-        )
+        lines.append(f"{name} ({dist.name} {dist.version})" if dist is not None else f"{name} (no distribution)")
     return lines
 
 

@@ -94,12 +94,8 @@ class HeterogeneousBatchSampler(Sampler[list[int]]):
         share = min(size, max(1, round((self.fraction or 1.0) * size)))
         room = every * size - share
         if room == 0 and len(self.without):
-            raise ValueError(
-                "batches of labelled structures alone leave no room for the others: lower the fraction"
-            )
-        cycles = max(
-            math.ceil(len(self.with_label) / share), math.ceil(len(self.without) / room) if room else 1
-        )
+            raise ValueError("batches of labelled structures alone leave no room for the others: lower the fraction")
+        cycles = max(math.ceil(len(self.with_label) / share), math.ceil(len(self.without) / room) if room else 1)
         return np.tile([0] * (every - 1) + [share], cycles)
 
     def set_epoch(self, epoch: int) -> None:

@@ -51,9 +51,7 @@ def prepare_output(out: Path, *, overwrite: bool = False, resume: bool = False) 
     """
     out = Path(out)
     if (out / "summary.json").exists() and not (overwrite or resume):
-        raise InputError(
-            f"{out} holds an earlier result (summary.json): choose another --out, or add --overwrite"
-        )
+        raise InputError(f"{out} holds an earlier result (summary.json): choose another --out, or add --overwrite")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):

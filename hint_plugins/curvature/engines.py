@@ -49,9 +49,7 @@ class Engine(Protocol):
     def __call__(self, view: ForceView, probes: Tensor, create_graph: bool = True) -> Tensor: ...
 
 
-def _vjp(
-    forces: Tensor, positions: Tensor, vectors: Tensor, create_graph: bool, batched: bool = False
-) -> Tensor:
+def _vjp(forces: Tensor, positions: Tensor, vectors: Tensor, create_graph: bool, batched: bool = False) -> Tensor:
     if not forces.requires_grad:
         return torch.zeros_like(vectors)
     (product,) = torch.autograd.grad(

@@ -91,9 +91,7 @@ def check_derivatives(
     exact = reverse(view, probe[None], create_graph=False)[0]
     errors = []
     for h in (1e-3, 1e-4, 1e-5):
-        plus, minus = view.forces_at(
-            torch.stack([view.positions + h * probe, view.positions - h * probe])
-        ).detach()
+        plus, minus = view.forces_at(torch.stack([view.positions + h * probe, view.positions - h * probe])).detach()
         errors.append(_relative(exact, (minus - plus) / (2 * h)))
     report = SelfTestReport(min(errors), 0.0)
     report.gradient_error = _gradient_error(model, make_view, probe, exact, random_like, steps)
@@ -120,9 +118,7 @@ def _gradient_error(
     gradients = torch.autograd.grad(loss(True), weights, allow_unused=True)
     directions = [random_like(w) * w.detach().abs().mean().clamp_min(1e-3) for w in weights]
     analytic = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True) if g is not None)
-    scale = sum(
-        float((g * d).square().sum()) for g, d in zip(gradients, directions, strict=True) if g is not None
-    )
+    scale = sum(float((g * d).square().sum()) for g, d in zip(gradients, directions, strict=True) if g is not None)
     errors = []
     for step in steps:
         values = []
@@ -175,9 +171,7 @@ def find_guilty(model: nn.Module, make_view: Callable[[], ForceView]) -> Iterato
     modules = dict(model.named_modules())
     for name, value in inputs.items():
         module = modules[name]
-        advice = next(
-            (why for kind, why in KNOWN_BAD.items() if isinstance(module, kind) and module.training), None
-        )
+        advice = next((why for kind, why in KNOWN_BAD.items() if isinstance(module, kind) and module.training), None)
         if advice is not None:
             yield name, f"{type(module).__name__} has a wrong third derivative: {advice}"
             continue

@@ -74,9 +74,7 @@ def check_label(
     values = label.products
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
-        return LabelReport(
-            label.kind, np.nan, np.nan, None, np.nan, [f"{bad} of {values.size} numbers are not finite"]
-        )
+        return LabelReport(label.kind, np.nan, np.nan, None, np.nan, [f"{bad} of {values.size} numbers are not finite"])
     if label.kind == "projections" and not np.isfinite(label.directions).all():
         return LabelReport(label.kind, np.nan, np.nan, None, np.nan, ["a probe is not finite"])
     largest = float(np.abs(values).max())
@@ -89,9 +87,7 @@ def check_label(
     if label.kind == "full":
         asymmetry = float(np.abs(values - values.T).max()) / largest
         if asymmetry > max_asymmetry:
-            reasons.append(
-                f"asymmetric: max|H - H^T| is {asymmetry:.2g} of max|H|, more than {max_asymmetry:g}"
-            )
+            reasons.append(f"asymmetric: max|H - H^T| is {asymmetry:.2g} of max|H|, more than {max_asymmetry:g}")
     blocks = values.reshape(len(values), -1, 3)
     sum_rule = float(np.abs(blocks.sum(axis=1)).max()) / largest
     if sum_rule > max_sum_rule:
@@ -124,9 +120,7 @@ def _plausible(label: HessianLabel, largest: float, atoms: Atoms) -> list[str]:
             "is the label in Ha/Bohr^2? (multiply by 97.17)"
         ]
     if largest > high:
-        return [
-            f"largest entry {largest:.3g} eV/A^2 is not plausible: wrong unit, or atoms on top of each other"
-        ]
+        return [f"largest entry {largest:.3g} eV/A^2 is not plausible: wrong unit, or atoms on top of each other"]
     return []
 
 

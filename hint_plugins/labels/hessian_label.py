@@ -131,9 +131,7 @@ class HessianLabel:
             info[key + PRODUCTS] = self.products.reshape(-1)
 
     @classmethod
-    def from_info(
-        cls, info: Mapping[str, Any], num_atoms: int, key: str = "REF_hessian"
-    ) -> HessianLabel | None:
+    def from_info(cls, info: Mapping[str, Any], num_atoms: int, key: str = "REF_hessian") -> HessianLabel | None:
         """Read the label stored under ``key``; None when the structure carries none.
 
         Raises
@@ -146,9 +144,7 @@ class HessianLabel:
         if parts[""] is not None:
             length = parts[""].size
             if length != 9 * num_atoms**2:
-                raise LabelError(
-                    f"{key} has {length} numbers; {num_atoms} atoms need 9N^2 = {9 * num_atoms**2}"
-                )
+                raise LabelError(f"{key} has {length} numbers; {num_atoms} atoms need 9N^2 = {9 * num_atoms**2}")
             return cls.full(parts[""])
         for first, second in ((COLUMNS, INDICES), (PROBES, PRODUCTS)):
             have = [s for s in (first, second) if parts[s] is not None]

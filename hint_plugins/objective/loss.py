@@ -48,9 +48,7 @@ def structure_losses(
     if kind == "mae":
         values = delta.abs()
     elif kind == "huber":
-        values = torch.nn.functional.huber_loss(
-            delta, torch.zeros_like(delta), reduction="none", delta=huber_delta
-        )
+        values = torch.nn.functional.huber_loss(delta, torch.zeros_like(delta), reduction="none", delta=huber_delta)
     else:
         values = delta.square()
     sums = values.new_zeros(len(delta), len(num_atoms)).index_add(1, batch, values.sum(dim=-1))

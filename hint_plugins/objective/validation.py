@@ -52,9 +52,7 @@ class HessianValidation:
         reference = graphs.labels["hessian_products"].transpose(0, 1)
         products = self.engine(graphs.view, probes, create_graph=False).detach()
         for name, kind in (("hessian_loss", self.loss), ("hvp_mae", "mae")):
-            values = structure_losses(
-                products, reference, graphs.batch, graphs.num_atoms, kind, self.huber_delta
-            )
+            values = structure_losses(products, reference, graphs.batch, graphs.num_atoms, kind, self.huber_delta)
             self.sums[name] += float(values.sum())
         self.sums["structures"] += graphs.num_graphs
         if self.whole and self.sums["matrices"] < self.max_whole:
