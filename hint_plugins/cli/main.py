@@ -1,0 +1,111 @@
+"""The ``hint`` command. Sub-commands are entry points, loaded when they are asked for."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+import typer
+import yaml
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from hint_plugins import __version__
+from hint_plugins.cli.common import EXIT_BAD_INPUT, InputError, fail
+
+GROUP = "hint_plugins.commands"
+
+
+class LazyGroup(TyperGroup):
+    """Finds sub-commands among the entry points ``hint_plugins.commands`` (``name = module:function``)."""
+
+    def entries(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self.entries())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = self.entries().get(cmd_name)
+        if entry is None:
+            return None
+        function = entry.load()
+        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        settings: dict[str, Any] = getattr(function, "typer_settings", {})
+        app.command(name=cmd_name, **settings)(function)
+        command = get_command(app)
+        command.short_help = (inspect.getdoc(function) or "").split("\n")[0]
+        if not settings.get("context_settings", {}).get("ignore_unknown_options"):
+            command.params.append(_config_option())
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in known:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], known, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            fail(f"there is no command {args[0]!r}.{hint} Commands: {', '.join(known)}")
+        return super().resolve_command(ctx, args)
+
+
+def _config_option() -> click.Option:
+    """``--config file.yaml``: values for options not given on the command line."""
+
+    def load(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value is None:
+            return
+        content = yaml.safe_load(Path(value).read_text()) or {}
+        if not isinstance(content, dict):
+            fail(f"{value}: expected a mapping of option names to values")
+        content.pop("command", None)
+        names = {p.name for p in ctx.command.params if p.name}
+        unknown = sorted(set(content) - names)
+        if unknown:
+            fail(f"{value}: unknown option {unknown[0]!r}; known are {', '.join(sorted(names - {'config'}))}")
+        ctx.default_map = {**(ctx.default_map or {}), **{k: v for k, v in content.items() if v is not None}}
+
+    return click.Option(
+        ["--config"],
+        type=click.Path(exists=True, dir_okay=False),
+        is_eager=True,
+        expose_value=False,
+        callback=load,
+        help="YAML file with values for these options (as config.yaml of an earlier run).",
+    )
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Hessian-informed training of interatomic potentials: labels, training, studies.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; bad input is a sentence and exit status 2, never a traceback."""
+    try:
+        app()
+    except InputError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("stopped by the user; run the same command again to continue where it can be continued")
+
+
+__all__ = ["EXIT_BAD_INPUT", "LazyGroup", "app", "main"]

@@ -1,0 +1,89 @@
+"""Probe laws: random directions with zero mean and unit covariance (Hutchinson).
+
+With ``E[z z^T] = 1`` the expectation of ``||A z||^2`` is ``||A||_F^2`` for every law, so the laws differ
+in variance only. HINT (arXiv:2603.25373) uses Rademacher probes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+ProbeLaw = Callable[[int, int, np.random.Generator], np.ndarray]
+
+
+def rademacher(count: int, dim: int, rng: np.random.Generator) -> np.ndarray:
+    """Independent signs: the least variance among laws with independent entries."""
+    return rng.integers(0, 2, size=(count, dim)).astype(np.float64) * 2.0 - 1.0
+
+
+def gaussian(count: int, dim: int, rng: np.random.Generator) -> np.ndarray:
+    """Independent standard normal entries."""
+    return rng.standard_normal((count, dim))
+
+
+def columns(count: int, dim: int, rng: np.random.Generator) -> np.ndarray:
+    """Scaled unit vectors ``sqrt(dim) e_j`` (one column of the Hessian each), no column twice in a round."""
+    order = np.concatenate([rng.permutation(dim) for _ in range(-(-count // dim))])[:count]
+    probes = np.zeros((count, dim))
+    probes[np.arange(count), order] = np.sqrt(dim)
+    return probes
+
+
+def orthogonal(count: int, dim: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows of Haar-random orthogonal matrices times ``sqrt(dim)``: probes that never repeat each other."""
+    blocks = []
+    for start in range(0, count, dim):
+        rows = min(dim, count - start)
+        q, r = np.linalg.qr(rng.standard_normal((dim, rows)))
+        blocks.append((q * np.sign(np.diagonal(r))).T)
+    return np.concatenate(blocks) * np.sqrt(dim)
+
+
+PROBE_LAWS: dict[str, ProbeLaw] = {
+    "rademacher": rademacher,
+    "gaussian": gaussian,
+    "columns": columns,
+    "orthogonal": orthogonal,
+}
+
+
+def draw_probes(law: str, count: int, dim: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw ``count`` probes of length ``dim``.
+
+    Parameters
+    ----------
+    law
+        Name in :data:`PROBE_LAWS` (plugins may add laws with ``register_probe_laws``).
+    count
+        Number of probes, m >= 1.
+    dim
+        Length of a probe, 3N.
+    rng
+        Source of randomness.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(count, dim)`` float64.
+
+    Raises
+    ------
+    ValueError
+        If the law is unknown or ``count < 1``.
+    """
+    if law not in PROBE_LAWS:
+        raise ValueError(f"unknown probe law {law!r}: known laws are {', '.join(sorted(PROBE_LAWS))}")
+    if count < 1:
+        raise ValueError(f"the number of probes must be at least 1, got {count}")
+    return PROBE_LAWS[law](count, dim, rng)
+
+
+def structure_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """Generator of the probes of one structure in one epoch.
+
+    Counter-based: the draw depends on (seed, epoch, structure) alone, so it is the same for every number of
+    processes and workers, and a restarted run continues with the probes of an unbroken one.
+    """
+    return np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), (epoch << 40) ^ index]))

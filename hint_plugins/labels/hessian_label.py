@@ -1,0 +1,176 @@
+"""A Hessian label: the whole matrix, some of its columns, or products with random directions.
+
+Whatever its kind, a label answers one question: for directions ``z``, what is ``H z``?
+Every law it draws from has zero mean and unit covariance, so that the expectation of
+``||dH z||^2`` is the squared Frobenius norm of ``dH`` (Hutchinson), one-hot columns included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from hint_plugins.curvature.probes import draw_probes
+
+Kind = Literal["full", "columns", "projections"]
+
+#: Suffixes of the keys under which the parts of a label are stored beside ``<key>``.
+COLUMNS, INDICES, PROBES, PRODUCTS = "_columns", "_column_indices", "_probes", "_products"
+SUFFIXES = ("", COLUMNS, INDICES, PROBES, PRODUCTS)
+
+
+class LabelError(ValueError):
+    """A Hessian label that cannot be used, with the reason."""
+
+
+@dataclass(frozen=True)
+class HessianLabel:
+    """Second-derivative label of one structure.
+
+    Attributes
+    ----------
+    kind
+        ``full``, ``columns`` or ``projections``.
+    directions
+        ``full``: None. ``columns``: ``(c,)`` integer column indices.
+        ``projections``: ``(m, 3N)`` directions, drawn with unit covariance.
+    products
+        ``full``: ``(3N, 3N)``; ``columns``: ``(c, 3N)``, row k is column ``directions[k]`` of H;
+        ``projections``: ``(m, 3N)``, row k is ``H @ directions[k]``. eV/A^2.
+    """
+
+    kind: Kind
+    products: np.ndarray
+    directions: np.ndarray | None = None
+
+    @classmethod
+    def full(cls, hessian: np.ndarray) -> HessianLabel:
+        """Label from a whole Hessian, ``(3N, 3N)`` or flat ``(9 N^2,)``, eV/A^2."""
+        flat = np.asarray(hessian, dtype=np.float64).reshape(-1)
+        dim = round(flat.size**0.5)
+        if dim * dim != flat.size or dim % 3 or dim == 0:
+            raise LabelError(f"{flat.size} numbers are no (3N, 3N) matrix for any number of atoms N")
+        return cls("full", flat.reshape(dim, dim))
+
+    @classmethod
+    def columns(cls, indices: np.ndarray, columns: np.ndarray) -> HessianLabel:
+        """Label from ``columns`` (c, 3N) of the Hessian at ``indices`` (c,)."""
+        index = np.atleast_1d(np.asarray(indices)).astype(np.int64)
+        values = _rows(columns, len(index), "columns")
+        if len(set(index.tolist())) != len(index) or index.min() < 0 or index.max() >= values.shape[1]:
+            raise LabelError(f"column indices must be distinct and in 0..{values.shape[1] - 1}: {index}")
+        return cls("columns", values, index)
+
+    @classmethod
+    def projections(cls, probes: np.ndarray, products: np.ndarray, num_atoms: int) -> HessianLabel:
+        """Label from directions ``probes`` (m, 3N) and ``products`` (m, 3N) = H z."""
+        z = np.asarray(probes, dtype=np.float64).reshape(-1)
+        if z.size == 0 or z.size % (3 * num_atoms):
+            raise LabelError(f"{z.size} probe components are no multiple of 3N = {3 * num_atoms}")
+        z = z.reshape(-1, 3 * num_atoms)
+        return cls("projections", _rows(products, len(z), "products"), z)
+
+    @property
+    def num_atoms(self) -> int:
+        return self.products.shape[1] // 3
+
+    @property
+    def num_directions(self) -> int:
+        """How many independent directions the label knows."""
+        return len(self.products)
+
+    def pairs(self, num_probes: int, law: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draw ``num_probes`` directions ``z`` and give them with ``H z``.
+
+        Parameters
+        ----------
+        num_probes
+            m >= 1.
+        law
+            Probe law (:mod:`hint_plugins.curvature.probes`). A ``columns`` label combines its own columns
+            with this law's coefficients; a ``projections`` label hands out its stored directions,
+            reshuffled, again from the start when ``num_probes`` exceeds their number.
+        rng
+            Source of randomness.
+
+        Returns
+        -------
+        z, hz
+            Both ``(num_probes, 3N)``.
+        """
+        dim, known = self.products.shape[1], self.num_directions
+        if self.kind == "projections":
+            assert self.directions is not None
+            order = np.concatenate([rng.permutation(known) for _ in range(-(-num_probes // known))])
+            chosen = order[:num_probes]
+            return self.directions[chosen], self.products[chosen]
+        coefficients = draw_probes(law, num_probes, known, rng)
+        if self.kind == "full":
+            return coefficients, coefficients @ self.products.T
+        assert self.directions is not None
+        coefficients = coefficients * np.sqrt(dim / known)
+        z = np.zeros((num_probes, dim))
+        z[:, self.directions] = coefficients
+        return z, coefficients @ self.products
+
+    def to_info(self, info: MutableMapping[str, Any], key: str = "REF_hessian") -> None:
+        """Store the label under ``key`` (flat arrays, which extxyz and ASE databases keep exactly)."""
+        for suffix in SUFFIXES:
+            info.pop(key + suffix, None)
+        if self.kind == "full":
+            info[key] = self.products.reshape(-1)
+        elif self.kind == "columns":
+            info[key + COLUMNS] = self.products.reshape(-1)
+            info[key + INDICES] = self.directions
+        else:
+            assert self.directions is not None
+            info[key + PROBES] = self.directions.reshape(-1)
+            info[key + PRODUCTS] = self.products.reshape(-1)
+
+    @classmethod
+    def from_info(cls, info: Mapping[str, Any], num_atoms: int, key: str = "REF_hessian") -> HessianLabel | None:
+        """Read the label stored under ``key``; None when the structure carries none.
+
+        Raises
+        ------
+        LabelError
+            If parts are missing or lengths do not fit ``num_atoms``; physics is checked elsewhere
+            (:mod:`hint_plugins.labels.checks`).
+        """
+        parts = {suffix: _present(info.get(key + suffix)) for suffix in SUFFIXES}
+        if parts[""] is not None:
+            length = parts[""].size
+            if length != 9 * num_atoms**2:
+                raise LabelError(f"{key} has {length} numbers; {num_atoms} atoms need 9N^2 = {9 * num_atoms**2}")
+            return cls.full(parts[""])
+        for first, second in ((COLUMNS, INDICES), (PROBES, PRODUCTS)):
+            have = [s for s in (first, second) if parts[s] is not None]
+            if len(have) == 1:
+                missing = second if have[0] == first else first
+                raise LabelError(f"{key}{have[0]} is there but {key}{missing} is missing")
+        if parts[COLUMNS] is not None:
+            label = cls.columns(parts[INDICES], parts[COLUMNS])
+        elif parts[PROBES] is not None:
+            label = cls.projections(parts[PROBES], parts[PRODUCTS], num_atoms)
+        else:
+            return None
+        if label.num_atoms != num_atoms:
+            raise LabelError(f"{key}: {label.kind} of {label.num_atoms} atoms on a structure of {num_atoms}")
+        return label
+
+
+def _present(value: Any) -> np.ndarray | None:
+    if value is None:
+        return None
+    array = np.asarray(value)
+    return array if array.size else None
+
+
+def _rows(values: np.ndarray, rows: int, what: str) -> np.ndarray:
+    flat = np.asarray(values, dtype=np.float64).reshape(-1)
+    if rows == 0 or flat.size == 0 or flat.size % rows or (flat.size // rows) % 3:
+        raise LabelError(f"{flat.size} numbers are no {rows} {what} of length 3N")
+    return flat.reshape(rows, -1)
