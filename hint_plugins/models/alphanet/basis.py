@@ -81,15 +81,14 @@ class EnvelopedBessel(nn.Module):
         Angstrom.
     """
 
-    wave_numbers: Tensor
+    orders: Tensor
 
     def __init__(self, num_radial: int, cutoff: float) -> None:
         super().__init__()
         self.cutoff = cutoff
-        numbers = math.pi / cutoff * torch.arange(1, num_radial + 1, dtype=torch.float64)
-        self.register_buffer("wave_numbers", numbers.to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("orders", torch.arange(1.0, num_radial + 1.0), persistent=False)
 
     def forward(self, distance: Tensor) -> Tensor:
         """Basis functions (E, R) at distances (E, 1) in Angstrom."""
         front = math.sqrt(2.0 / self.cutoff) * envelope(distance, self.cutoff) / distance
-        return front * torch.sin(self.wave_numbers * distance)
+        return front * torch.sin(self.orders * (math.pi / self.cutoff * distance))

@@ -145,8 +145,7 @@ def from_official(
         raise ValueError("AlphaNet weights: output_dim must be 1, an energy")
     tensors = _strip_prefix(state_dict)
     rotary = bool(options.get("rotary", True)) if rotary is None else rotary
-    zbl_buffers = any(name.startswith("fzbl_") for name in tensors)
-    if zbl is None and zbl_buffers and "zbl" not in options:
+    if zbl is None and "zbl" not in options and any(name.startswith("fzbl_") for name in tensors):
         warnings.warn(
             "the weights carry constants of a short-range repulsion, which some published versions add to the "
             "energy and others do not; pass zbl=True to add it",
@@ -156,7 +155,7 @@ def from_official(
     model = AlphaNet(AlphaNetConfig(**_read_options(options), variant=variant, rotary=rotary, zbl=zbl))
     dtype = torch.float64 if str(options.get("dtype", "")) == "64" else tensors[_ANCHOR].dtype
     model.to(dtype)
-    model.load_state_dict(_translate(model, tensors, zbl_buffers))
+    model.load_state_dict(_translate(model, tensors))
     return model.eval()
 
 
@@ -200,12 +199,6 @@ def _key_map(model: AlphaNet) -> dict[str, str]:
         "body.scalarise": "lin",
         "body.scalar_readout": "last_layer",
         "body.phase_readout": "last_layer_quantum",
-        "repulsion.weights": "fzbl_w",
-        "repulsion.decays": "fzbl_b",
-        "repulsion.gamma": "fzbl_gamma",
-        "repulsion.alpha": "fzbl_alpha",
-        "repulsion.coulomb": "fzbl_E2",
-        "repulsion.bohr": "fzbl_A0",
     }
     message = {
         "node_filter": "x_proj",
@@ -236,15 +229,12 @@ def _key_map(model: AlphaNet) -> dict[str, str]:
     return names
 
 
-def _translate(model: AlphaNet, tensors: Mapping[str, Tensor], zbl_buffers: bool) -> dict[str, Tensor]:
+def _translate(model: AlphaNet, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     config = model.config
     unread = set(tensors)
     translated = {}
     for ours, theirs in _key_map(model).items():
         target = model.state_dict()[ours]
-        if theirs not in tensors and ours.startswith("repulsion.") and not zbl_buffers:
-            translated[ours] = target
-            continue
         if theirs not in tensors:
             raise _misfit(tensors, config, f"{theirs!r} is missing")
         unread.discard(theirs)
@@ -252,11 +242,11 @@ def _translate(model: AlphaNet, tensors: Mapping[str, Tensor], zbl_buffers: bool
         shape = tuple(target.shape)
         if ours.startswith("body.phase_steps."):
             shape = (config.num_layers, *shape)
-        if tuple(tensor.shape) != shape and not (ours.startswith("repulsion.") and tensor.numel() == target.numel()):
+        if tuple(tensor.shape) != shape:
             raise _misfit(tensors, config, f"{theirs!r} has shape {tuple(tensor.shape)}, the config says {shape}")
         if ours.startswith("body.phase_steps."):
             tensor = tensor[int(ours.split(".")[2])]
-        translated[ours] = tensor.reshape(target.shape)
+        translated[ours] = tensor
     last = f"message_layers.{config.num_layers - 1}.scale2.0."
     for name in sorted(unread):
         if not (name.endswith(_UNUSED) or name.startswith((last, "fzbl_"))):

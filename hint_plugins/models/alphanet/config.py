@@ -10,6 +10,21 @@ from typing import Any
 VARIANTS = ("smooth", "square", "bessel", "gauss")
 PUBLISHED = ("square", "bessel", "gauss")
 
+_PUBLISHED_ONLY = frozenset(
+    [
+        "head",
+        "hidden_channels_chi",
+        "eps",
+        "reduce_mode",
+        "readout",
+        "has_norm_before_flag",
+        "has_norm_after_flag",
+        "use_sigmoid",
+        "rotary",
+        "zbl",
+    ]
+)
+
 #: Rows of the published embedding tables: atomic numbers up to 94.
 PUBLISHED_ELEMENTS = 95
 
@@ -127,6 +142,12 @@ class AlphaNetConfig:
             f"elements must be different atomic numbers in 1..118, got {self.elements}",
         )
         if not self.published:
+            for field in dataclasses.fields(self):
+                if field.name in _PUBLISHED_ONLY:
+                    require(
+                        getattr(self, field.name) == field.default,
+                        f"{field.name} has no meaning in variant 'smooth', only in {PUBLISHED}",
+                    )
             return
         require(
             self.hidden_channels_chi % self.head == 0,

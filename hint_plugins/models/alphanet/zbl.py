@@ -15,7 +15,10 @@ COULOMB = 14.399645478425
 BOHR = 0.529177210903
 WEIGHTS = (0.187, 0.3769, 0.189, 0.081, 0.003, 0.037, 0.0546, 0.0715)
 DECAYS = (3.20, 1.10, 0.102, 0.958, 1.28, 1.14, 1.69, 5.0)
+GAMMA = 1.001
+ALPHA = 0.6032
 TAPER = 1.0
+"""Angstrom."""
 
 
 class Repulsion(nn.Module):
@@ -24,34 +27,13 @@ class Repulsion(nn.Module):
     ``phi(x) = sum_m w_m exp(-b_m x)`` and ``a = 0.8854 gamma a_0 / (Z_i^alpha + Z_j^alpha)``.
     """
 
-    weights: Tensor
-    decays: Tensor
-    gamma: Tensor
-    alpha: Tensor
-    coulomb: Tensor
-    bohr: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        weights = torch.tensor(WEIGHTS, dtype=torch.float64)
-        constants = {
-            "weights": weights / weights.sum(),
-            "decays": torch.tensor(DECAYS, dtype=torch.float64),
-            "gamma": torch.tensor(1.001, dtype=torch.float64),
-            "alpha": torch.tensor(0.6032, dtype=torch.float64),
-            "coulomb": torch.tensor(COULOMB, dtype=torch.float64),
-            "bohr": torch.tensor(BOHR, dtype=torch.float64),
-        }
-        for name, value in constants.items():
-            self.register_buffer(name, value.to(torch.get_default_dtype()))
-
     def forward(self, numbers: Tensor, edges: Edges) -> Tensor:
         """Repulsion per atom in eV, (N,), from atomic numbers (N,)."""
         charge = numbers.to(edges.distance.dtype)
         source, centre = charge[edges.source], charge[edges.centre]
         d = edges.distance.squeeze(-1)
-        length = self.gamma * 0.8854 * self.bohr / (source**self.alpha + centre**self.alpha)
-        screening = (self.weights * torch.exp(-self.decays * (d / length)[:, None])).sum(-1)
+        length = GAMMA * 0.8854 * BOHR / (source**ALPHA + centre**ALPHA)
+        screening = sum(w / sum(WEIGHTS) * torch.exp(-b * d / length) for w, b in zip(WEIGHTS, DECAYS, strict=True))
         taper = torch.where(d < TAPER, 0.5 * (torch.cos(math.pi * d / TAPER) + 1.0), torch.zeros_like(d))
-        pair = source * centre * self.coulomb * screening / d * taper
+        pair = source * centre * COULOMB * screening / d * taper
         return neighbour_sum(0.5 * pair, edges.centre, numbers.shape[0])
