@@ -131,7 +131,7 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_a_foreign_file_is_refused(tmp_path):
     torch.save({"weights": 1}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="not a file of AlphaNet.save"):
+    with pytest.raises(ValueError, match=r"not a file of AlphaNet\.save"):
         AlphaNet.load(tmp_path / "other.pt")
 
 
