@@ -1,0 +1,81 @@
+"""The ``auto`` engine: measure the exact engines on a labelled batch, keep the fastest."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from hint_plugins.curvature.engines import ENGINES, EXACT, ForceView
+
+log = logging.getLogger(__name__)
+
+
+def measure_engines(
+    make_view: Callable[[], ForceView],
+    probes: Tensor,
+    parameters: Iterable[Tensor],
+    candidates: Iterable[str] = EXACT,
+    repeats: int = 4,
+) -> dict[str, float]:
+    """Seconds of one product with its backward pass to the parameters, for each engine that runs.
+
+    Parameters
+    ----------
+    make_view
+        Makes a fresh view of a labelled batch.
+    probes
+        (m, n, 3).
+    parameters
+        The model's parameters; their ``.grad`` is left alone.
+    candidates
+        Names of engines.
+    repeats
+        Runs of each; the fastest counts (the first ones also pay for just-in-time compilation).
+
+    Returns
+    -------
+    dict
+        Seconds by name; engines that fail (out of memory, no batching rule) are logged and left out.
+    """
+    weights = [p for p in parameters if p.requires_grad]
+    seconds: dict[str, float] = {}
+    for name in candidates:
+        try:
+            times = [_time(make_view, probes, weights, name) for _ in range(repeats)]
+        except (RuntimeError, NotImplementedError) as error:
+            log.info("HVP engine %s does not run on this model: %s", name, str(error).split("\n")[0])
+            continue
+        seconds[name] = min(times)
+    return seconds
+
+
+def _time(make_view: Callable[[], ForceView], probes: Tensor, weights: list[Tensor], name: str) -> float:
+    cuda = probes.is_cuda
+    if cuda:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    products = ENGINES[name](make_view(), probes, create_graph=True)
+    torch.autograd.grad(products.square().sum(), weights, allow_unused=True)
+    if cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def fastest_engine(seconds: dict[str, float]) -> str:
+    """Name of the fastest engine.
+
+    Raises
+    ------
+    RuntimeError
+        If no exact engine ran on the model.
+    """
+    if not seconds:
+        raise RuntimeError(
+            "no exact HVP engine runs on this model: choose --hessian_engine finite_difference, "
+            "which needs forces only"
+        )
+    return min(seconds, key=seconds.__getitem__)

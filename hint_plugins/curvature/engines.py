@@ -1,0 +1,172 @@
+"""Hessian-vector products: ``H z = -d(F . z)/dr`` for many probes and many structures at once.
+
+The structures of a batch do not interact, so the Hessian of the batch is block diagonal and one probe vector
+over all its atoms gives one product for every structure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+ForcesAt = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class ForceView:
+    """Forces of a set of structures as a function of their positions.
+
+    Attributes
+    ----------
+    positions
+        (n, 3) A.
+    forces_at
+        Maps positions (r, n, 3) of r copies of the set to forces (r, n, 3) in eV/A, differentiable in the
+        positions (where they require it) and in the model's parameters.
+    graph
+        ``(positions, forces)``, both (n, 3), when forces with a graph exist already.
+    """
+
+    positions: Tensor
+    forces_at: ForcesAt
+    graph: tuple[Tensor, Tensor] | None = None
+
+    def force_graph(self) -> tuple[Tensor, Tensor]:
+        """Positions and forces (n, 3) joined by an autograd graph, made on the first call."""
+        if self.graph is None:
+            positions = self.positions.detach().requires_grad_(True)
+            self.graph = positions, self.forces_at(positions[None])[0]
+        return self.graph
+
+
+class Engine(Protocol):
+    """Maps a view and probes (m, n, 3) to products (m, n, 3); differentiable with ``create_graph``."""
+
+    def __call__(self, view: ForceView, probes: Tensor, create_graph: bool = True) -> Tensor: ...
+
+
+def _vjp(forces: Tensor, positions: Tensor, vectors: Tensor, create_graph: bool, batched: bool = False) -> Tensor:
+    if not forces.requires_grad:
+        return torch.zeros_like(vectors)
+    (product,) = torch.autograd.grad(
+        forces,
+        positions,
+        vectors,
+        retain_graph=True,
+        create_graph=create_graph,
+        allow_unused=True,
+        is_grads_batched=batched,
+    )
+    return torch.zeros_like(vectors) if product is None else -product
+
+
+def reverse(view: ForceView, probes: Tensor, create_graph: bool = True) -> Tensor:
+    """Double backward through the one force graph, probe by probe: exact, least memory.
+
+    For a direct-force model, whose Jacobian is not symmetric, this gives rows: ``-J^T z``.
+    """
+    positions, forces = view.force_graph()
+    return torch.stack([_vjp(forces, positions, z, create_graph) for z in probes])
+
+
+def replicate(view: ForceView, probes: Tensor, create_graph: bool = True) -> Tensor:
+    """One double backward through m copies of the structures: exact, few kernel launches."""
+    positions = view.positions.detach().expand(len(probes), -1, -1).clone().requires_grad_(True)
+    return _vjp(view.forces_at(positions), positions, probes, create_graph)
+
+
+def vmap(view: ForceView, probes: Tensor, create_graph: bool = True) -> Tensor:
+    """Double backward vectorised over probes: exact, needs batching rules for every kernel.
+
+    TorchScript's profiling executor has none for some of its own operations and fails from the third call on;
+    it is switched off here.
+    """
+    positions, forces = view.force_graph()
+    with torch.jit.optimized_execution(False):
+        return _vjp(forces, positions, probes, create_graph, batched=True)
+
+
+#: Largest displacement of a coordinate (A) by scheme and dtype: the minimum of truncation and rounding error.
+STEPS = {
+    ("two_sided", torch.float64): 1e-5,
+    ("two_sided", torch.float32): 1e-3,
+    ("one_sided", torch.float64): 1e-6,
+    ("one_sided", torch.float32): 3e-4,
+}
+
+
+@dataclass(frozen=True)
+class FiniteDifference:
+    """Products from displaced forces: no third derivative of the energy is needed.
+
+    The right engine for kernels without a double backward (cuEquivariance, compiled models) and for
+    direct-force models, where it gives columns: ``-J z``.
+
+    Attributes
+    ----------
+    two_sided
+        Central difference (2m copies, error of second order) or forward difference (m copies and the
+        undisplaced one, error of first order).
+    step
+        Largest displacement of a coordinate, A; by default from :data:`STEPS`.
+    """
+
+    two_sided: bool = True
+    step: float | None = None
+
+    def __call__(self, view: ForceView, probes: Tensor, create_graph: bool = True) -> Tensor:
+        positions = view.positions.detach()
+        scheme = "two_sided" if self.two_sided else "one_sided"
+        step = self.step or STEPS.get((scheme, positions.dtype), 1e-3)
+        scale = step / probes.abs().amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
+        shift = scale * probes
+        m = len(probes)
+        if self.two_sided:
+            forces = view.forces_at(torch.cat([positions + shift, positions - shift]))
+            products = (forces[m:] - forces[:m]) / (2 * scale)
+        elif view.graph is not None:
+            products = (view.graph[1] - view.forces_at(positions + shift)) / scale
+        else:
+            forces = view.forces_at(torch.cat([positions + shift, positions[None]]))
+            products = (forces[m:] - forces[:m]) / scale
+        return products if create_graph else products.detach()
+
+
+#: Engines by name; plugins add theirs with ``register_engines``.
+ENGINES: dict[str, Engine] = {
+    "reverse": reverse,
+    "replicate": replicate,
+    "vmap": vmap,
+    "finite_difference": FiniteDifference(two_sided=True),
+    "finite_difference_one_sided": FiniteDifference(two_sided=False),
+}
+
+#: Engines whose products are exact and whose parameter gradients need third derivatives of the energy.
+EXACT = ("reverse", "replicate", "vmap")
+
+
+def get_engine(name: str, step: float | None = None) -> Engine:
+    """Look up an engine.
+
+    Parameters
+    ----------
+    name
+        A name in :data:`ENGINES`.
+    step
+        Displacement of the finite-difference engines, A.
+
+    Raises
+    ------
+    ValueError
+        If there is no such engine.
+    """
+    if name not in ENGINES:
+        raise ValueError(f"unknown HVP engine {name!r}: known engines are auto, {', '.join(ENGINES)}")
+    engine = ENGINES[name]
+    if step is not None and isinstance(engine, FiniteDifference):
+        return FiniteDifference(engine.two_sided, step)
+    return engine

@@ -1,0 +1,55 @@
+"""Whole Hessians of a batch, in chunks of columns that bound the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hint_plugins.curvature.engines import Engine, ForceView, reverse
+
+
+def full_hessians(
+    view: ForceView, sizes: Sequence[int], engine: Engine = reverse, chunk: int = 16
+) -> list[Tensor]:
+    """Hessians of all structures of a batch.
+
+    Column j of every structure comes from one product with a probe that is 1 at coordinate j of each, so a
+    batch needs ``3 max(N)`` products, not ``3 sum(N)``.
+
+    Parameters
+    ----------
+    view
+        The batch: positions of its structures one after the other.
+    sizes
+        Number of atoms of each structure; they add up to n.
+    engine
+        How products are made.
+    chunk
+        Products made at a time: memory grows with it for ``vmap``, ``replicate`` and finite differences.
+
+    Returns
+    -------
+    list of torch.Tensor
+        One (3N, 3N) tensor in eV/A^2 per structure, detached, not symmetrised. Row j is
+        ``-d F_j / dr`` for ``reverse`` and ``vmap``, column j for finite differences (equal up to
+        the error of the engine unless forces are predicted directly).
+    """
+    positions = view.positions
+    counts = torch.as_tensor(list(sizes), device=positions.device)
+    if int(counts.sum()) != len(positions):
+        raise ValueError(f"sizes add up to {int(counts.sum())} atoms, positions hold {len(positions)}")
+    starts = 3 * (counts.cumsum(0) - counts)
+    largest = 3 * int(counts.max())
+    blocks = []
+    for first in range(0, largest, chunk):
+        columns = torch.arange(first, min(first + chunk, largest), device=positions.device)
+        probes = positions.new_zeros(len(columns), positions.numel())
+        row, graph = torch.nonzero(columns[:, None] < 3 * counts[None, :], as_tuple=True)
+        probes[row, starts[graph] + columns[row]] = 1.0
+        products = engine(view, probes.view(len(columns), -1, 3), create_graph=False)
+        blocks.append(products.detach().reshape(len(columns), -1))
+    rows = torch.cat(blocks)
+    pieces = rows.split([3 * n for n in sizes], dim=1)
+    return [piece[: 3 * n].clone() for piece, n in zip(pieces, sizes, strict=True)]
