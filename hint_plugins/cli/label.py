@@ -9,20 +9,27 @@ import typer
 
 
 def label(
-    structures: Annotated[Path, typer.Argument(metavar="IN", help="Structures: .xyz, .extxyz(.gz) or .aselmdb.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="Labelled structures: .xyz, .extxyz or .aselmdb.")],
+    structures: Annotated[
+        Path, typer.Argument(metavar="IN", help="Structures: .xyz, .extxyz(.gz) or .aselmdb.")
+    ],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Labelled structures: .xyz, .extxyz or .aselmdb.")
+    ],
     engine: Annotated[
         str, typer.Option(help="xtb, pyscf, espresso, ase (with --calculator), or module:class.")
     ] = "xtb",
     method: Annotated[
-        str | None, typer.Option(help="xtb: GFN2-xTB (default), GFN1-xTB; pyscf: FUNCTIONAL/BASIS (wb97x/6-31g*).")
+        str | None,
+        typer.Option(help="xtb: GFN2-xTB (default), GFN1-xTB; pyscf: FUNCTIONAL/BASIS (wb97x/6-31g*)."),
     ] = None,
     calculator: Annotated[
         str | None, typer.Option(help="ASE calculator by name (emt) or module:factory, for --engine ase.")
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Further settings of the engine, e.g. accuracy=0.001."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Further settings of the engine, e.g. accuracy=0.001."
+        ),
     ] = None,
     kind: Annotated[
         str,
@@ -31,7 +38,9 @@ def label(
             "projections: products with random directions (2 gradients each); forces: no Hessian."
         ),
     ] = "full",
-    num_probes: Annotated[int, typer.Option(min=1, help="Directions (projections) or columns (columns).")] = 5,
+    num_probes: Annotated[
+        int, typer.Option(min=1, help="Directions (projections) or columns (columns).")
+    ] = 5,
     step: Annotated[
         float | None, typer.Option(help="Displacement of finite differences in A [default: the engine's].")
     ] = None,
@@ -40,19 +49,23 @@ def label(
         int | None, typer.Option(min=1, help="Worker processes, one thread each [default: all cores].")
     ] = None,
     executor: Annotated[str, typer.Option(help="local, dask or parsl.")] = "local",
-    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")] = None,
-    parsl_config: Annotated[Path | None, typer.Option(help="Python file that defines `config` for Parsl.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")
+    ] = None,
+    parsl_config: Annotated[
+        Path | None, typer.Option(help="Python file that defines `config` for Parsl.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Structures sent to a worker at once.")] = 8,
     retry_failed: Annotated[bool, typer.Option(help="Compute again what failed in an earlier run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Discard OUT and the records it was made from.")] = False,
 ) -> None:
     """Label structures with a reference method.
 
-    Every finished label is on the disk before the next batch is sent: a run that was stopped or killed goes on when
-    the same command is given again. OUT appears at the end, with OUT's name and .summary.json, .failed.csv (what
-    could not be labelled, and why) and .config.yaml beside it; OUT.shards holds the records.
+    Every finished label is on the disk before the next batch is sent: a run that was stopped or killed goes
+    on when the same command is given again. OUT appears at the end, with OUT's name and .summary.json,
+    .failed.csv (what could not be labelled, and why) and .config.yaml beside it; OUT.shards holds the
+    records.
     """
-    import shutil
     import time
 
     from hint_plugins.cli.common import InputError, finish, replacing, write_csv, write_json
@@ -63,7 +76,9 @@ def label(
     from hint_plugins.labelling.shards import ShardError
     from hint_plugins.labels.store import StoreError, count_structures, read_structures, store_format
 
-    options = {k: v for k, v in locals().items() if isinstance(v, str | int | float | bool | list | Path | None)}
+    options = {
+        k: v for k, v in locals().items() if isinstance(v, str | int | float | bool | list | Path | None)
+    }
     started = time.perf_counter()
     workers = workers or available_cores()
     try:
@@ -76,8 +91,6 @@ def label(
         task = LabelTask(kind, num_probes, seed, step)
         open_executor = executor_factory(executor, workers, scheduler=scheduler, parsl_config=parsl_config)
         shards = output.with_name(output.name + ".shards")
-        if overwrite:
-            shutil.rmtree(shards, ignore_errors=True)
         with _Bar(n_input, spec.name, kind) as bar:
             summary, failures = label_file(
                 read,
@@ -89,6 +102,7 @@ def label(
                 workers=workers,
                 batch_size=batch_size,
                 retry_failed=retry_failed,
+                fresh=overwrite,
                 progress=bar,
             )
     except (EngineError, ExecutorError, ShardError, StoreError) as error:
@@ -97,7 +111,10 @@ def label(
         raise InputError(str(error)) from error
     stem = output.name.removesuffix(".gz").rpartition(".")[0]
     seconds = round(time.perf_counter() - started, 3)
-    write_csv(output.with_name(f"{stem}.failed.csv"), failures)
+    failed_csv = output.with_name(f"{stem}.failed.csv")
+    failed_csv.unlink(missing_ok=True)
+    if failures:
+        write_csv(failed_csv, failures)
     with replacing(output.with_name(f"{stem}.config.yaml")) as temporary:
         import yaml
 
@@ -105,7 +122,9 @@ def label(
 
         temporary.write_text(yaml.safe_dump({"command": "label", **plain(options)}, sort_keys=False))
     counts = {**vars(summary), "seconds": seconds}
-    write_json(output.with_name(f"{stem}.summary.json"), {**counts, "output": output, "failed": failures[:1000]})
+    write_json(
+        output.with_name(f"{stem}.summary.json"), {**counts, "output": output, "failed": failures[:1000]}
+    )
     typer.echo(
         f"{summary.n_input} structures: {summary.n_done} labelled, {summary.n_skipped} there already, "
         f"{summary.n_failed} failed; {seconds:.1f} s -> {output}"

@@ -36,7 +36,9 @@ class ASEEngine:
 
     def provenance(self) -> dict[str, Scalar]:
         package = getattr(self.factory, "__module__", "").partition(".")[0]
-        settings = {k: v if isinstance(v, str | int | float | bool) else repr(v) for k, v in self.options.items()}
+        settings = {
+            k: v if isinstance(v, str | int | float | bool) else repr(v) for k, v in self.options.items()
+        }
         return {"method": self.calculator, "code": package, "version": _version(package), **settings}
 
     def surface(self, atoms: Atoms) -> ASESurface:
@@ -75,7 +77,12 @@ class ASESurface:
         values = np.asarray(get_hessian(self.atoms))
         if values.size != dim * dim:
             raise EngineError(f"get_hessian gave shape {values.shape} for {len(self.atoms)} atoms")
-        if values.shape[1:] == (len(self.atoms), 3, 3) or values.shape == (len(self.atoms), len(self.atoms), 3, 3):
+        if values.shape[1:] == (len(self.atoms), 3, 3) or values.shape == (
+            len(self.atoms),
+            len(self.atoms),
+            3,
+            3,
+        ):
             values = values.transpose(0, 2, 1, 3)
         return values.reshape(dim, dim)
 

@@ -43,7 +43,8 @@ def executor_factory(
     scheduler
         Address of a running Dask scheduler (``tcp://host:port``); without it a local cluster is started.
     parsl_config
-        Python file that defines ``config``, a :class:`parsl.config.Config`; without it local workers are started.
+        Python file that defines ``config``, a :class:`parsl.config.Config`; without it local workers are
+        started.
 
     Raises
     ------

@@ -32,8 +32,8 @@ def make_label(engine: LabelEngine, atoms: Atoms, task: LabelTask) -> Record:
     Returns
     -------
     dict
-        Plain numbers and lists: ``key``, ``status`` ("done"), ``kind``, ``energy`` (eV), ``forces`` (N, 3) in eV/A,
-        ``stress`` (6,) in eV/A^3 or None, the Hessian under ``hessian*``, and ``provenance``.
+        Plain numbers and lists: ``key``, ``status`` ("done"), ``kind``, ``energy`` (eV), ``forces`` (N, 3) in
+        eV/A, ``stress`` (6,) in eV/A^3 or None, the Hessian under ``hessian*``, and ``provenance``.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def make_label(engine: LabelEngine, atoms: Atoms, task: LabelTask) -> Record:
 
     centre = evaluate(atoms.positions)
     provenance: dict[str, Scalar] = {"kind": kind, **engine.provenance()}
-    hessian = {}
+    hessian: Record = {}
     if kind != "forces":
         hessian, quality = _second_derivative(
             engine, surface, lambda r: evaluate(r).forces, atoms.positions, kind, key, task
@@ -111,7 +111,10 @@ def _second_derivative(
     if kind == "columns":
         indices = directions.argmax(axis=1).tolist()
         return {"hessian_columns": rows.reshape(-1).tolist(), "hessian_column_indices": indices}, quality
-    return {"hessian_probes": directions.reshape(-1).tolist(), "hessian_products": rows.reshape(-1).tolist()}, quality
+    return {
+        "hessian_probes": directions.reshape(-1).tolist(),
+        "hessian_products": rows.reshape(-1).tolist(),
+    }, quality
 
 
 def _refuse_nonsense(atoms: Atoms) -> None:

@@ -207,7 +207,9 @@ def assemble(
         record = store.get(key)
         if record["status"] != "done":
             summary.n_failed += 1
-            failures.append({"index": index, "key": key, "formula": record["formula"], "error": record["error"]})
+            failures.append(
+                {"index": index, "key": key, "formula": record["formula"], "error": record["error"]}
+            )
             continue
         if key in counted:
             summary.n_skipped += 1
@@ -230,6 +232,7 @@ def label_file(
     workers: int = 1,
     batch_size: int = 8,
     retry_failed: bool = False,
+    fresh: bool = False,
     progress: Progress = lambda made, failed: None,
 ) -> tuple[LabelSummary, list[dict[str, Any]]]:
     """Label all structures of a file into another; see :func:`compute_labels` and :func:`assemble`.
@@ -244,6 +247,8 @@ def label_file(
         Directory of the finished records.
     retry_failed
         Compute structures again that failed in an earlier run.
+    fresh
+        Discard the records of earlier runs.
 
     Raises
     ------
@@ -252,12 +257,19 @@ def label_file(
     """
     from hint_plugins.labels.store import writing
 
-    with ShardStore(shards, manifest(spec, task)) as store:
+    with ShardStore(shards, manifest(spec, task), fresh=fresh) as store:
         if retry_failed:
             store.forget_failures()
         earlier = {key for key, place in store.places.items() if place.done}
         compute_labels(
-            read(), store, spec, task, open_executor, workers=workers, batch_size=batch_size, progress=progress
+            read(),
+            store,
+            spec,
+            task,
+            open_executor,
+            workers=workers,
+            batch_size=batch_size,
+            progress=progress,
         )
         with writing(output) as write:
             return assemble(read(), store, task, earlier, write)

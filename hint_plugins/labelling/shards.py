@@ -1,8 +1,9 @@
 """Append-only shards of finished records: what survives when a labelling run is killed.
 
-A shard is a ``.jsonl.gz`` file (readable with ``zcat``) in which every record is a gzip member of its own, flushed to
-the disk before the next one is computed. A run killed in the middle of a write leaves a torn last member, which the
-next run recognises by its checksum, skips, and computes again. Every run writes a new shard; none is ever changed.
+A shard is a ``.jsonl.gz`` file (readable with ``zcat``) in which every record is a gzip member of its own,
+flushed to the disk before the next one is computed. A run killed in the middle of a write leaves a torn last
+member, which the next run recognises by its checksum, skips, and computes again. Every run writes a new
+shard; none is ever changed.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class ShardStore:
         Created if missing.
     manifest
         Everything that decides the labels. Records made under another manifest are never mixed in.
+    fresh
+        Discard what the directory holds.
 
     Raises
     ------
@@ -53,7 +56,7 @@ class ShardStore:
         If another run writes here, or the directory holds labels of another kind.
     """
 
-    def __init__(self, directory: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, manifest: dict[str, Any], *, fresh: bool = False) -> None:
         self.directory = directory
         self._handle: Any = None
         try:
@@ -67,6 +70,9 @@ class ShardStore:
         except OSError as error:
             raise ShardError(f"cannot write into {directory}: {error.strerror}") from error
         try:
+            if fresh:
+                for path in [directory / "run.json", *directory.glob("part-*.jsonl.gz")]:
+                    path.unlink(missing_ok=True)
             self._check_manifest(manifest)
             self.paths = sorted(directory.glob("part-*.jsonl.gz"))
             self.places: dict[str, Place] = {}
@@ -138,8 +144,8 @@ class ShardStore:
             self._undo(start)
             reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
             raise ShardError(
-                f"cannot store labels in {self.directory}: {reason}. {len(self.places)} finished records are safe; "
-                "make room and run the same command again"
+                f"cannot store labels in {self.directory}: {reason}. "
+                f"{len(self.places)} finished records are safe; make room and run the same command again"
             ) from error
         for record, place in placed:
             self._remember(record, place)
@@ -203,7 +209,9 @@ def _scan(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 record, length = _read_member(handle, offset)
             except ValueError as error:
-                logger.warning("%s: damaged record at byte %d (%s); it is computed again", path, offset, error)
+                logger.warning(
+                    "%s: damaged record at byte %d (%s); it is computed again", path, offset, error
+                )
                 handle.seek(offset + 1)
                 following = handle.read().find(_MAGIC)
                 if following < 0:

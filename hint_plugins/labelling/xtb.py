@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -10,15 +11,19 @@ from ase.units import Bohr, Hartree
 
 from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar, charge_and_multiplicity
 
+if TYPE_CHECKING:
+    from tblite.interface import Result
+
 METHODS = ("GFN2-xTB", "GFN1-xTB", "IPEA1-xTB")
 
 
 class XTBEngine:
     """GFN-xTB energies and gradients; Hessians follow by central differences.
 
-    The accuracy of the self-consistent charges decides the quality of the Hessian: at tblite's default of 1.0 it is
-    wrong by 20 meV/A^2, at 0.01 by 0.1. Every displaced calculation starts from the charges of the
-    undisplaced one, which saves a third of the time and leaves the result independent of the order of evaluation.
+    The accuracy of the self-consistent charges decides the quality of the Hessian: at tblite's default of 1.0
+    it is wrong by 20 meV/A^2, at 0.01 by 0.1. Every displaced calculation starts from the charges of the
+    undisplaced one, which saves a third of the time and leaves the result independent of the order of
+    evaluation.
 
     Parameters
     ----------
@@ -95,7 +100,7 @@ class XTBSurface:
         self.calculator.set("accuracy", engine.accuracy)
         self.calculator.set("max-iter", engine.max_iterations)
         self.calculator.set("temperature", engine.electronic_temperature * 3.166808578545117e-06)
-        self.reference = None
+        self.reference: Result | None = None
 
     def evaluate(self, positions: np.ndarray) -> Evaluation:
         try:

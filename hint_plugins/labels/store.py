@@ -1,9 +1,9 @@
 """Structures with labels on disk: extended XYZ and ``.aselmdb`` behind one streaming reader and writer.
 
 In memory a label always has the same names: ``info["REF_energy"]`` (eV), ``arrays["REF_forces"]`` (eV/A),
-``info["REF_stress"]`` (6, eV/A^3) and ``info["REF_hessian*"]`` (eV/A^2). In an ``.aselmdb`` file energy, forces and
-stress are the row's own, and the rest of ``info``, the Hessian as ``hessian*``, is in ``row.data``: the place where
-both MACE and fairchem find them.
+``info["REF_stress"]`` (6, eV/A^3) and ``info["REF_hessian*"]`` (eV/A^2). In an ``.aselmdb`` file energy,
+forces and stress are the row's own, and the rest of ``info``, the Hessian as ``hessian*``, is in
+``row.data``: the place where both MACE and fairchem find them.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ def writing(path: Path | str) -> Iterator[Callable[[Atoms], None]]:
             with opener(temporary, path) as write:
                 yield write
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}; the earlier file is untouched") from error
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}; the earlier file is untouched"
+        ) from error
 
 
 def write_structures(path: Path | str, structures: Iterable[Atoms]) -> int:
@@ -139,12 +141,18 @@ def _frames(handle: IO[str], bad: OnBad) -> Iterator[tuple[int, str]]:
             try:
                 count = int(line)
             except ValueError:
-                bad(index, f"expected a number of atoms, found {line.strip()[:40]!r}; the rest of the file is not read")
+                bad(
+                    index,
+                    f"no number of atoms but {line.strip()[:40]!r}; the rest of the file is not read",
+                )
                 return
             block = [handle.readline() for _ in range(count + 1)]
             if not block[-1]:
                 got = sum(map(bool, block)) - 1
-                bad(index, f"the file ends inside this structure (truncated: {count} atoms declared, {got} there)")
+                bad(
+                    index,
+                    f"the file ends inside this structure (truncated: {count} atoms declared, {got} there)",
+                )
                 return
             if not block[-1].endswith("\n"):
                 block[-1] += "\n"
@@ -297,7 +305,9 @@ def _to_row(atoms: Atoms) -> tuple[Atoms, dict[str, Any]]:
     for suffix in SUFFIXES:
         if "REF_hessian" + suffix in data:
             data["hessian" + suffix] = np.asarray(data.pop("REF_hessian" + suffix)).reshape(-1)
-    arrays = {k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions", "tags", "REF_forces")}
+    arrays = {
+        k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions", "tags", "REF_forces")
+    }
     if arrays:
         data["__arrays__"] = arrays
     return bare, data
