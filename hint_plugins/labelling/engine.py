@@ -38,8 +38,11 @@ class Surface(Protocol):
 
 
 class LabelEngine(Protocol):
-    """Makes surfaces. ``step`` and ``probe_step`` are the default displacements (A) of a coordinate in central
-    differences along one coordinate and along a dense direction."""
+    """Makes surfaces.
+
+    ``step`` and ``probe_step`` are the default displacements (A) of a coordinate in central
+    differences along one coordinate and along a dense direction.
+    """
 
     step: float
     probe_step: float
