@@ -10,9 +10,7 @@ from torch import Tensor
 from hint_plugins.curvature.engines import Engine, ForceView, reverse
 
 
-def full_hessians(
-    view: ForceView, sizes: Sequence[int], engine: Engine = reverse, chunk: int = 16
-) -> list[Tensor]:
+def full_hessians(view: ForceView, sizes: Sequence[int], engine: Engine = reverse, chunk: int = 16) -> list[Tensor]:
     """Hessians of all structures of a batch.
 
     Column j of every structure comes from one product with a probe that is 1 at coordinate j of each, so a

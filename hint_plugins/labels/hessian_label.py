@@ -131,9 +131,7 @@ class HessianLabel:
             info[key + PRODUCTS] = self.products.reshape(-1)
 
     @classmethod
-    def from_info(
-        cls, info: Mapping[str, Any], num_atoms: int, key: str = "REF_hessian"
-    ) -> HessianLabel | None:
+    def from_info(cls, info: Mapping[str, Any], num_atoms: int, key: str = "REF_hessian") -> HessianLabel | None:
         """Read the label stored under ``key``; None when the structure carries none.
 
         Raises

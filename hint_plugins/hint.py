@@ -1,0 +1,310 @@
+"""The plugin named ``hint``: the hooks answered with the parts of this package."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from ase import Atoms
+from torch import Tensor, nn
+
+from hint_plugins.batching.sampler import HeterogeneousBatchSampler
+from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
+from hint_plugins.config import ConfigError, HintConfig, make_config
+from hint_plugins.curvature.auto import fastest_engine, measure_engines
+from hint_plugins.curvature.engines import EXACT, Engine, ForceView, get_engine, reverse
+from hint_plugins.curvature.layer_norm import restore_layer_norms, swap_layer_norms
+from hint_plugins.curvature.probes import structure_rng
+from hint_plugins.curvature.selftest import SelfTestError, check_derivatives
+from hint_plugins.hookspecs import Options, TrainingRun, hookimpl
+from hint_plugins.labels.checks import check_label
+from hint_plugins.labels.hessian_label import HessianLabel, LabelError
+from hint_plugins.objective.loss import global_mean, structure_losses
+from hint_plugins.objective.validation import HessianValidation
+
+log = logging.getLogger(__name__)
+
+#: Name of a label's arrays while they ride through the host.
+LABEL = "hessian"
+#: Seed and counter of the validation probes: fixed for every run and epoch.
+VALIDATION_SEED, VALIDATION_EPOCH = 20_260_325, 2**20
+
+
+class HintPlugin:
+    """Hessian-informed training (arXiv:2603.25373)."""
+
+    def __init__(self, config: HintConfig | None = None, seed: int = 0) -> None:
+        self.config = config or HintConfig()
+        self.seed = seed
+        self.engine: Engine | None = None
+        self.engine_name = self.config.hessian_engine
+        self.scale: float | None = None
+        self.dropped: list[str] = []
+
+    @hookimpl
+    def add_options(self, options: Options) -> None:
+        options.add("hint", HintConfig)
+
+    @hookimpl
+    def configure(self, values: Mapping[str, Any]) -> None:
+        known = {name: value for name, value in values.items() if name in HintConfig.model_fields}
+        config = make_config(HintConfig, known)
+        assert isinstance(config, HintConfig)
+        self.config = config
+        self.engine_name = config.hessian_engine
+        self.seed = int(values.get("seed", self.seed))
+
+    @hookimpl
+    def read_labels(self, atoms: Atoms) -> dict[str, np.ndarray] | None:
+        source = atoms.info.get("hint_source", atoms.get_chemical_formula())
+        try:
+            label = HessianLabel.from_info(atoms.info, len(atoms), self.config.hessian_key)
+            if label is None:
+                return None
+            reasons = check_label(label, atoms).reasons
+        except LabelError as error:
+            reasons = [str(error)]
+        if reasons:
+            message = f"bad Hessian label: {source}: {'; '.join(reasons)}"
+            if self.config.hessian_on_bad_label == "error":
+                raise LabelError(
+                    f"{message}. Mend the label, or train without the bad ones: --hessian_on_bad_label drop"
+                )
+            self.dropped.append(message)
+            log.warning("%s (label dropped)", message)
+            return None
+        assert label is not None
+        stored: dict[str, np.ndarray] = {f"{LABEL}_pbc": np.array(atoms.pbc, dtype=np.int8)}
+        label.to_info(stored, LABEL)
+        return stored
+
+    @hookimpl
+    def draw_labels(
+        self, labels: Mapping[str, np.ndarray], num_atoms: int, epoch: int | None, index: int
+    ) -> dict[str, np.ndarray] | None:
+        label = HessianLabel.from_info(labels, num_atoms, LABEL)
+        if label is None:
+            return None
+        if epoch is None:
+            rng = structure_rng(VALIDATION_SEED, VALIDATION_EPOCH, index)
+        else:
+            rng = structure_rng(self.seed, epoch, index)
+        config = self.config
+        z, hz = label.pairs(config.hessian_num_probes, config.hessian_probes, rng)
+        return {f"{LABEL}_probes": _per_atom(z), f"{LABEL}_products": _per_atom(hz)}
+
+    @hookimpl
+    def batch_sampler(
+        self,
+        labelled: Sequence[bool],
+        batch_size: int,
+        world_size: int,
+        rank: int,
+        seed: int,
+        drop_last: bool,
+    ) -> HeterogeneousBatchSampler:
+        config = self.config
+        return HeterogeneousBatchSampler(
+            labelled,
+            batch_size,
+            fraction=config.hessian_batch_fraction,
+            every=config.hessian_every,
+            recycle=config.hessian_recycle,
+            world_size=world_size,
+            rank=rank,
+            seed=seed,
+            drop_last=drop_last,
+        )
+
+    @hookimpl
+    def loss_terms(
+        self, model: nn.Module, batch: GraphBatch, predictions: Mapping[str, Tensor], progress: Progress
+    ) -> dict[str, Tensor]:
+        weight = self.config.curriculum.weight(progress)
+        balancing = self.config.hessian_balance is not None and self.scale is None
+        if weight == 0.0 and not balancing:
+            return {}
+        if batch.labelled is None:
+            loss = global_mean(batch.positions.new_zeros(0))
+        else:
+            loss = global_mean(self.structure_losses(batch.labelled), batch.labelled.weights)
+        if balancing:
+            self._balance(loss.detach(), predictions["loss"])
+        return {"hessian": (weight * (self.scale or 1.0)) * loss}
+
+    def structure_losses(self, graphs: LabelledGraphs) -> Tensor:
+        """Hessian loss (G,) of labelled structures whose labels have been drawn."""
+        config = self.config
+        engine = self.engine or get_engine("reverse")
+        probes = graphs.labels[f"{LABEL}_probes"].transpose(0, 1).contiguous()
+        reference = graphs.labels[f"{LABEL}_products"].transpose(0, 1)
+        products = engine(graphs.view, probes, create_graph=True)
+        losses = structure_losses(
+            products,
+            reference,
+            graphs.batch,
+            graphs.num_atoms,
+            config.hessian_loss,
+            config.hessian_huber_delta,
+        )
+        if config.hessian_symmetry_weight:
+            rows = products if self.engine_name in EXACT else reverse(graphs.view, probes)
+            columns = get_engine("finite_difference")(graphs.view, probes) if rows is products else products
+            penalty = structure_losses(rows, columns, graphs.batch, graphs.num_atoms)
+            losses = losses + config.hessian_symmetry_weight * penalty
+        return losses
+
+    def _balance(self, hessian: Tensor, host: Tensor) -> None:
+        pair = torch.stack([hessian.float(), host.detach().float()])
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(pair)
+        first, other = pair.tolist()
+        if first > 0.0 and other > 0.0:
+            assert self.config.hessian_balance is not None
+            self.scale = self.config.hessian_balance * other / first
+            log.info(
+                "Hessian loss scaled by %.4g to %.3g of the host's first loss",
+                self.scale,
+                self.config.hessian_balance,
+            )
+
+    @hookimpl
+    def validation_metrics(
+        self, model: nn.Module, loader: Iterable[LabelledGraphs], progress: Progress
+    ) -> dict[str, float]:
+        config = self.config
+        metrics = {"hessian_weight": config.curriculum.weight(progress)}
+        if config.hessian_metrics == "none" and not config.hessian_valid_loss:
+            return metrics
+        validation = HessianValidation(
+            self.engine or get_engine("reverse"),
+            whole=config.hessian_metrics == "full",
+            max_whole=config.hessian_metrics_max,
+            loss=config.hessian_loss,
+            huber_delta=config.hessian_huber_delta,
+        )
+        for graphs in loader:
+            validation.update(graphs)
+        metrics.update(validation.compute())
+        if config.hessian_valid_loss and "hessian_loss" in metrics:
+            metrics["loss"] = config.hessian_weight * (self.scale or 1.0) * metrics["hessian_loss"]
+        return metrics
+
+    @hookimpl
+    def training_started(self, run: TrainingRun) -> None:
+        config = self.config
+        if self.dropped:
+            log.warning("%d Hessian labels failed their checks and were dropped", len(self.dropped))
+        if not run.num_labelled:
+            if config.hessian_weight or config.hessian_weight_start:
+                raise ConfigError(
+                    f"none of the {run.num_structures} training structures carries a Hessian label under "
+                    f"{config.hessian_key!r}: name the right --hessian_key, label some structures (hint label), "
+                    "or train without Hessians (--hessian_weight 0)"
+                )
+            return
+        log.info("%d of %d training structures carry a Hessian label", run.num_labelled, run.num_structures)
+        self._check_host(run)
+        if self.engine_name == "auto" or self.engine_name in EXACT:
+            names = swap_layer_norms(run.model)
+            if names:
+                log.info(
+                    "LayerNorm made exact for training (torch's fused one has a wrong third derivative): %s",
+                    ", ".join(names),
+                )
+            if config.hessian_selftest:
+                self._selftest(run)
+        if self.engine_name == "auto":
+            self._choose_engine(run)
+        self.engine = get_engine(self.engine_name, config.hessian_fd_step)
+        log.info("HVP engine: %s, %d %s probes", self.engine_name, config.hessian_num_probes, config.hessian_probes)
+
+    def _check_host(self, run: TrainingRun) -> None:
+        if run.exact_derivatives:
+            return
+        if self.engine_name == "auto":
+            self.engine_name = "finite_difference"
+            log.info("the host's kernels have no third derivatives: HVPs by finite differences of forces")
+        elif self.engine_name in EXACT:
+            raise ConfigError(
+                f"--hessian_engine {self.engine_name} needs third derivatives, which the kernels of this model "
+                "(cuEquivariance, OpenEquivariance) do not have: use --hessian_engine finite_difference, or train "
+                "without --enable_cueq/--enable_oeq"
+            )
+
+    def _selftest(self, run: TrainingRun) -> None:
+        assert run.double_example is not None
+        model, graphs = run.double_example(2)
+        report = check_derivatives(model, lambda: _fresh(graphs))
+        log.info(
+            "self-test in float64: HVP error %.1e, gradient of the Hessian loss %.1e",
+            report.hvp_error,
+            report.gradient_error,
+        )
+        if not report.ok:
+            names = "; ".join(report.guilty) or "no single module could be named"
+            raise SelfTestError(
+                f"derivatives of this model are wrong (HVP {report.hvp_error:.1e}, gradient of the Hessian loss "
+                f"{report.gradient_error:.1e}, relative): {names}. Replace the module, or train with "
+                "--hessian_engine finite_difference, which needs no third derivative"
+            )
+
+    def _choose_engine(self, run: TrainingRun) -> None:
+        assert run.labelled_example is not None
+        name = ""
+        if run.progress.rank == 0:
+            graphs = run.labelled_example(8)
+            probes = graphs.labels[f"{LABEL}_probes"].transpose(0, 1).contiguous()
+            seconds = measure_engines(lambda: _fresh(graphs), probes, run.model.parameters())
+            name = fastest_engine(seconds)
+            table = ", ".join(f"{engine} {1e3 * time:.0f} ms" for engine, time in sorted(seconds.items()))
+            log.info("HVP engines on %d structures: %s", graphs.num_graphs, table)
+        if dist.is_available() and dist.is_initialized():
+            box = [name]
+            dist.broadcast_object_list(box, src=0)
+            name = box[0]
+        self.engine_name = name
+
+    @hookimpl
+    def training_finished(self, run: TrainingRun) -> None:
+        restore_layer_norms(run.model)
+        if run.progress.rank == 0 and run.history:
+            from hint_plugins.report import plot_history
+
+            path = Path(run.directory) / f"{run.name}_hessian.png"
+            plot_history(run.history, path)
+            log.info("Hessian metrics against epoch: %s", path)
+
+    @hookimpl
+    def checkpoint_state(self) -> dict[str, Any]:
+        return {"hint": {"engine": self.engine_name, "scale": self.scale}}
+
+    @hookimpl
+    def restore_state(self, state: Mapping[str, Any]) -> None:
+        mine = state.get("hint", {})
+        self.scale = mine.get("scale")
+        if self.engine_name == "auto" and mine.get("engine"):
+            self.engine_name = mine["engine"]
+
+
+def create_plugin() -> HintPlugin:
+    """A fresh plugin for one run."""
+    return HintPlugin()
+
+
+def _per_atom(values: np.ndarray) -> np.ndarray:
+    """(m, 3N) as (N, m, 3), which batches concatenate along atoms."""
+    return np.ascontiguousarray(values.reshape(len(values), -1, 3).transpose(1, 0, 2))
+
+
+def _fresh(graphs: LabelledGraphs):
+    """The same view without its force graph, so that every engine starts from nothing."""
+    from dataclasses import replace
+
+    return replace(graphs.view, graph=None)

@@ -1,0 +1,62 @@
+"""The weight of the Hessian loss as training goes on (HINT, arXiv:2603.25373, eq. 3).
+
+Without a ramp the Hessian loss falls and then rises again: few labels are over-fitted while energies and forces
+are still wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from hint_plugins.batching.view import Progress
+
+#: Shape of the ramp: maps the fraction passed (0..1) to the fraction of the way from first to last weight.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "linear": lambda x: x,
+    "cosine": lambda x: 0.5 * (1.0 - math.cos(math.pi * x)),
+    "step": lambda x: 1.0 if x >= 1.0 else 0.0,
+    "constant": lambda x: 1.0,
+}
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Weight lambda(t) between ``start`` and ``end``.
+
+    Attributes
+    ----------
+    weight_start, weight_end
+        w_0 and w_H.
+    start, end
+        t_start and t_end in ``unit``; ``end`` None is half of the run.
+    schedule
+        Name in :data:`SCHEDULES`; ``step`` jumps at ``end``.
+    unit
+        ``epochs`` (fractions count) or ``steps`` of the optimiser.
+    """
+
+    weight_start: float = 0.0
+    weight_end: float = 0.1
+    start: float = 0.0
+    end: float | None = None
+    schedule: str = "linear"
+    unit: Literal["epochs", "steps"] = "epochs"
+
+    def weight(self, progress: Progress) -> float:
+        """lambda(t); depends on ``progress`` alone, so a restarted run continues exactly."""
+        end = self.end
+        if end is None:
+            end = max(
+                self.start,
+                0.5 * progress.max_epochs * (progress.steps_per_epoch if self.unit == "steps" else 1),
+            )
+        now = float(progress.step) if self.unit == "steps" else progress.epochs
+        if end <= self.start:
+            passed = 1.0 if now >= end else 0.0
+        else:
+            passed = min(1.0, max(0.0, (now - self.start) / (end - self.start)))
+        share = SCHEDULES[self.schedule](passed)
+        return self.weight_start + share * (self.weight_end - self.weight_start)

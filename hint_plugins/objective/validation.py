@@ -1,0 +1,94 @@
+"""Hessian metrics over a validation set, summed over batches and processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from ase import Atoms
+
+from hint_plugins.batching.view import LabelledGraphs
+from hint_plugins.curvature.engines import Engine
+from hint_plugins.curvature.full import full_hessians
+from hint_plugins.labels.hessian_label import HessianLabel
+from hint_plugins.objective.loss import LossKind, structure_losses
+from hint_plugins.objective.metrics import hessian_errors
+
+WHOLE = ("hessian_mae", "eigenvalue_mae", "frequency_mae_cm1", "asymmetry")
+
+
+class HessianValidation:
+    """Accumulates errors batch by batch.
+
+    Parameters
+    ----------
+    engine
+        How products are made.
+    whole
+        Compute whole Hessians too, of structures with full labels.
+    max_whole
+        At most so many of them per process.
+    loss, huber_delta
+        Loss function that ``hessian_loss`` reports (unweighted).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        whole: bool = True,
+        max_whole: int = 64,
+        loss: LossKind = "mse",
+        huber_delta: float = 1.0,
+    ) -> None:
+        self.engine, self.whole, self.max_whole = engine, whole, max_whole
+        self.loss, self.huber_delta = loss, huber_delta
+        self.sums = {"hessian_loss": 0.0, "hvp_mae": 0.0, "structures": 0.0, "matrices": 0.0}
+        self.sums |= dict.fromkeys(WHOLE, 0.0)
+
+    def update(self, graphs: LabelledGraphs) -> None:
+        """Add a batch of labelled structures."""
+        probes = graphs.labels["hessian_probes"].transpose(0, 1).contiguous()
+        reference = graphs.labels["hessian_products"].transpose(0, 1)
+        products = self.engine(graphs.view, probes, create_graph=False).detach()
+        for name, kind in (("hessian_loss", self.loss), ("hvp_mae", "mae")):
+            values = structure_losses(products, reference, graphs.batch, graphs.num_atoms, kind, self.huber_delta)
+            self.sums[name] += float(values.sum())
+        self.sums["structures"] += graphs.num_graphs
+        if self.whole and self.sums["matrices"] < self.max_whole:
+            self._add_whole(graphs)
+
+    def _add_whole(self, graphs: LabelledGraphs) -> None:
+        labels = [
+            HessianLabel.from_info(stored, size, "hessian")
+            for stored, size in zip(graphs.stored, graphs.sizes, strict=True)
+        ]
+        if not any(label is not None and label.kind == "full" for label in labels):
+            return
+        hessians = full_hessians(graphs.view, graphs.sizes, self.engine)
+        numbers = graphs.numbers.cpu().split(list(graphs.sizes))
+        positions = graphs.view.positions.detach().cpu().split(list(graphs.sizes))
+        for k, label in enumerate(labels):
+            if label is None or label.kind != "full" or self.sums["matrices"] >= self.max_whole:
+                continue
+            pbc = np.asarray(graphs.stored[k].get("hessian_pbc", (0, 0, 0))).reshape(-1).astype(bool)
+            atoms = Atoms(numbers[k].numpy(), positions[k].double().numpy(), pbc=pbc)
+            predicted = hessians[k].double().cpu().numpy()
+            for name, value in hessian_errors(predicted, label.products, atoms).items():
+                self.sums[name] += value
+            self.sums["matrices"] += 1
+
+    def compute(self) -> dict[str, float]:
+        """Means over all structures of all processes; empty when no structure was labelled."""
+        sums = dict(self.sums)
+        if dist.is_available() and dist.is_initialized():
+            device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+            packed = torch.tensor(list(sums.values()), dtype=torch.float64, device=device)
+            dist.all_reduce(packed)
+            sums = dict(zip(sums, packed.tolist(), strict=True))
+        out = {}
+        if sums["structures"]:
+            out = {name: sums[name] / sums["structures"] for name in ("hessian_loss", "hvp_mae")}
+        if sums["matrices"]:
+            out |= {name: sums[name] / sums["matrices"] for name in WHOLE}
+        return out

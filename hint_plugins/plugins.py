@@ -1,0 +1,94 @@
+"""Finding, loading and listing plugins. A plugin is used only when it is named."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from hint_plugins.hookspecs import PROJECT, HookSpecs
+
+GROUP = "hint_plugins"
+log = logging.getLogger(__name__)
+
+
+class PluginError(ValueError):
+    """A plugin that is not installed or cannot be loaded."""
+
+
+def installed_plugins() -> dict[str, EntryPoint]:
+    """Entry points of the group ``hint_plugins`` by name."""
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def load_plugins(names: Sequence[str]) -> pluggy.PluginManager:
+    """Make a plugin manager with the named plugins.
+
+    Parameters
+    ----------
+    names
+        Entry-point names of the group ``hint_plugins``. The entry point is a module, an object with
+        hook implementations, or a class, which is instantiated.
+
+    Returns
+    -------
+    pluggy.PluginManager
+        With the hooks of :class:`hint_plugins.hookspecs.HookSpecs`; the registries (probe laws,
+        engines, ...) are already filled with what the plugins register.
+
+    Raises
+    ------
+    PluginError
+        If a name is unknown (the message lists what is installed) or its import fails.
+    """
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(HookSpecs)
+    known = installed_plugins()
+    for name in dict.fromkeys(names):
+        if name not in known:
+            raise PluginError(
+                f"plugin {name!r} is not installed: installed are {', '.join(sorted(known)) or 'none'}. "
+                f"A package offers one through the entry-point group {GROUP!r}."
+            )
+        try:
+            plugin = known[name].load()
+        except Exception as error:
+            raise PluginError(f"plugin {name!r} ({known[name].value}) cannot be loaded: {error!r}") from error
+        if hasattr(plugin, "create_plugin"):
+            plugin = plugin.create_plugin()
+        elif inspect.isclass(plugin):
+            plugin = plugin()
+        manager.register(plugin, name=name)
+    manager.check_pending()
+    _fill_registries(manager)
+    return manager
+
+
+def describe_plugins(manager: pluggy.PluginManager) -> list[str]:
+    """One line a loaded plugin: name, distribution and version."""
+    known = installed_plugins()
+    lines = []
+    for name, _ in manager.list_name_plugin():
+        entry = known.get(name)
+        dist = entry.dist if entry is not None else None
+        lines.append(f"{name} ({dist.name} {dist.version})" if dist is not None else f"{name} (no distribution)")
+    return lines
+
+
+def _fill_registries(manager: pluggy.PluginManager) -> None:
+    from hint_plugins.curvature.engines import ENGINES
+    from hint_plugins.curvature.probes import PROBE_LAWS
+    from hint_plugins.objective.curriculum import SCHEDULES
+
+    registries: list[tuple[Any, dict]] = [
+        (manager.hook.register_probe_laws, PROBE_LAWS),
+        (manager.hook.register_engines, ENGINES),
+        (manager.hook.register_schedules, SCHEDULES),
+    ]
+    for hook, registry in registries:
+        for additions in hook():
+            registry.update(additions or {})
