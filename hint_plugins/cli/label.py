@@ -9,12 +9,8 @@ import typer
 
 
 def label(
-    structures: Annotated[
-        Path, typer.Argument(metavar="IN", help="Structures: .xyz, .extxyz(.gz) or .aselmdb.")
-    ],
-    output: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Labelled structures: .xyz, .extxyz or .aselmdb.")
-    ],
+    structures: Annotated[Path, typer.Argument(metavar="IN", help="Structures: .xyz, .extxyz(.gz) or .aselmdb.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Labelled structures: .xyz, .extxyz or .aselmdb.")],
     engine: Annotated[
         str, typer.Option(help="xtb, pyscf, espresso, ase (with --calculator), or module:class.")
     ] = "xtb",
@@ -27,9 +23,7 @@ def label(
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="Further settings of the engine, e.g. accuracy=0.001."
-        ),
+        typer.Option("--set", metavar="NAME=VALUE", help="Further settings of the engine, e.g. accuracy=0.001."),
     ] = None,
     kind: Annotated[
         str,
@@ -38,9 +32,7 @@ def label(
             "projections: products with random directions (2 gradients each); forces: no Hessian."
         ),
     ] = "full",
-    num_probes: Annotated[
-        int, typer.Option(min=1, help="Directions (projections) or columns (columns).")
-    ] = 5,
+    num_probes: Annotated[int, typer.Option(min=1, help="Directions (projections) or columns (columns).")] = 5,
     step: Annotated[
         float | None, typer.Option(help="Displacement of finite differences in A [default: the engine's].")
     ] = None,
@@ -49,12 +41,8 @@ def label(
         int | None, typer.Option(min=1, help="Worker processes, one thread each [default: all cores].")
     ] = None,
     executor: Annotated[str, typer.Option(help="local, dask or parsl.")] = "local",
-    scheduler: Annotated[
-        str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")
-    ] = None,
-    parsl_config: Annotated[
-        Path | None, typer.Option(help="Python file that defines `config` for Parsl.")
-    ] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")] = None,
+    parsl_config: Annotated[Path | None, typer.Option(help="Python file that defines `config` for Parsl.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Structures sent to a worker at once.")] = 8,
     retry_failed: Annotated[bool, typer.Option(help="Compute again what failed in an earlier run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Discard OUT and the records it was made from.")] = False,
@@ -76,9 +64,7 @@ def label(
     from hint_plugins.labelling.shards import ShardError
     from hint_plugins.labels.store import StoreError, count_structures, read_structures, store_format
 
-    options = {
-        k: v for k, v in locals().items() if isinstance(v, str | int | float | bool | list | Path | None)
-    }
+    options = {k: v for k, v in locals().items() if isinstance(v, str | int | float | bool | list | Path | None)}
     started = time.perf_counter()
     workers = workers or available_cores()
     try:
@@ -122,9 +108,7 @@ def label(
 
         temporary.write_text(yaml.safe_dump({"command": "label", **plain(options)}, sort_keys=False))
     counts = {**vars(summary), "seconds": seconds}
-    write_json(
-        output.with_name(f"{stem}.summary.json"), {**counts, "output": output, "failed": failures[:1000]}
-    )
+    write_json(output.with_name(f"{stem}.summary.json"), {**counts, "output": output, "failed": failures[:1000]})
     typer.echo(
         f"{summary.n_input} structures: {summary.n_done} labelled, {summary.n_skipped} there already, "
         f"{summary.n_failed} failed; {seconds:.1f} s -> {output}"

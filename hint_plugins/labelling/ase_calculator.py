@@ -36,9 +36,7 @@ class ASEEngine:
 
     def provenance(self) -> dict[str, Scalar]:
         package = getattr(self.factory, "__module__", "").partition(".")[0]
-        settings = {
-            k: v if isinstance(v, str | int | float | bool) else repr(v) for k, v in self.options.items()
-        }
+        settings = {k: v if isinstance(v, str | int | float | bool) else repr(v) for k, v in self.options.items()}
         return {"method": self.calculator, "code": package, "version": _version(package), **settings}
 
     def surface(self, atoms: Atoms) -> ASESurface:

@@ -87,9 +87,7 @@ class EngineSpec:
         target = ENGINES.get(self.name, self.name)
         module, _, attribute = target.partition(":")
         if not attribute:
-            raise EngineError(
-                f"unknown engine {self.name!r}: choose {', '.join(sorted(ENGINES))} or module:class"
-            )
+            raise EngineError(f"unknown engine {self.name!r}: choose {', '.join(sorted(ENGINES))} or module:class")
         try:
             factory: Callable[..., LabelEngine] = getattr(importlib.import_module(module), attribute)
             return factory(**self.options)
@@ -114,7 +112,5 @@ def charge_and_multiplicity(atoms: Atoms) -> tuple[int, int]:
     electrons = int(atoms.numbers.sum()) - charge
     multiplicity = int(atoms.info.get("spin", 0)) or 1 + electrons % 2
     if (electrons + multiplicity) % 2 == 0 or multiplicity < 1 or multiplicity - 1 > electrons:
-        raise EngineError(
-            f"charge {charge} and spin multiplicity {multiplicity} do not fit {electrons} electrons"
-        )
+        raise EngineError(f"charge {charge} and spin multiplicity {multiplicity} do not fit {electrons} electrons")
     return charge, multiplicity

@@ -207,9 +207,7 @@ def assemble(
         record = store.get(key)
         if record["status"] != "done":
             summary.n_failed += 1
-            failures.append(
-                {"index": index, "key": key, "formula": record["formula"], "error": record["error"]}
-            )
+            failures.append({"index": index, "key": key, "formula": record["formula"], "error": record["error"]})
             continue
         if key in counted:
             summary.n_skipped += 1

@@ -64,9 +64,7 @@ class ShardStore:
             self._lock = FileLock(directory / "lock")
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise ShardError(
-                f"another run is writing to {directory}; wait for it, or choose another output"
-            ) from None
+            raise ShardError(f"another run is writing to {directory}; wait for it, or choose another output") from None
         except OSError as error:
             raise ShardError(f"cannot write into {directory}: {error.strerror}") from error
         try:
@@ -209,9 +207,7 @@ def _scan(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 record, length = _read_member(handle, offset)
             except ValueError as error:
-                logger.warning(
-                    "%s: damaged record at byte %d (%s); it is computed again", path, offset, error
-                )
+                logger.warning("%s: damaged record at byte %d (%s); it is computed again", path, offset, error)
                 handle.seek(offset + 1)
                 following = handle.read().find(_MAGIC)
                 if following < 0:

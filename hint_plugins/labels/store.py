@@ -109,9 +109,7 @@ def writing(path: Path | str) -> Iterator[Callable[[Atoms], None]]:
             with opener(temporary, path) as write:
                 yield write
     except OSError as error:
-        raise StoreError(
-            f"cannot write {path}: {error.strerror or error}; the earlier file is untouched"
-        ) from error
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; the earlier file is untouched") from error
 
 
 def write_structures(path: Path | str, structures: Iterable[Atoms]) -> int:
@@ -305,9 +303,7 @@ def _to_row(atoms: Atoms) -> tuple[Atoms, dict[str, Any]]:
     for suffix in SUFFIXES:
         if "REF_hessian" + suffix in data:
             data["hessian" + suffix] = np.asarray(data.pop("REF_hessian" + suffix)).reshape(-1)
-    arrays = {
-        k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions", "tags", "REF_forces")
-    }
+    arrays = {k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions", "tags", "REF_forces")}
     if arrays:
         data["__arrays__"] = arrays
     return bare, data

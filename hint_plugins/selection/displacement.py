@@ -6,6 +6,7 @@ import numpy as np
 from ase import Atoms
 from ase.units import _e, _hbar, _k
 from scipy.constants import atomic_mass
+from scipy.spatial.distance import pdist
 
 #: eV/(A^2 u) to (rad/s)^2.
 _OMEGA2 = _e / (1e-20 * atomic_mass)
@@ -59,12 +60,14 @@ def normal_modes(
     *,
     quantum: bool = True,
     softest_cm1: float = 200.0,
+    closest: float = 0.75,
 ) -> list[Atoms]:
     """Sample the harmonic distribution of a molecule at a temperature.
 
     Translations and rotations are projected out. Imaginary modes are sampled with the width of a real mode of
     the same |frequency|, and softer modes than ``softest_cm1`` with the width of that one: along them the
-    harmonic picture ends before the harmonic width does.
+    harmonic picture ends before the harmonic width does. A sample that would bring two atoms below
+    ``closest`` of their distance is halved until it does not.
 
     Parameters
     ----------
@@ -82,6 +85,8 @@ def normal_modes(
         Width ``hbar coth(hbar w / 2kT) / 2w`` (with zero-point motion) instead of ``kT / w^2``.
     softest_cm1
         Smallest frequency used for a width, cm^-1.
+    closest
+        Least allowed ratio of a distance to the same distance in ``atoms``.
     """
     if atoms.pbc.any():
         raise DisplacementError("normal-mode sampling is for molecules; use Gaussian displacements for crystals")
@@ -102,10 +107,21 @@ def normal_modes(
         variance = _k * temperature / omega**2
     width = np.sqrt(variance / atomic_mass) * 1e10
     modes = inner @ vectors
-    return [
-        _moved(atoms, ((modes @ (width * rng.normal(size=len(width)))) / root).reshape(-1, 3))
-        for _ in range(count)
-    ]
+    structures = []
+    for _ in range(count):
+        shift = ((modes @ (width * rng.normal(size=len(width)))) / root).reshape(-1, 3)
+        while _compression(atoms.positions, shift) < closest:
+            shift *= 0.5
+        structures.append(_moved(atoms, shift))
+    return structures
+
+
+def _compression(positions: np.ndarray, shift: np.ndarray) -> float:
+    """Smallest ratio of a distance after the shift to the one before."""
+    if len(positions) < 2:
+        return 1.0
+    before, after = pdist(positions), pdist(positions + shift)
+    return float((after / before).min())
 
 
 def vibrational_space(atoms: Atoms) -> np.ndarray:

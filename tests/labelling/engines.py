@@ -47,9 +47,7 @@ class QuarticSurface:
         vectors, excess = self._pairs(self.atoms.positions)
         np.fill_diagonal(excess, 0.0)
         k = self.engine.stiffness
-        blocks = -k * (
-            excess[..., None, None] * np.eye(3) + 2 * vectors[..., :, None] * vectors[..., None, :]
-        )
+        blocks = -k * (excess[..., None, None] * np.eye(3) + 2 * vectors[..., :, None] * vectors[..., None, :])
         n = len(self.atoms)
         blocks[np.arange(n), np.arange(n)] = -blocks.sum(axis=1)
         return blocks.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n)

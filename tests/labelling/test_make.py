@@ -51,9 +51,7 @@ def test_analytic_hessian_is_used_and_costs_one_gradient():
     atoms = rattled("C2H4")
     engine = QuarticEngine(analytic=True)
     record = make_label(engine, atoms, LabelTask("full"))
-    np.testing.assert_allclose(
-        np.reshape(record["hessian"], (18, 18)), engine.surface(atoms).exact(), atol=1e-12
-    )
+    np.testing.assert_allclose(np.reshape(record["hessian"], (18, 18)), engine.surface(atoms).exact(), atol=1e-12)
     assert record["provenance"]["derivative"] == "analytic"
     assert record["provenance"]["gradients"] == 1
 
@@ -75,8 +73,7 @@ def test_xtb_forces_are_the_gradient_of_the_energy(xtb):
     forces = surface.evaluate(atoms.positions).forces
     direction = np.random.default_rng(3).normal(size=forces.shape)
     coarse, fine = (
-        -np.subtract(*(surface.evaluate(atoms.positions + s * h * direction).energy for s in (1, -1)))
-        / (2 * h)
+        -np.subtract(*(surface.evaluate(atoms.positions + s * h * direction).energy for s in (1, -1))) / (2 * h)
         for h in (1e-3, 5e-4)
     )
     assert (4 * fine - coarse) / 3 == pytest.approx((forces * direction).sum(), rel=1e-6)

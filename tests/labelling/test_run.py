@@ -114,9 +114,7 @@ def test_two_runs_on_one_output(tmp_path):
             "try: ShardStore(pathlib.Path(sys.argv[1]), {})\n"
             "except ShardError as e: print(e)"
         )
-        out = subprocess.run(
-            [sys.executable, "-c", code, tmp_path / "s"], capture_output=True, text=True, check=True
-        )
+        out = subprocess.run([sys.executable, "-c", code, tmp_path / "s"], capture_output=True, text=True, check=True)
     assert "another run is writing" in out.stdout
 
 
