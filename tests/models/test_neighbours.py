@@ -21,9 +21,7 @@ def brute_force(positions, cell, pbc, cutoff):
     cell = complete_cell(np.where(np.asarray(pbc)[:, None], cell, 0.0))
     inverse = np.linalg.inv(cell)
     reach = cutoff * np.linalg.norm(inverse, axis=0) + np.ptp(positions @ inverse, axis=0)
-    ranges = [
-        range(-int(np.ceil(r)), int(np.ceil(r)) + 1) if p else (0,) for r, p in zip(reach, pbc, strict=True)
-    ]
+    ranges = [range(-int(np.ceil(r)), int(np.ceil(r)) + 1) if p else (0,) for r, p in zip(reach, pbc, strict=True)]
     pairs = set()
     for offset in itertools.product(*ranges):
         vectors = positions[None] - positions[:, None] + np.array(offset) @ cell
@@ -66,9 +64,7 @@ def test_unwrapped_atoms_keep_their_neighbours():
     for atoms in (hydride, moved):
         graph = graph_from_atoms(atoms, 5.0).validate()
         source, centre = graph.edge_index
-        lengths.append(
-            (graph.positions[source] - graph.positions[centre] + graph.shifts).norm(dim=1).sort()[0]
-        )
+        lengths.append((graph.positions[source] - graph.positions[centre] + graph.shifts).norm(dim=1).sort()[0])
     assert torch.allclose(*lengths, atol=1e-12)
 
 
