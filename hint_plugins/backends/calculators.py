@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator
 from torch import Tensor
 
 from hint_plugins.backends.protocol import PotentialError, Predictions
-from hint_plugins.curvature.engines import FiniteDifference, ForceView
+from hint_plugins.curvature.engines import Engine, FiniteDifference, ForceView
 from hint_plugins.models.neighbours import MIN_DISTANCE, neighbour_list
 
 #: Largest displacement of a coordinate for Hessians from a calculator's forces, A. The error of second order is
@@ -40,11 +40,12 @@ class CalculatorBackend:
 
     batched = False
     cutoff: float | None = None
+    elements: frozenset[int] | None
     dtype = torch.float64
 
     def __init__(
         self,
-        factory: Callable[[], Calculator],
+        factory: Callable[[], Any],
         name: str,
         *,
         elements: Iterable[int] | None = None,
@@ -54,11 +55,11 @@ class CalculatorBackend:
         self.factory, self.name, self.prepare = factory, name, prepare
         self.elements = None if elements is None else frozenset(elements)
         self.device = torch.device("cpu")
-        self.engine = FiniteDifference(two_sided=True, step=step)
+        self.engine: Engine = FiniteDifference(two_sided=True, step=step)
         self._local = threading.local()
 
     @property
-    def calculator(self) -> Calculator:
+    def calculator(self) -> Any:
         """This thread's calculator."""
         if not hasattr(self._local, "calculator"):
             self._local.calculator = self.factory()

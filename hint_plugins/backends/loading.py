@@ -19,8 +19,6 @@ from hint_plugins.backends.energy_models import EnergyModelBackend
 from hint_plugins.backends.protocol import Backend, PotentialError
 
 GROUP = "hint_plugins.hosts"
-#: Readers of model files that belong to the core.
-CORE_READERS = {"AlphaNet": "hint_plugins.models.alphanet.checkpoint"}
 log = logging.getLogger(__name__)
 
 
@@ -143,16 +141,16 @@ def load_file(path: str, device: torch.device, dtype: torch.dtype | None) -> Bac
     PotentialError
         If no reader knows the file; the message names all that were asked.
     """
-    readers = dict(CORE_READERS)
-    readers |= {entry.name: entry.value for entry in entry_points(group=GROUP)}
     tried = []
-    for name, module in readers.items():
+    readers: dict[str, Callable[..., Backend | None]] = {}
+    for entry in entry_points(group=GROUP):
         try:
-            reader = importlib.import_module(module)
-        except ImportError as error:
-            tried.append(f"{name}: reader not available ({error})")
-            continue
-        backend = reader.load_potential(path, device, dtype)
+            readers[entry.name] = entry.load().load_potential
+        except (ImportError, AttributeError) as error:
+            tried.append(f"{entry.name}: reader not available ({error})")
+    readers["AlphaNet"] = _alphanet
+    for name, reader in readers.items():
+        backend = reader(path, device, dtype)
         if backend is not None:
             log.info("%s: read by %s", path, name)
             return backend
@@ -161,6 +159,22 @@ def load_file(path: str, device: torch.device, dtype: torch.dtype | None) -> Bac
         f"{path}: no reader knows this file. Tried: {'; '.join(tried)}. MACE files need pip install "
         "'hint-plugins[mace]', fairchem checkpoints pip install 'hint-plugins[fairchem]'."
     )
+
+
+def _alphanet(path: str, device: torch.device, dtype: torch.dtype | None) -> Backend | None:
+    from hint_plugins.models.alphanet import checkpoint
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # not a file of tensors
+        return None
+    if not isinstance(content, dict) or content.get("format") != checkpoint.FORMAT:
+        return None
+    try:
+        model = checkpoint.load(path, device)
+    except Exception as error:
+        raise PotentialError(f"{path} is an AlphaNet file but cannot be read: {error}") from error
+    return EnergyModelBackend(model, path, device, dtype or next(model.parameters()).dtype)
 
 
 def _emt(_: str) -> Backend:
