@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -142,5 +143,5 @@ def relax_band(
 def path_length(images: Sequence[Atoms]) -> np.ndarray:
     """Mass-weighted arc length along the path, amu^(1/2) A, from 0."""
     roots = np.sqrt(images[0].get_masses())[:, None]
-    steps = [np.linalg.norm(roots * (b.positions - a.positions)) for a, b in zip(images, images[1:], strict=False)]
+    steps = [np.linalg.norm(roots * (b.positions - a.positions)) for a, b in itertools.pairwise(images)]
     return np.concatenate([[0.0], np.cumsum(steps)])

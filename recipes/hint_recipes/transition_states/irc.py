@@ -72,9 +72,7 @@ def follow(
     moving = saddle.copy()
     moving.set_masses(saddle.get_masses())
     moving.calc = potential.calculator()
-    coordinate = IRC(
-        moving, logfile=None, dx=step_length, keep_going=True, hessian_function=potential.hessian
-    )
+    coordinate = IRC(moving, logfile=None, dx=step_length, keep_going=True, hessian_function=potential.hessian)
     coordinate.attach(guard(moving, deadline))
     branches = []
     for direction in ("forward", "reverse"):
