@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from hint_plugins.potential import Potential
 
 KCAL = units.kcal / units.mol
+# fmt: off
+#: Keys of a record.
+FIELDS = (
+    "name", "formula", "n_atoms", "path_converged", "ts_converged", "intended", "barrier", "barrier_kcal_mol",
+    "reaction_energy", "reaction_energy_kcal_mol", "imaginary_cm1", "n_imaginary", "frequencies_cm1", "irc_converged",
+    "reactant_kept", "product_kept", "bonds", "ts_rmsd", "barrier_error", "reaction_energy_error", "n_hessians",
+    "n_forces", "seconds", "cpu_seconds", "reason", "detail", "attempts",
+)
+# fmt: on
 PathMethod = Literal["auto", "geodesic", "neb", "gsm"]
 SaddleMethod = Literal["sella", "rsirfo"]
 
@@ -115,36 +124,7 @@ def search(reaction: Reaction, potential: Potential, settings: SearchSettings | 
         None. ``reason`` is None exactly when the saddle is the intended one.
     """
     settings = settings or SearchSettings()
-    record: dict[str, Any] = dict.fromkeys(
-        [
-            "name",
-            "formula",
-            "n_atoms",
-            "path_converged",
-            "ts_converged",
-            "intended",
-            "barrier",
-            "reaction_energy",
-            "barrier_kcal_mol",
-            "reaction_energy_kcal_mol",
-            "imaginary_cm1",
-            "n_imaginary",
-            "frequencies_cm1",
-            "irc_converged",
-            "reactant_kept",
-            "product_kept",
-            "bonds",
-            "ts_rmsd",
-            "barrier_error",
-            "reaction_energy_error",
-            "n_hessians",
-            "n_forces",
-            "seconds",
-            "reason",
-            "detail",
-            "attempts",
-        ]
-    )
+    record: dict[str, Any] = dict.fromkeys(FIELDS)
     record |= {"name": reaction.name, "path_converged": False, "ts_converged": False, "intended": False, "attempts": []}
     result = SearchResult(record, [])
     started, cpu = time.monotonic(), time.process_time()

@@ -16,7 +16,10 @@ from hint_recipes.parallel import WorkerDied, map_items
 from hint_recipes.store import ItemStore, digest, file_digest, safe_name
 from hint_recipes.transition_states.failures import REASONS, SearchFailure
 from hint_recipes.transition_states.reaction import Reaction
-from hint_recipes.transition_states.search import KCAL, SearchResult, SearchSettings, oriented, search
+from hint_recipes.transition_states.search import FIELDS, KCAL, SearchResult, SearchSettings, oriented, search
+
+#: Fields of a record that are lists.
+LISTS = {"frequencies_cm1", "irc_converged", "bonds", "attempts"}
 
 
 @functools.lru_cache(maxsize=1)
@@ -113,9 +116,8 @@ def _structures(reaction: Reaction) -> list[Any]:
 
 def _died(reaction: Reaction, detail: str) -> SearchResult:
     failure = SearchFailure("worker_died", detail)
-    record: dict[str, Any] = {"name": reaction.name, "reason": failure.reason, "detail": failure.detail}
+    record = dict.fromkeys(FIELDS) | {"name": reaction.name, "reason": failure.reason, "detail": failure.detail}
     record |= dict.fromkeys(("path_converged", "ts_converged", "intended"), False)
-    record |= dict.fromkeys(("barrier", "reaction_energy", "imaginary_cm1", "n_hessians", "n_forces", "seconds"), None)
     return SearchResult(record, [])
 
 
@@ -185,27 +187,7 @@ def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def table_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Records as rows of a table (no lists), with the reason spelt out."""
-    columns = [
-        "name",
-        "formula",
-        "n_atoms",
-        "path_converged",
-        "ts_converged",
-        "intended",
-        "barrier",
-        "barrier_kcal_mol",
-        "reaction_energy",
-        "reaction_energy_kcal_mol",
-        "imaginary_cm1",
-        "n_imaginary",
-        "ts_rmsd",
-        "barrier_error",
-        "reaction_energy_error",
-        "n_hessians",
-        "n_forces",
-        "seconds",
-        "reason",
-    ]
+    columns = [field for field in FIELDS if field not in LISTS | {"detail"}]
     return [
         {column: record.get(column) for column in columns}
         | {"explanation": f"{REASONS[record['reason']]}: {record.get('detail')}" if record.get("reason") else None}
