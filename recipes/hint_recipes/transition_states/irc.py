@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from hint_recipes.transition_states.stationary import guard, minimise
 
@@ -77,23 +78,38 @@ def follow(
     branches = []
     for direction in ("forward", "reverse"):
         frames: list[Atoms] = []
-
-        def record(frames: list[Atoms] = frames) -> None:
-            from ase.calculators.singlepoint import SinglePointCalculator
-
-            frame = moving.copy()
-            frame.calc = SinglePointCalculator(
-                frame, energy=float(moving.get_potential_energy()), forces=np.array(moving.get_forces())
-            )
-            frames.append(frame)
-
-        coordinate.attach(record)
+        converged = False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            converged = bool(coordinate.run(fmax=fmax, steps=steps, direction=direction))
-        coordinate.observers.pop()
+            for reached in coordinate.irun(fmax=fmax, steps=steps, direction=direction):
+                if np.allclose(moving.positions, saddle.positions, atol=1e-8):
+                    continue
+                frames.append(_snapshot(moving))
+                converged = bool(reached) or _at_minimum(frames, fmax)
+                if converged or _rises(frames):
+                    break
         end, end_converged = minimise(
             moving, potential, fmax=end_fmax, steps=end_steps, max_step=0.1, deadline=deadline
         )
-        branches.append(Branch(frames[1:], converged, end, end_converged))
+        branches.append(Branch(frames, converged, end, end_converged))
     return branches[0], branches[1]
+
+
+def _snapshot(moving: Atoms) -> Atoms:
+    frame = moving.copy()
+    frame.calc = SinglePointCalculator(
+        frame, energy=float(moving.get_potential_energy()), forces=np.array(moving.get_forces())
+    )
+    return frame
+
+
+def _at_minimum(frames: list[Atoms], fmax: float) -> bool:
+    """Whether the force is small again after it had grown on the way down from the saddle."""
+    forces = [np.linalg.norm(frame.get_forces(), axis=1).max() for frame in frames]
+    return max(forces) > 2 * fmax and forces[-1] < fmax
+
+
+def _rises(frames: list[Atoms], tolerance: float = 1e-4) -> bool:
+    """Whether the energy (eV) rose twice in a row: the bottom of the valley has been passed."""
+    energies = [frame.get_potential_energy() for frame in frames[-3:]]
+    return len(energies) == 3 and energies[2] > energies[1] + tolerance and energies[1] > energies[0] + tolerance
