@@ -191,7 +191,8 @@ class HintCallback(Callback):
             for data, stored in labelled_batches(loader, self.progress.rank, self.progress.world_size)
         )
         batches_left = list(batches) if len(self.hint.manager.get_plugins()) > 1 else batches
-        answers = self.hint.hook.validation_metrics(model=model, loader=batches_left, progress=self.progress)
+        with torch.enable_grad():  # the host evaluates under no_grad
+            answers = self.hint.hook.validation_metrics(model=model, loader=batches_left, progress=self.progress)
         metrics = {name: float(value) for answer in answers for name, value in (answer or {}).items()}
         if "loss" in metrics:
             metrics["hessian_loss_weighted"] = metrics.pop("loss")
