@@ -7,7 +7,6 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-import click
 import typer
 import yaml
 from typer.core import TyperGroup
@@ -25,10 +24,10 @@ class LazyGroup(TyperGroup):
     def entries(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group=GROUP)}
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return sorted(self.entries())
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         entry = self.entries().get(cmd_name)
         if entry is None:
             return None
@@ -42,9 +41,7 @@ class LazyGroup(TyperGroup):
             command.params.append(_config_option())
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         known = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in known:
             import difflib
@@ -55,13 +52,20 @@ class LazyGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def _config_option() -> click.Option:
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError as error:
+        fail(f"{path}: {error.strerror}")
+
+
+def _config_option() -> Any:
     """``--config file.yaml``: values for options not given on the command line."""
 
-    def load(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    def load(ctx: typer.Context, value: str | None) -> None:
         if value is None:
             return
-        content = yaml.safe_load(Path(value).read_text()) or {}
+        content = yaml.safe_load(_text(value)) or {}
         if not isinstance(content, dict):
             fail(f"{value}: expected a mapping of option names to values")
         content.pop("command", None)
@@ -71,14 +75,24 @@ def _config_option() -> click.Option:
             fail(f"{value}: unknown option {unknown[0]!r}; known are {', '.join(sorted(names - {'config'}))}")
         ctx.default_map = {**(ctx.default_map or {}), **{k: v for k, v in content.items() if v is not None}}
 
-    return click.Option(
-        ["--config"],
-        type=click.Path(exists=True, dir_okay=False),
-        is_eager=True,
-        expose_value=False,
-        callback=load,
-        help="YAML file with values for these options (as config.yaml of an earlier run).",
-    )
+    # typer carries its own copy of click in some versions, so the option is made by typer itself.
+    template = typer.Typer()
+
+    @template.command()
+    def _(
+        config: str = typer.Option(
+            None,
+            "--config",
+            callback=load,
+            is_eager=True,
+            show_default=False,
+            help="YAML file with values for these options (as config.yaml of an earlier run).",
+        ),
+    ) -> None: ...
+
+    option = next(p for p in get_command(template).params if p.name == "config")
+    option.expose_value = False
+    return option
 
 
 app = typer.Typer(
