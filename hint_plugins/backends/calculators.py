@@ -69,8 +69,12 @@ class CalculatorBackend:
         """Evaluate one by one; see :class:`hint_plugins.backends.protocol.Backend`."""
         energies, forces, stresses = [], [], []
         for index, atoms in enumerate(structures):
-            copy = self._attach(atoms)
+            neighbour_list(atoms.positions, MIN_DISTANCE, atoms.cell, atoms.pbc)  # refuses what nothing can treat
+            copy = atoms.copy()
             try:
+                if self.prepare is not None:
+                    self.prepare(copy)
+                copy.calc = self.calculator
                 energies.append(float(copy.get_potential_energy()))
                 forces.append(np.array(copy.get_forces(apply_constraint=False), dtype=np.float64))
                 periodic = stress and atoms.pbc.any()
@@ -99,14 +103,6 @@ class CalculatorBackend:
 
         positions = torch.as_tensor(np.concatenate([atoms.positions for atoms in structures]), dtype=torch.float64)
         return ForceView(positions, forces_at), sizes
-
-    def _attach(self, atoms: Atoms) -> Atoms:
-        neighbour_list(atoms.positions, MIN_DISTANCE, atoms.cell, atoms.pbc)  # refuses what no calculator can treat
-        copy = atoms.copy()
-        if self.prepare is not None:
-            self.prepare(copy)
-        copy.calc = self.calculator
-        return copy
 
     def _describe(self, index: int, atoms: Atoms, error: object) -> str:
         return f"structure {index} ({atoms.get_chemical_formula()}): {self.name} failed: {error}"

@@ -195,18 +195,17 @@ def _tblite(method: str) -> Backend:
     method = method or "GFN2-xTB"
     if method not in ("GFN1-xTB", "GFN2-xTB", "IPEA1-xTB"):
         raise PotentialError(f"tblite has no method {method!r}: GFN2-xTB, GFN1-xTB, IPEA1-xTB")
+    from hint_plugins.labelling.engine import charge_and_multiplicity
+
     try:
         from tblite.ase import TBLite
     except ImportError as error:
         raise PotentialError(f"tblite is not installed ({error}): pip install 'hint-plugins[xtb]'") from error
 
     def prepare(atoms: Atoms) -> None:
-        """Total charge and spin multiplicity (2S + 1) from ``atoms.info``."""
-        n = len(atoms)
-        if atoms.info.get("charge") is not None:
-            atoms.set_initial_charges([float(atoms.info["charge"]) / n] * n)
-        if atoms.info.get("spin") is not None:
-            atoms.set_initial_magnetic_moments([(float(atoms.info["spin"]) - 1.0) / n] * n)
+        charge, multiplicity = charge_and_multiplicity(atoms)
+        atoms.set_initial_charges([charge / len(atoms)] * len(atoms))
+        atoms.set_initial_magnetic_moments([(multiplicity - 1) / len(atoms)] * len(atoms))
 
     # Accuracy 0.01 converges the density a hundred times tighter than the default: differences of forces need it.
     return CalculatorBackend(

@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
+from helpers.others import OtherOptions
 
 import hint_plugins.plugins as plugins
 from hint_plugins.config import ConfigError, HintConfig, make_config
@@ -22,42 +22,12 @@ TESTS = Path(__file__).parents[1]
 DOCS = TESTS.parent / "docs" / "plugins.md"
 
 
-class OtherOptions(BaseModel):
-    other_strength: float = 1.0
-
-
-class Other:
-    """A plugin of another package."""
-
-    @hookimpl
-    def add_options(self, options):
-        options.add("other", OtherOptions)
-
-    @hookimpl
-    def register_probe_laws(self):
-        return {"ones": lambda count, dim, rng: __import__("numpy").ones((count, dim))}
-
-    @hookimpl
-    def register_engines(self):
-        return {"other_engine": lambda view, probes, create_graph=True: probes}
-
-    @hookimpl
-    def register_schedules(self):
-        return {"late": lambda x: float(x > 0.9)}
-
-
-class Broken:
-    @hookimpl
-    def loss_terms(self, model, batch, predictions, progress, unknown):
-        return {}
-
-
 @pytest.fixture
 def others(monkeypatch):
     real = plugins.installed_plugins()
     entries = {
-        "other": EntryPoint("other", "core.test_plugins:Other", plugins.GROUP),
-        "broken": EntryPoint("broken", "core.test_plugins:Broken", plugins.GROUP),
+        "other": EntryPoint("other", "helpers.others:Other", plugins.GROUP),
+        "broken": EntryPoint("broken", "helpers.others:Broken", plugins.GROUP),
         "absent": EntryPoint("absent", "no_such_module", plugins.GROUP),
     }
     monkeypatch.setattr(plugins, "installed_plugins", lambda: {**real, **entries})

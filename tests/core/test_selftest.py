@@ -27,9 +27,7 @@ def test_right_models_pass(norm, device):
     assert result.gradient_error < 1e-6
 
 
-@pytest.mark.parametrize(
-    ("norm", "name"), [(nn.LayerNorm(8), "LayerNorm"), (nn.BatchNorm1d(8), "BatchNorm1d")]
-)
+@pytest.mark.parametrize(("norm", "name"), [(nn.LayerNorm(8), "LayerNorm"), (nn.BatchNorm1d(8), "BatchNorm1d")])
 def test_wrong_models_fail_and_the_module_is_named(norm, name):
     torch.manual_seed(0)
     result = report(ToyPotential(norm))
