@@ -35,7 +35,8 @@ def gibbs_energies(
     potential
         Energies, forces and Hessians.
     structures
-        Molecules; ``info`` as in :func:`~hint_recipes.thermochemistry.free_energy`, and ``name``, ``reaction``, ``role``.
+        Molecules; ``info`` as in :func:`~hint_recipes.thermochemistry.free_energy`, and ``name``, ``reaction``,
+        ``role``.
     settings
         Conditions.
     relax
@@ -51,8 +52,8 @@ def gibbs_energies(
     Returns
     -------
     list of dict
-        The entries of :func:`~hint_recipes.thermochemistry.free_energy` with ``name``, ``role``, ``reaction``, ``fmax`` (largest force, eV/A) and
-        ``positions`` (A), or ``name`` and ``error``.
+        The entries of :func:`~hint_recipes.thermochemistry.free_energy` with ``name``, ``role``, ``reaction``,
+        ``fmax`` (largest force, eV/A) and ``positions`` (A), or ``name`` and ``error``.
     """
     rows = []
     for index, atoms in enumerate(structures):
