@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.io import read, write
 
 from hint_plugins.cli.common import replacing, write_csv
+from hint_recipes.elastic_band import without_repeats
 from hint_recipes.reaction_path import BandSettings, Fingerprint, fingerprint, plot_fingerprint, relaxed_band
 from hint_recipes.store import safe_name
 from hint_recipes.transition_states.failures import SearchFailure
@@ -63,7 +64,7 @@ def run_path(
         if isinstance(item, Reaction):
             images, converged = _relax(item, potential, settings, folder / "band.extxyz", key, checkpoint_every)
         else:
-            images, converged = [atoms.copy() for atoms in item], True
+            images, converged = without_repeats([atoms.copy() for atoms in item]), True
         found = fingerprint(images, potential)
         record |= describe(found) | {"converged": converged}
         if not converged:

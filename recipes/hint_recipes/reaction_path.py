@@ -41,7 +41,7 @@ class BandSettings:
     steps
         At most so many.
     optimizer
-        ``fire`` or ``lbfgs``.
+        ``fire`` (FIRE 2.0) or ``lbfgs``.
     end_point_fmax
         Force at the relaxed end points, eV/A; 0 leaves them as they are.
     seed
@@ -98,7 +98,8 @@ def relaxed_band(
     SearchFailure
         For end points that do not fit together.
     """
-    from ase.optimize import FIRE, LBFGS
+    from ase.optimize import LBFGS
+    from ase.optimize.fire2 import FIRE2
 
     settings = settings or BandSettings()
     check_reaction(reaction)
@@ -116,7 +117,7 @@ def relaxed_band(
         steps=settings.steps,
         spring=settings.spring,
         climb_below=10 * settings.fmax,
-        optimizer=FIRE if settings.optimizer == "fire" else LBFGS,
+        optimizer=FIRE2 if settings.optimizer == "fire" else LBFGS,
         observer=lambda: observer(images),
     )
     return images, converged
