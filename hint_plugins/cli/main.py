@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 import typer
@@ -35,11 +36,11 @@ class LazyGroup(TyperGroup):
         function = entry.load()
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         settings: dict[str, Any] = getattr(function, "typer_settings", {})
+        if not settings.get("context_settings", {}).get("ignore_unknown_options"):
+            function = _with_config(function)
         app.command(name=cmd_name, **settings)(function)
         command = get_command(app)
         command.short_help = (inspect.getdoc(function) or "").split("\n")[0]
-        if not settings.get("context_settings", {}).get("ignore_unknown_options"):
-            command.params.append(_config_option())
         return command
 
     def resolve_command(
@@ -55,30 +56,48 @@ class LazyGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def _config_option() -> click.Option:
+def _load_config(ctx: typer.Context, value: Path | None) -> None:
     """``--config file.yaml``: values for options not given on the command line."""
+    if value is None:
+        return
+    try:
+        content = yaml.safe_load(value.read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        fail(f"{value}: cannot read this configuration: {error}")
+    if not isinstance(content, dict):
+        fail(f"{value}: expected a mapping of option names to values")
+    content.pop("command", None)
+    names = {p.name for p in ctx.command.params if p.name}
+    unknown = sorted(set(content) - names)
+    if unknown:
+        fail(f"{value}: unknown option {unknown[0]!r}; known are {', '.join(sorted(names - {'config'}))}")
+    ctx.default_map = {**(ctx.default_map or {}), **{k: v for k, v in content.items() if v is not None}}
 
-    def load(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
-        if value is None:
-            return
-        content = yaml.safe_load(Path(value).read_text()) or {}
-        if not isinstance(content, dict):
-            fail(f"{value}: expected a mapping of option names to values")
-        content.pop("command", None)
-        names = {p.name for p in ctx.command.params if p.name}
-        unknown = sorted(set(content) - names)
-        if unknown:
-            fail(f"{value}: unknown option {unknown[0]!r}; known are {', '.join(sorted(names - {'config'}))}")
-        ctx.default_map = {**(ctx.default_map or {}), **{k: v for k, v in content.items() if v is not None}}
 
-    return click.Option(
-        ["--config"],
-        type=click.Path(exists=True, dir_okay=False),
+def _with_config(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same command with the option ``--config``, through typer's public interface only."""
+    option = typer.Option(
+        exists=True,
+        dir_okay=False,
         is_eager=True,
-        expose_value=False,
-        callback=load,
+        callback=_load_config,
         help="YAML file with values for these options (as config.yaml of an earlier run).",
     )
+    signature = inspect.signature(function, eval_str=True)
+    parameter = inspect.Parameter(
+        "config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Path | None, option]
+    )
+
+    def command(**values: Any) -> Any:
+        values.pop("config", None)
+        return function(**values)
+
+    parameters = [*signature.parameters.values(), parameter]
+    command.__doc__ = function.__doc__
+    command.__name__ = function.__name__
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
 
 
 app = typer.Typer(
