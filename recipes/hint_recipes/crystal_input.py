@@ -41,17 +41,29 @@ def read_crystal(path: str | Path, masses: Sequence[str] = ()) -> Atoms:
         raise InputError(f"{path}: holds no atoms")
     if not all(atoms.pbc) or abs(np.linalg.det(atoms.cell.array)) < 1e-6:
         raise InputError(f"{path}: a crystal needs a cell that is periodic in all three directions")
+    values = parse_masses(masses)
+    try:
+        return set_masses(atoms, values)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def parse_masses(entries: Sequence[str]) -> dict[str, float]:
+    """``["H=2.014"]`` -> ``{"H": 2.014}``.
+
+    Raises
+    ------
+    InputError
+        If an entry is malformed.
+    """
     values = {}
-    for entry in masses:
+    for entry in entries:
         symbol, _, value = entry.partition("=")
         try:
             values[symbol.strip()] = float(value)
         except ValueError:
             raise InputError(f"--mass {entry}: expected SYMBOL=MASS in u, e.g. H=2.014") from None
-    try:
-        return set_masses(atoms, values)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    return values
 
 
 def relax(potential: Potential, atoms: Atoms, *, cell: bool, fmax: float = 1e-3, pressure: float = 0.0) -> Atoms:
