@@ -145,6 +145,40 @@ class ForceConstants:
         weights = np.repeat(self.primitive.get_masses(), 3) ** -0.5
         return fourier * weights[:, None] * weights[None, :]
 
+    def from_dynamical_matrices(self, matrices: np.ndarray) -> ForceConstants:
+        """The same crystal with the force constants that belong to mass-weighted matrices at :attr:`q_points`."""
+        weights = np.repeat(self.primitive.get_masses(), 3) ** 0.5
+        fourier = matrices * weights[:, None] * weights[None, :]
+        phases = np.exp(2j * np.pi * self.q_points @ self.cell_indices.T)
+        blocks = np.einsum("qI,qab,qJ->IaJb", phases, fourier, phases.conj(), optimize=True) / self.num_cells
+        return self.replace(np.ascontiguousarray(blocks.real).reshape(self.hessian.shape))
+
+    def positive_definite(self, floor: float = 20.0) -> tuple[ForceConstants, int]:
+        """Give every mode but the uniform translations at least ``floor``: ``w^2 -> max(|w^2|, floor^2)``.
+
+        Parameters
+        ----------
+        floor
+            Lowest frequency, cm^-1.
+
+        Returns
+        -------
+        ForceConstants, int
+            The new force constants and how many modes were imaginary or below ``floor``.
+        """
+        matrices, changed = self.dynamical_matrices(), 0
+        translations = np.sqrt(np.repeat(self.primitive.get_masses(), 3))[:, None] * np.tile(
+            np.eye(3), (len(self.primitive), 1)
+        )
+        translations /= np.linalg.norm(translations, axis=0)
+        for index, matrix in enumerate(matrices):
+            values, vectors = np.linalg.eigh(matrix)
+            free = np.linalg.norm(translations.T @ vectors, axis=0) > 0.99 if index == 0 else np.zeros(len(values), bool)
+            raised = np.where(free, values, np.maximum(np.abs(values), (floor / TO_CM1) ** 2))
+            changed += int((values[~free] < (floor / TO_CM1) ** 2).sum())
+            matrices[index] = (vectors * raised) @ vectors.conj().T
+        return self.from_dynamical_matrices(matrices), changed
+
     def frequencies(self) -> np.ndarray:
         """``(num_cells, 3n)`` frequencies in cm^-1 at :attr:`q_points`, imaginary ones negative, ascending."""
         return signed_frequencies(np.linalg.eigvalsh(self.dynamical_matrices()))
