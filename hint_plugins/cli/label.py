@@ -57,6 +57,7 @@ def label(
     import time
 
     from hint_plugins.cli.common import InputError, finish, replacing, write_csv, write_json
+    from hint_plugins.cli.options import stem_of
     from hint_plugins.labelling.engine import EngineError, EngineSpec
     from hint_plugins.labelling.executors import ExecutorError, available_cores, executor_factory
     from hint_plugins.labelling.record import LabelTask
@@ -95,7 +96,7 @@ def label(
         raise InputError(str(error)) from error
     except ValueError as error:
         raise InputError(str(error)) from error
-    stem = output.name.removesuffix(".gz").rpartition(".")[0]
+    stem = stem_of(output)
     seconds = round(time.perf_counter() - started, 3)
     failed_csv = output.with_name(f"{stem}.failed.csv")
     failed_csv.unlink(missing_ok=True)
@@ -118,16 +119,10 @@ def label(
 
 def _engine_options(engine: str, method: str | None, calculator: str | None, settings: list[str]) -> dict:
     """Keyword arguments of the engine from the command line; values are read as YAML scalars."""
-    import yaml
-
     from hint_plugins.cli.common import InputError
+    from hint_plugins.cli.options import name_values
 
-    options = {}
-    for item in settings:
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise InputError(f"--set {item}: expected NAME=VALUE")
-        options[name] = yaml.safe_load(value)
+    options = name_values(settings)
     if method is not None:
         options["method"] = method
     if calculator is not None:

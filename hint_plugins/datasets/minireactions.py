@@ -22,9 +22,10 @@ from hint_plugins.selection.displacement import gaussian, interpolate, normal_mo
 
 #: Small closed-shell molecules of H, C, N, O in ASE's g2 collection, as company for the reactions.
 MOLECULES = (
-    "H2O NH3 CH4 C2H2 C2H4 C2H6 HCN H2CO CH3OH H2CCO CH3CN HCOOH CH3OCH3 N2H4 H2O2 CO2 "
-    "CH3CHO H3CNH2 C3H8 CH3CONH2 CH3COOH HCOOCH3 OCHCHO CH2NHCH2"
-).split()
+    *("H2O", "NH3", "CH4", "C2H2", "C2H4", "C2H6", "HCN", "H2CO", "CH3OH", "H2CCO", "CH3CN", "HCOOH"),
+    *("CH3OCH3", "N2H4", "H2O2", "CO2", "CH3CHO", "H3CNH2", "C3H8", "CH3CONH2", "CH3COOH", "HCOOCH3"),
+    *("OCHCHO", "CH2NHCH2"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,10 @@ def reactions() -> list[Reaction]:
     content = json.loads(files("hint_plugins.datasets").joinpath("minireactions.json").read_text())
     return [
         Reaction(
-            entry["name"],
-            *(Atoms(entry["numbers"], entry[role]) for role in ("reactant", "ts", "product")),
+            name=entry["name"],
+            reactant=Atoms(entry["numbers"], entry["reactant"]),
+            ts=Atoms(entry["numbers"], entry["ts"]),
+            product=Atoms(entry["numbers"], entry["product"]),
             barrier=entry["barriers_eV"][0],
         )
         for entry in content

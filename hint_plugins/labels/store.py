@@ -209,12 +209,17 @@ def _database(path: Path, readonly: bool) -> Iterator[Any]:
     try:
         import lmdb
         from ase_db_backends.aselmdb import LMDBDatabase
+
+        from hint_plugins.labels.lmdb import open_lmdb
     except ImportError as error:
         raise StoreError(f"{path}: .aselmdb needs `pip install hint-plugins[datasets]` ({error})") from error
+    if readonly:
+        with open_lmdb(path):
+            pass
     try:
         database = LMDBDatabase(path, use_lock_file=False, readonly=readonly)
-    except (lmdb.Error, ValueError, OSError) as error:
-        raise StoreError(f"{path}: not an LMDB database, or damaged: {error}") from error
+    except lmdb.Error as error:
+        raise StoreError(f"{path}: {error}") from error
     except Exception as error:  # the header is JSON inside zlib inside LMDB
         raise StoreError(f"{path}: not an ASE database: {type(error).__name__}: {error}") from error
     try:

@@ -56,9 +56,7 @@ def energy_and_forces(model: EnergyModel, graph: Graph, create_graph: bool = Fal
     return (energy if create_graph else energy.detach()), -gradient
 
 
-def energy_forces_stress(
-    model: EnergyModel, graph: Graph, create_graph: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
+def energy_forces_stress(model: EnergyModel, graph: Graph, create_graph: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Energies, forces and stresses of a batch from one backward pass.
 
     Parameters
@@ -87,9 +85,7 @@ def energy_forces_stress(
         graph = _differentiable(graph)
         displacement = torch.zeros_like(graph.cell, requires_grad=True)  # type: ignore[arg-type]
         energy = model(graph.strained(0.5 * (displacement + displacement.transpose(1, 2))))
-        gradient, virial = torch.autograd.grad(
-            energy.sum(), (graph.positions, displacement), create_graph=create_graph
-        )
+        gradient, virial = torch.autograd.grad(energy.sum(), (graph.positions, displacement), create_graph=create_graph)
     volume = torch.linalg.det(graph.cell).abs()  # type: ignore[arg-type]
     volume = torch.where(volume > 0, volume, torch.full_like(volume, torch.nan))
     return (energy if create_graph else energy.detach()), -gradient, virial / volume[:, None, None]

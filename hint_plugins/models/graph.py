@@ -110,9 +110,7 @@ class Graph:
             if tensor is not None and not torch.isfinite(tensor).all():
                 raise ValueError(f"graph: {name} contains non-finite values")
         n = self.positions.shape[0]
-        if self.edge_index.numel() and not (
-            0 <= int(self.edge_index.min()) <= int(self.edge_index.max()) < n
-        ):
+        if self.edge_index.numel() and not (0 <= int(self.edge_index.min()) <= int(self.edge_index.max()) < n):
             raise ValueError(f"graph: edge_index must lie in [0, {n})")
         if (self.batch_index.diff() < 0).any() or int(self.batch_index[0]) < 0:
             raise ValueError("graph: batch must be ascending, atoms of a structure next to each other")
@@ -123,9 +121,7 @@ class Graph:
         if (self.batch_index[source] != self.batch_index[centre]).any():
             raise ValueError("graph: an edge connects atoms of two different structures")
         if (edge_vectors(self).norm(dim=-1) == 0).any():
-            raise ValueError(
-                "graph: an edge has zero length (overlapping atoms, or a self-edge without shift)"
-            )
+            raise ValueError("graph: an edge has zero length (overlapping atoms, or a self-edge without shift)")
         return self
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Graph:

@@ -136,9 +136,7 @@ def _search_cell(cell: ArrayLike | None, periodic: NDArray[np.bool_]) -> NDArray
     # The search box of the open directions is irrelevant; only periodic vectors define images.
     lattice[~periodic] = 0.0
     lengths = np.linalg.norm(lattice[periodic], axis=1)
-    area = (
-        np.sqrt(max(np.linalg.det(lattice[periodic] @ lattice[periodic].T), 0.0)) if periodic.any() else 1.0
-    )
+    area = np.sqrt(max(np.linalg.det(lattice[periodic] @ lattice[periodic].T), 0.0)) if periodic.any() else 1.0
     if (lengths == 0).any() or area < 1e-6 * np.prod(lengths):
         raise ValueError(
             "neighbour list: the periodic lattice vectors have no volume "

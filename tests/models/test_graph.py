@@ -48,14 +48,10 @@ def test_validate_finds_wrong_values(water):
         bad_edge.validate()
     with pytest.raises(ValueError, match="non-finite"):
         water.with_positions(water.positions * torch.nan).validate()
-    crossing = Graph(
-        water.positions, water.numbers, water.edge_index, water.shifts, batch=torch.tensor([0, 0, 1])
-    )
+    crossing = Graph(water.positions, water.numbers, water.edge_index, water.shifts, batch=torch.tensor([0, 0, 1]))
     with pytest.raises(ValueError, match="two different structures"):
         crossing.validate()
-    unordered = Graph(
-        water.positions, water.numbers, water.edge_index, water.shifts, batch=torch.tensor([1, 0, 1])
-    )
+    unordered = Graph(water.positions, water.numbers, water.edge_index, water.shifts, batch=torch.tensor([1, 0, 1]))
     with pytest.raises(ValueError, match="ascending"):
         unordered.validate()
 
@@ -99,7 +95,6 @@ def test_forces_keep_their_graph_when_asked(water):
     (product,) = torch.autograd.grad((forces * probe).sum(), graph.positions)
     step = 1e-5
     plus, minus = (
-        energy_and_forces(PairSprings(), water.with_positions(water.positions + s * step * probe))[1]
-        for s in (1, -1)
+        energy_and_forces(PairSprings(), water.with_positions(water.positions + s * step * probe))[1] for s in (1, -1)
     )
     assert torch.allclose(product, (plus - minus) / (2 * step), atol=1e-8)

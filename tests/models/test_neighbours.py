@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hint_plugins.models import graph_from_atoms, neighbour_list
 
-SLOW_BUT_SURE = settings(max_examples=60, deadline=None)
+SLOW_BUT_SURE = settings(max_examples=40, deadline=None)
 
 
 def brute_force(positions, cell, pbc, cutoff):
@@ -21,9 +21,7 @@ def brute_force(positions, cell, pbc, cutoff):
     cell = complete_cell(np.where(np.asarray(pbc)[:, None], cell, 0.0))
     inverse = np.linalg.inv(cell)
     reach = cutoff * np.linalg.norm(inverse, axis=0) + np.ptp(positions @ inverse, axis=0)
-    ranges = [
-        range(-int(np.ceil(r)), int(np.ceil(r)) + 1) if p else (0,) for r, p in zip(reach, pbc, strict=True)
-    ]
+    ranges = [range(-int(np.ceil(r)), int(np.ceil(r)) + 1) if p else (0,) for r, p in zip(reach, pbc, strict=True)]
     pairs = set()
     for offset in itertools.product(*ranges):
         vectors = positions[None] - positions[:, None] + np.array(offset) @ cell
@@ -37,8 +35,8 @@ def brute_force(positions, cell, pbc, cutoff):
 @given(
     seed=st.integers(0, 2**32 - 1),
     pbc=st.tuples(st.booleans(), st.booleans(), st.booleans()),
-    spread=st.sampled_from([1.0, 5.0, 20.0]),
-    size=st.sampled_from([1.0, 1.5, 4.0]),
+    spread=st.sampled_from([1.0, 4.0, 10.0]),
+    size=st.sampled_from([1.5, 2.5, 4.0]),
     open_rows_zero=st.booleans(),
 )
 def test_complete_for_any_cell(seed, pbc, spread, size, open_rows_zero):
@@ -66,9 +64,7 @@ def test_unwrapped_atoms_keep_their_neighbours():
     for atoms in (hydride, moved):
         graph = graph_from_atoms(atoms, 5.0).validate()
         source, centre = graph.edge_index
-        lengths.append(
-            (graph.positions[source] - graph.positions[centre] + graph.shifts).norm(dim=1).sort()[0]
-        )
+        lengths.append((graph.positions[source] - graph.positions[centre] + graph.shifts).norm(dim=1).sort()[0])
     assert torch.allclose(*lengths, atol=1e-12)
 
 
