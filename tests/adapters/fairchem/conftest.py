@@ -23,7 +23,8 @@ from hint_plugins.labels.store import write_structures
 
 CONFIGS = Path(hint_fairchem.__file__).parent / "configs"
 CHANNELS = [
-    f"runner.train_eval_unit.model.backbone.{name}=8" for name in ("sphere_channels", "hidden_channels", "edge_channels")
+    f"runner.train_eval_unit.model.backbone.{name}=8"
+    for name in ("sphere_channels", "hidden_channels", "edge_channels")
 ]
 TINY = [
     *CHANNELS,
@@ -105,4 +106,3 @@ def begin(run) -> None:
 def make_run(stores, tmp_path):
     """Factory: ``make_run("hint.hessian_weight=1", config=..., start=...)``."""
     return lambda *overrides, **options: build(stores, tmp_path, *overrides, **options)
-

@@ -37,7 +37,9 @@ def test_select_and_replicate_keep_the_forces(model, batch):
 
 
 def test_given_edges_are_cut_and_shifted(batch):
-    structures = [AtomicData.from_ase(a, r_edges=True, max_neigh=50, external_graph_method="nvidia") for a in molecules(3)]
+    structures = [
+        AtomicData.from_ase(a, r_edges=True, max_neigh=50, external_graph_method="nvidia") for a in molecules(3)
+    ]
     data = atomicdata_list_to_batch(structures)
     sub = select(data, torch.tensor([True, False, True]))
     alone = atomicdata_list_to_batch([structures[0], structures[2]])

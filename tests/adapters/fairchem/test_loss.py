@@ -35,9 +35,7 @@ def test_value_is_equation_four(make_run):
         forces = Forces(inner_model(run.unit.model), single, run.callback.outputs)
         step = 1e-3
         values = []
-        for z, hz in zip(
-            single["hessian_probes"].unbind(1), single["hessian_products"].unbind(1), strict=True
-        ):
+        for z, hz in zip(single["hessian_probes"].unbind(1), single["hessian_products"].unbind(1), strict=True):
             plus, minus = forces(torch.stack([single.pos + step * z, single.pos - step * z])).detach()
             values.append(((minus - plus) / (2 * step) - hz).square().mean())
         expected.append(torch.stack(values).mean())
@@ -131,6 +129,9 @@ def test_direct_forces_get_a_symmetry_penalty(make_run):
     plain = make_run(*ALWAYS, "hint.hessian_symmetry_weight=0", config="direct.yaml")
     strict = make_run(*ALWAYS, "hint.hessian_symmetry_weight=2", config="direct.yaml")
     data = first_batch(plain)
+    with torch.no_grad():  # make the asymmetry large enough to be seen beside the loss
+        for run in (plain, strict):
+            inner_model(run.unit.model).output_heads["forces"].linear.weight.mul_(100)
     first = host_losses(plain, data.clone())[0][TARGET]
     second = host_losses(strict, data.clone())[0][TARGET]
     graphs = labelled_graphs(inner_model(strict.unit.model), data, strict.callback.outputs)

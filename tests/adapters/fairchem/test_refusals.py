@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from conftest import begin
 from fairchem.core.common import gp_utils
 from hydra.errors import InstantiationException
 
-from conftest import begin
 from hint_plugins.config import ConfigError
 from hint_plugins.labels.store import read_structures, write_structures
 

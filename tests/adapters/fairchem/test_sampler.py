@@ -1,6 +1,5 @@
 """The sampler: every structure once, atom budgets, shares, equal steps on all processes."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
