@@ -18,7 +18,7 @@ from hint_plugins.batching.sampler import HeterogeneousBatchSampler
 from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
 from hint_plugins.config import ConfigError, HintConfig, make_config
 from hint_plugins.curvature.auto import fastest_engine, measure_engines
-from hint_plugins.curvature.engines import EXACT, Engine, ForceView, get_engine, reverse
+from hint_plugins.curvature.engines import EXACT, Engine, get_engine, reverse
 from hint_plugins.curvature.layer_norm import restore_layer_norms, swap_layer_norms
 from hint_plugins.curvature.probes import structure_rng
 from hint_plugins.curvature.selftest import SelfTestError, check_derivatives
@@ -107,7 +107,6 @@ class HintPlugin:
         world_size: int,
         rank: int,
         seed: int,
-        drop_last: bool,
     ) -> HeterogeneousBatchSampler:
         config = self.config
         return HeterogeneousBatchSampler(
@@ -119,7 +118,6 @@ class HintPlugin:
             world_size=world_size,
             rank=rank,
             seed=seed,
-            drop_last=drop_last,
         )
 
     @hookimpl
@@ -305,6 +303,5 @@ def _per_atom(values: np.ndarray) -> np.ndarray:
 
 def _fresh(graphs: LabelledGraphs):
     """The same view without its force graph, so that every engine starts from nothing."""
-    from dataclasses import replace
 
     return replace(graphs.view, graph=None)

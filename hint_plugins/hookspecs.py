@@ -100,7 +100,6 @@ class HookSpecs:
         world_size: int,
         rank: int,
         seed: int,
-        drop_last: bool,
     ) -> Any | None:
         """Make the batch sampler of the train loader (``set_epoch``, ``__iter__``, ``__len__``), or None."""
 

@@ -56,13 +56,13 @@ def load_plugins(names: Sequence[str]) -> pluggy.PluginManager:
             )
         try:
             plugin = known[name].load()
+            if hasattr(plugin, "create_plugin"):
+                plugin = plugin.create_plugin()
+            elif inspect.isclass(plugin):
+                plugin = plugin()
+            manager.register(plugin, name=name)
         except Exception as error:
-            raise PluginError(f"plugin {name!r} ({known[name].value}) cannot be loaded: {error!r}") from error
-        if hasattr(plugin, "create_plugin"):
-            plugin = plugin.create_plugin()
-        elif inspect.isclass(plugin):
-            plugin = plugin()
-        manager.register(plugin, name=name)
+            raise PluginError(f"plugin {name!r} ({known[name].value}) cannot be loaded: {error}") from error
     manager.check_pending()
     _fill_registries(manager)
     return manager

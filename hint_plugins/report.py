@@ -14,7 +14,7 @@ def plot_history(history: list[dict[str, Any]], path: Path) -> None:
     Parameters
     ----------
     history
-        One dictionary a validation, with ``epoch`` and any of the metric names.
+        One dictionary a validation, with ``epoch`` (epochs done) and any of the metric names.
     path
         PNG file.
     """

@@ -85,7 +85,7 @@ class Progress:
     step
         Optimiser steps made since the beginning of training, restarts included.
     steps_per_epoch, max_epochs
-        Length of an epoch and of the run.
+        Length of an epoch, and of the run in epochs (a fraction where the host counts steps).
     rank, world_size
         This process and their number.
     """
@@ -93,7 +93,7 @@ class Progress:
     epoch: int = 0
     step: int = 0
     steps_per_epoch: int = 1
-    max_epochs: int = 1
+    max_epochs: float = 1
     rank: int = 0
     world_size: int = 1
 

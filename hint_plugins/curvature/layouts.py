@@ -77,11 +77,8 @@ def convert(hessian: Array, source: Layout | str, target: Layout | str, *, unit:
     if unit not in UNITS:
         raise ValueError(f"unknown Hessian unit {unit!r}: known units are {', '.join(UNITS)}")
     n = num_atoms(hessian.shape, source)
-    flat: Array
-    if source is Layout.BLOCKS:
-        flat = _swap_middle(hessian).reshape(3 * n, 3 * n)
-    else:
-        flat = hessian.reshape(3 * n, 3 * n)
+    rows = _swap_middle(hessian) if source is Layout.BLOCKS else hessian
+    flat: Array = rows.reshape(3 * n, 3 * n)
     if unit != "eV/A^2":
         flat = flat * UNITS[unit]
     if target is Layout.BLOCKS:

@@ -1,0 +1,255 @@
+"""The callback that joins HINT to a fairchem run: self-test, curriculum, loss, metrics."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairchem.core.common import distutils
+from fairchem.core.datasets.atomic_data import AtomicData
+from fairchem.core.units.mlip_unit.mlip_unit import MLIPTrainEvalUnit, compute_loss
+from torch import Tensor, nn
+from torchtnt.framework.callback import Callback
+from torchtnt.framework.state import State
+
+from hint_fairchem.checks import check_unit, exact_derivatives, force_outputs, inner_model
+from hint_fairchem.dataset import TARGET, hessian_datasets, labelled_flags
+from hint_fairchem.graphs import labelled_graphs
+from hint_fairchem.loading import example_batch, labelled_batches
+from hint_fairchem.options import no_unknown, read_block
+from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
+from hint_plugins.cli.common import write_csv, write_json
+from hint_plugins.curvature.layer_norm import swap_layer_norms
+from hint_plugins.hookspecs import TrainingRun
+from hint_plugins.plugins import describe_plugins
+
+log = logging.getLogger(__name__)
+
+#: File beside the checkpoints with what a resumed run must know (engine, scale of the loss).
+STATE_FILE = "hint_state.json"
+
+
+class HintCallback(Callback):
+    """Add to ``runner.callbacks``: ``{_target_: hint_fairchem.callback.HintCallback, hint: ${hint}}``.
+
+    The weight of the Hessian loss follows the unit's ``num_steps_completed``, which fairchem keeps in its
+    checkpoints, so a resumed run continues the curriculum. The probes follow epoch and structure.
+
+    Parameters
+    ----------
+    hint
+        The ``hint:`` block.
+
+    Raises
+    ------
+    ConfigError
+        At construction for misspelt options; when training starts, for settings Hessians cannot be trained
+        under.
+    SelfTestError
+        When the model's derivatives are wrong.
+    """
+
+    def __init__(self, hint: Mapping[str, Any] | None = None, **unknown: Any) -> None:
+        no_unknown("HintCallback", unknown, ["hint"])
+        self.hint = read_block(hint)
+        self.progress = Progress()
+        self.history: list[dict[str, Any]] = []
+        self.checkpoints: Path | None = None
+        self.last_loss: Tensor | None = None
+        self._saved: dict[str, Any] = {}
+        self._handles: list[Any] = []
+        self._run: TrainingRun | None = None
+        log.info("HINT plugins: %s", ", ".join(describe_plugins(self.hint.manager)))
+
+    def set_runner_callbacks(self, save: Any, load: Any, checkpoint_dir: str) -> None:
+        """Taken from the runner: where checkpoints go."""
+        self.checkpoints = Path(checkpoint_dir)
+
+    # --- start and end -------------------------------------------------------------------------------------
+
+    def on_train_start(self, state: State, unit: MLIPTrainEvalUnit) -> None:
+        """Check the set-up, restore what an earlier run knew, let the plugins look at model and data."""
+        assert state.train_state is not None
+        loader = state.train_state.dataloader
+        check_unit(unit)
+        datasets = hessian_datasets(loader.dataset)
+        names = sorted({name.rsplit(".", 1)[0] for name in loader.dataset.dataset_names})
+        self.outputs = force_outputs(unit, names)
+        self.unit, self.model = unit, inner_model(unit.model)
+        flags = labelled_flags(loader.dataset)
+        self._take_progress(state, unit)
+        self._restore(unit)
+        self._run = TrainingRun(
+            model=self.model,
+            num_labelled=int(flags.sum()),
+            num_structures=len(flags),
+            labelled_example=(lambda count: self._example(self.model, loader, count)) if flags.any() else None,
+            double_example=(lambda count: self._double(loader, count)) if flags.any() else None,
+            exact_derivatives=exact_derivatives(self.model),
+            directory=str(getattr(unit.job_config.metadata, "results_dir", ".")),
+            name=str(getattr(unit.job_config, "run_name", "run") or "run"),
+            progress=self.progress,
+            history=self.history,
+        )
+        self.hint.hook.training_started(run=self._run)
+        averaged = inner_model(unit.eval_unit.model)
+        swap_layer_norms(averaged)
+        for model in {id(m): m for m in (self.model, averaged)}.values():
+            self._handles.append(model.register_forward_hook(self._add_loss))
+        for dataset in datasets:
+            dataset.set_epoch(unit.train_progress.num_epochs_completed)
+
+    def on_train_epoch_start(self, state: State, unit: MLIPTrainEvalUnit) -> None:
+        """Fresh probes for the epoch."""
+        assert state.train_state is not None
+        for dataset in hessian_datasets(state.train_state.dataloader.dataset):
+            dataset.set_epoch(unit.train_progress.num_epochs_completed)
+
+    def on_train_end(self, state: State, unit: MLIPTrainEvalUnit) -> None:
+        """Plots; the model is the host's again."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        if self._run is not None:
+            self.hint.hook.training_finished(run=self._run)
+
+    # --- training step -------------------------------------------------------------------------------------
+
+    def on_train_step_start(self, state: State, unit: MLIPTrainEvalUnit) -> None:
+        """Where training stands, from the unit's own counters."""
+        self._take_progress(state, unit)
+
+    def on_train_step_end(self, state: State, unit: MLIPTrainEvalUnit) -> None:
+        """Log the weighted Hessian loss as often as the unit logs its own."""
+        self._keep_state()
+        step = unit.train_progress.num_steps_completed - 1
+        if self.last_loss is None or step % unit.print_every:
+            return
+        values = {"train/hessian_loss_weighted": float(self.last_loss)}
+        log.info("step %d: %s", step, values)
+        if unit.logger:
+            unit.logger.log(values, step=step, commit=False)
+
+    def _take_progress(self, state: State, unit: MLIPTrainEvalUnit) -> None:
+        assert state.train_state is not None
+        length = max(1, len(state.train_state.dataloader))
+        done = unit.train_progress
+        epochs = [state.train_state.max_epochs or np.inf, (state.train_state.max_steps or np.inf) / length]
+        self.progress = Progress(
+            epoch=done.num_epochs_completed,
+            step=done.num_steps_completed,
+            steps_per_epoch=length,
+            max_epochs=min(epochs) if np.isfinite(min(epochs)) else 1,
+            rank=distutils.get_rank(),
+            world_size=distutils.get_world_size(),
+        )
+
+    def _add_loss(self, model: nn.Module, args: tuple, outputs: dict) -> dict:
+        """Forward hook of the host's model: put the Hessian loss among its outputs."""
+        if getattr(model, "hint_quiet", False):
+            return outputs
+        data: AtomicData = args[0]
+        graphs = data.natoms.numel()
+        shares = torch.zeros(graphs, dtype=data.pos.dtype, device=data.pos.device)
+        if model.training:
+            terms = self._terms(model, data, outputs)
+            self.last_loss = shares.new_zeros(())
+            if terms:
+                total = torch.stack([term.to(shares.dtype) for term in terms]).sum()
+                self.last_loss, shares = total.detach(), (total / graphs).expand(graphs)
+        return {**outputs, TARGET: {TARGET: shares}}
+
+    def _terms(self, model: nn.Module, data: AtomicData, outputs: dict) -> list[Tensor]:
+        forces = self.outputs(outputs, data)
+        batch = GraphBatch(
+            positions=data.pos,
+            forces=forces,
+            batch=data.batch,
+            num_graphs=data.natoms.numel(),
+            labelled=labelled_graphs(model, data, self.outputs, forces=forces),
+        )
+        predictions = _Predictions(outputs, self.unit, data)
+        answers = self.hint.hook.loss_terms(model=model, batch=batch, predictions=predictions, progress=self.progress)
+        return [term for answer in answers for term in (answer or {}).values()]
+
+    # --- validation ----------------------------------------------------------------------------------------
+
+    def on_eval_epoch_end(self, state: State, unit: MLIPTrainEvalUnit) -> None:
+        """Hessian, eigenvalue and frequency errors of the averaged model on the validation set."""
+        assert state.eval_state is not None
+        loader = state.eval_state.dataloader
+        hessian_datasets(loader.dataset)
+        model = inner_model(unit.eval_unit.model)
+        batches = (
+            self._view(model, data, stored)
+            for data, stored in labelled_batches(loader, self.progress.rank, self.progress.world_size)
+        )
+        batches_left = list(batches) if len(self.hint.manager.get_plugins()) > 1 else batches
+        with torch.enable_grad():  # the host evaluates under no_grad
+            answers = self.hint.hook.validation_metrics(model=model, loader=batches_left, progress=self.progress)
+        metrics = {name: float(value) for answer in answers for name, value in (answer or {}).items()}
+        if "loss" in metrics:
+            metrics["hessian_loss_weighted"] = metrics.pop("loss")
+        log.info("Hessian metrics: %s", {f"val/{name}": round(value, 6) for name, value in metrics.items()})
+        row = {"epoch": round(unit.train_progress.num_steps_completed / self.progress.steps_per_epoch, 4)}
+        self.history.append({**row, "step": unit.train_progress.num_steps_completed, **metrics})
+        if self.progress.rank == 0 and self._run is not None:
+            write_csv(Path(self._run.directory) / "hessian_metrics.csv", self.history)
+            if unit.logger:
+                unit.logger.log({f"val/{name}": value for name, value in metrics.items()}, commit=False)
+
+    # --- views ---------------------------------------------------------------------------------------------
+
+    def _view(self, model: nn.Module, data: AtomicData, stored: list[dict]) -> LabelledGraphs:
+        graphs = labelled_graphs(model, data, self.outputs, scale=self.outputs.scale, stored=stored)
+        assert graphs is not None
+        return graphs
+
+    def _example(self, model: nn.Module, loader: Any, count: int, dtype: torch.dtype | None = None) -> LabelledGraphs:
+        data = example_batch(loader, count, dtype)
+        graphs = labelled_graphs(model, data, self.outputs)
+        assert graphs is not None
+        return graphs
+
+    def _double(self, loader: Any, count: int) -> tuple[nn.Module, LabelledGraphs]:
+        model = deepcopy(self.model).double()
+        return model, self._example(model, loader, count, torch.float64)
+
+    # --- state beside the checkpoints ----------------------------------------------------------------------
+
+    def _keep_state(self) -> None:
+        state: dict[str, Any] = {}
+        for answer in self.hint.hook.checkpoint_state():
+            state.update(answer or {})
+        if state != self._saved and self.progress.rank == 0 and self.checkpoints is not None:
+            write_json(self.checkpoints / STATE_FILE, state)
+        self._saved = state
+
+    def _restore(self, unit: MLIPTrainEvalUnit) -> None:
+        if unit.lazy_state_location is None:
+            return
+        path = Path(unit.lazy_state_location).resolve().parent / STATE_FILE
+        if path.is_file():
+            self.hint.hook.restore_state(state=json.loads(path.read_text()))
+        else:
+            log.warning("%s is missing: engine and balance of the Hessian loss are chosen anew", path)
+
+
+class _Predictions(dict):
+    """The host's outputs; ``loss``, when a plugin asks for it, is the host's own loss of this batch."""
+
+    def __init__(self, outputs: dict, unit: MLIPTrainEvalUnit, data: AtomicData) -> None:
+        super().__init__(outputs)
+        self._unit, self._data = unit, data
+
+    def __missing__(self, key: str) -> Tensor:
+        if key != "loss":
+            raise KeyError(key)
+        tasks = [task for task in self._unit.tasks if task.name != TARGET]
+        return torch.stack(list(compute_loss(tasks, self, self._data).values())).sum()

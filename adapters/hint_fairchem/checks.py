@@ -1,0 +1,96 @@
+"""What fairchem can do that Hessians cannot follow: refused before the first step, with the reason."""
+
+from __future__ import annotations
+
+import torch
+from fairchem.core.common import gp_utils
+from fairchem.core.models.uma.nn.execution_backends import UMASFastGPUBackend
+from fairchem.core.units.mlip_unit.mlip_unit import MLIPTrainEvalUnit, TrainStrategy
+from torch import nn
+
+from hint_fairchem.dataset import TARGET
+from hint_fairchem.graphs import ForceOutputs
+from hint_plugins.config import ConfigError
+
+
+def inner_model(model: nn.Module) -> nn.Module:
+    """The model inside the host's wrappers (DDP, averaging)."""
+    while isinstance(getattr(model, "module", None), nn.Module):
+        model = model.module  # type: ignore[assignment]
+    return model
+
+
+def check_unit(unit: MLIPTrainEvalUnit) -> None:
+    """Refuse settings of the unit under which second derivatives are wrong or impossible.
+
+    Raises
+    ------
+    ConfigError
+        One sentence with the setting, the reason and the remedy.
+    """
+    if gp_utils.initialized():
+        raise ConfigError(
+            "graph-parallel training (job.graph_parallel) splits one structure over processes, and its "
+            "collectives have no double backward: train with data parallelism only"
+        )
+    if unit.train_strategy != TrainStrategy.DDP:
+        raise ConfigError(f"train_strategy {unit.train_strategy} shards the model: Hessian training needs ddp")
+    if unit.bf16:
+        raise ConfigError("bf16: true leaves Hessian-vector products two digits at best: set bf16: false")
+    compiled = [
+        name or "the model"
+        for name, module in unit.model.named_modules()
+        if isinstance(module, torch._dynamo.eval_frame.OptimizedModule) or getattr(module, "_compiled_call_impl", None)
+    ]
+    if compiled:
+        raise ConfigError(
+            f"torch.compile ({compiled[0]}) has no double backward, which Hessians need in training: train uncompiled "
+            "(compile for inference)"
+        )
+    backbone = getattr(inner_model(unit.model), "backbone", None)
+    if getattr(backbone, "use_quaternion_wigner", True) is False:
+        raise ConfigError(
+            "use_quaternion_wigner: false (Euler angles) has a wrong second derivative: set use_quaternion_wigner: true"
+        )
+
+
+def force_outputs(unit: MLIPTrainEvalUnit, datasets: list[str]) -> ForceOutputs:
+    """Find the forces tasks and their normaliser, and check that the Hessian task is among the tasks.
+
+    Parameters
+    ----------
+    unit
+        The host's unit.
+    datasets
+        Names of the datasets of the run.
+
+    Raises
+    ------
+    ConfigError
+        If a task is missing, or normalisers do not fit.
+    """
+    mine = next((task for task in unit.tasks if task.name == TARGET), None)
+    if mine is None:
+        raise ConfigError(
+            "tasks lack the Hessian one: add `- {_target_: hint_fairchem.task.hessian_task, "
+            f"datasets: [{', '.join(datasets)}]}}`"
+        )
+    missing = set(datasets) - set(mine.datasets)
+    if missing:
+        raise ConfigError(f"the Hessian task lacks dataset {sorted(missing)[0]}: name all datasets of the run in it")
+    forces = [task for task in unit.tasks if task.property == "forces"]
+    if not forces:
+        raise ConfigError("there is no task with property forces, so there are no Hessians")
+    scales = {float(task.normalizer.rmsd) for task in forces}
+    if len(scales) != 1 or any(float(task.normalizer.mean) for task in forces):
+        raise ConfigError(
+            f"forces tasks must share one normalizer with mean 0, found rmsd {sorted(scales)}: the Hessian loss "
+            "is measured in its unit"
+        )
+    names = [(task.name, task.property, frozenset(task.datasets)) for task in forces]
+    return ForceOutputs(names, scales.pop())
+
+
+def exact_derivatives(model: nn.Module) -> bool:
+    """Whether the model's kernels have third derivatives."""
+    return not isinstance(getattr(getattr(model, "backbone", None), "backend", None), UMASFastGPUBackend)

@@ -1,0 +1,164 @@
+"""Labels on their way through MACE: from the structure file to the batch.
+
+MACE's collate function drops or breaks on fields that not every structure has, so labels never enter it: they hang
+on each data object under a name that it skips, and the labelled structures of a batch form a second small batch.
+The batch that MACE sees is the stock one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import ase.io
+import numpy as np
+import pluggy
+import torch
+from ase import Atoms
+from mace.data import AtomicData, Configuration
+from mace.tools.torch_geometric.batch import Batch
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+#: Prefix of label arrays among the properties of MACE's configurations (and its HDF5 files).
+PREFIX = "hint."
+#: Attributes that MACE's collate function skips, since they begin and end with two underscores.
+STORED, SUB_BATCH = "__hint_labels__", "__hint_labelled__"
+
+
+@contextlib.contextmanager
+def named_frames() -> Iterator[None]:
+    """Within, ``ase.io.read`` notes file and frame on every structure, so that errors can name them."""
+    read = ase.io.read
+
+    def named(filename: Any, *args: Any, **kwargs: Any) -> Any:
+        result = read(filename, *args, **kwargs)
+        frames = result if isinstance(result, list) else [result]
+        for number, atoms in enumerate(frames):
+            atoms.info["hint_source"] = f"{filename}, frame {number}"
+        return result
+
+    ase.io.read = named
+    try:
+        yield
+    finally:
+        ase.io.read = read
+
+
+def read_into(config: Configuration, atoms: Atoms, manager: pluggy.PluginManager) -> Configuration:
+    """Store the labels that the plugins read from ``atoms`` among the properties of ``config``.
+
+    MACE asks every configuration for a weight of each property that the first one has, so missing weights are 0.
+    """
+    config.property_weights = defaultdict(float, config.property_weights)
+    for labels in manager.hook.read_labels(atoms=atoms):
+        for name, values in (labels or {}).items():
+            config.properties[PREFIX + name] = np.asarray(values)
+            config.property_weights[PREFIX + name] = 1.0
+    return config
+
+
+def take_labels(config: Configuration) -> dict[str, np.ndarray]:
+    """Remove the label arrays from the properties of ``config`` and give them."""
+    names = [name for name in config.properties if name.startswith(PREFIX)]
+    return {name.removeprefix(PREFIX): np.asarray(config.properties.pop(name)) for name in names}
+
+
+def stored_labels(data: AtomicData) -> dict[str, np.ndarray]:
+    """Label arrays of one structure; empty when it has none."""
+    return data.__dict__.get(STORED, {})
+
+
+class LabelledDataset(Dataset):
+    """MACE's data set; every item comes with the index that names its probes."""
+
+    def __init__(self, base: Sequence[AtomicData]) -> None:
+        self.base = base
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def __getitem__(self, index: int) -> tuple[int, AtomicData]:
+        return index, self.base[index]
+
+    def labelled(self, progress: bool = True) -> list[bool]:
+        """For each structure, whether it carries labels (reads the data set once)."""
+        lazy = not _in_memory(self.base)
+        items = tqdm(range(len(self)), "looking for labels", disable=not (progress and lazy), leave=False)
+        return [bool(stored_labels(self.base[i])) for i in items]
+
+
+def _in_memory(data: Any) -> bool:
+    parts = getattr(data, "datasets", [data])
+    return all(isinstance(part, list) or (part is not data and _in_memory(part)) for part in parts)
+
+
+class Collate:
+    """Makes the stock batch and, beside it, the batch of its labelled structures with freshly drawn labels.
+
+    Parameters
+    ----------
+    manager
+        The plugins that draw.
+    epoch
+        Epoch of the draw; None gives the fixed draw of validation. May be changed between epochs.
+    """
+
+    def __init__(self, manager: pluggy.PluginManager, epoch: int | None = None) -> None:
+        self.manager, self.epoch = manager, epoch
+
+    def __call__(self, items: Sequence[tuple[int, AtomicData]]) -> Batch:
+        batch = Batch.from_data_list([data for _, data in items])
+        batch.__dict__[SUB_BATCH] = self.labelled(items)
+        return batch
+
+    def labelled(self, items: Iterable[tuple[int, AtomicData]]) -> dict[str, Any] | None:
+        """Batch of the labelled structures among ``items`` (None when there is none) with their drawn labels."""
+        chosen = [(index, data) for index, data in items if stored_labels(data)]
+        if not chosen:
+            return None
+        drawn: dict[str, list[np.ndarray]] = {}
+        for index, data in chosen:
+            for labels in self.manager.hook.draw_labels(
+                labels=stored_labels(data), num_atoms=data.num_nodes, epoch=self.epoch, index=index
+            ):
+                for name, values in (labels or {}).items():
+                    drawn.setdefault(name, []).append(values)
+        dtype = chosen[0][1].positions.dtype
+        tensors = {}
+        for name, parts in drawn.items():
+            if len(parts) != len(chosen):
+                raise ValueError(f"label {name!r} was drawn for {len(parts)} of {len(chosen)} labelled structures")
+            tensor = torch.as_tensor(np.concatenate(parts))
+            tensors[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        return {
+            "batch": Batch.from_data_list([data for _, data in chosen]),
+            "sizes": [int(data.num_nodes) for _, data in chosen],
+            "labels": tensors,
+            "stored": [stored_labels(data) for _, data in chosen],
+        }
+
+
+def labelled_loader(loader: DataLoader, collate: Collate, **settings: Any) -> DataLoader:
+    """A loader like ``loader`` whose batches carry their labelled structures.
+
+    Parameters
+    ----------
+    loader
+        MACE's.
+    collate
+        Makes the batches.
+    settings
+        ``batch_sampler``, or ``batch_size`` and ``sampler``, in place of the loader's own.
+    """
+    dataset = loader.dataset
+    base = dataset if isinstance(dataset, LabelledDataset) else LabelledDataset(dataset)
+    return DataLoader(
+        base,
+        collate_fn=collate,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        **settings,
+    )

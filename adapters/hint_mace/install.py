@@ -1,0 +1,296 @@
+"""Wraps a handful of MACE's functions, each where it is defined, after checking that they are what we expect."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any, NoReturn
+
+import pluggy
+
+from hint_plugins.config import ConfigError
+from hint_plugins.curvature.selftest import SelfTestError
+from hint_plugins.labels.hessian_label import LabelError
+from hint_plugins.plugins import PluginError, describe_plugins, load_plugins
+
+log = logging.getLogger(__name__)
+
+#: Parameters that the wrapped functions must have, by dotted name.
+EXPECTED: dict[str, tuple[str, ...]] = {
+    "mace.tools.arg_parser.build_default_arg_parser": (),
+    "mace.tools.arg_parser.build_preprocess_arg_parser": (),
+    "mace.tools.arg_parser_tools.check_args": ("args",),
+    "mace.tools.distributed_tools.init_distributed": ("args",),
+    "mace.tools.train.train": (
+        *("model", "loss_fn", "train_loader", "valid_loaders", "optimizer", "lr_scheduler", "start_epoch"),
+        *("max_num_epochs", "checkpoint_handler", "logger", "device", "swa", "ema", "rank"),
+    ),
+    "mace.tools.train.train_one_epoch": ("model", "loss_fn", "data_loader", "epoch"),
+    "mace.tools.train.evaluate": ("model", "loss_fn", "data_loader", "output_args", "device"),
+    "mace.tools.checkpoint.CheckpointIO.load": ("self", "path", "device"),
+    "mace.data.utils.load_from_xyz": ("file_path", "key_specification"),
+    "mace.data.utils.config_from_atoms": ("atoms", "key_specification"),
+    "mace.data.atomic_data.AtomicData.from_config": ("config", "z_table", "cutoff", "heads"),
+    "mace.tools.model_script_utils._build_model": ("args", "model_config", "model_config_foundation", "heads"),
+    "mace.tools.scripts_utils.get_params_options": ("args", "model"),
+}
+
+
+class IncompatibleHostError(RuntimeError):
+    """This version of MACE is not the one the adapter was written for."""
+
+
+def install_or_exit(names: Sequence[str]) -> None:
+    """:func:`install`, with errors as one line and exit status 2."""
+    try:
+        install(names)
+    except (PluginError, IncompatibleHostError) as error:
+        _exit(error)
+
+
+def _exit(error: Exception) -> NoReturn:
+    print(f"hint-plugins: {error}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+
+class Adapter:
+    """The installed wrappers and the run they serve."""
+
+    def __init__(self, manager: pluggy.PluginManager) -> None:
+        self.manager = manager
+        self.args = argparse.Namespace()
+        self.session: Any = None
+
+
+def install(names: Sequence[str]) -> Adapter:
+    """Load the named plugins and wrap MACE.
+
+    Parameters
+    ----------
+    names
+        Plugin names, at least one.
+
+    Returns
+    -------
+    Adapter
+
+    Raises
+    ------
+    PluginError
+        If a plugin is unknown or broken.
+    IncompatibleHostError
+        If a function of MACE does not look as expected.
+    """
+    check_host()
+    adapter = Adapter(load_plugins(names))
+    for wrap in (_wrap_parsers, _wrap_distributed, _wrap_labels, _wrap_checkpoints, _wrap_training):
+        wrap(adapter)
+    from hint_mace.models import wrap_models
+
+    wrap_models(adapter)
+    return adapter
+
+
+def check_host() -> None:
+    """Compare the signatures of everything that will be wrapped with :data:`EXPECTED`."""
+    import mace
+
+    version = getattr(mace, "__version__", "unknown")
+    for dotted, wanted in EXPECTED.items():
+        target = find(dotted)
+        have = tuple(inspect.signature(target).parameters) if target is not None else None
+        if have is None or not set(wanted) - {"self"} <= set(have):
+            missing = "is missing" if have is None else f"has parameters {have}, expected {wanted}"
+            raise IncompatibleHostError(
+                f"mace-torch {version}: {dotted} {missing}. This adapter supports mace-torch>=0.3.13,<0.4; "
+                "install such a version, or run without --plugins"
+            )
+
+
+def find(dotted: str) -> Any:
+    """Object at a dotted path; modules hidden behind a function of the same name are found too."""
+    import importlib
+
+    parts = dotted.split(".")
+    for split in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:split])
+        try:
+            target: Any = sys.modules.get(name) or importlib.import_module(name)
+        except ImportError:
+            continue
+        if not isinstance(target, ModuleType):
+            continue
+        for attribute in parts[split:]:
+            target = getattr(target, attribute, None)
+        return target
+    return None
+
+
+def replace(name: str, wrapper: Callable[[Callable], Callable], *modules: str) -> None:
+    """Put ``wrapper(original)`` in place of the function ``name`` in every module that holds it."""
+    original = getattr(_module(modules[0]), name)
+    wrapped = functools.wraps(original)(wrapper(original))
+    for module in modules:
+        if getattr(_module(module), name, None) is original:
+            setattr(_module(module), name, wrapped)
+
+
+def _module(name: str) -> ModuleType:
+    import importlib
+
+    return sys.modules.get(name) or importlib.import_module(name)
+
+
+def _wrap_parsers(adapter: Adapter) -> None:
+    from hint_mace.options import extend_parser
+
+    def extended(original: Callable) -> Callable:
+        return lambda: extend_parser(original(), adapter.manager)
+
+    replace("build_default_arg_parser", extended, "mace.tools.arg_parser", "mace.tools")
+    replace("build_preprocess_arg_parser", extended, "mace.tools.arg_parser", "mace.tools")
+
+    def captured(original: Callable) -> Callable:
+        def check_args(args: argparse.Namespace) -> Any:
+            result, messages = original(args)
+            adapter.args = result
+            lines = [f"Plugins: {', '.join(describe_plugins(adapter.manager))}"]
+            return result, [*messages, *((line, logging.INFO) for line in lines)]
+
+        return check_args
+
+    replace("check_args", captured, "mace.tools.arg_parser_tools", "mace.tools")
+
+
+def _wrap_distributed(adapter: Adapter) -> None:
+    """Data-parallel training on CPUs: MACE makes a process group for GPUs only."""
+    import torch
+    from torch.nn.parallel import DistributedDataParallel
+
+    def with_gloo(original: Callable) -> Callable:
+        def init_distributed(args: argparse.Namespace) -> Any:
+            result = original(args)
+            if args.distributed and args.device == "cpu" and not torch.distributed.is_initialized():
+                torch.distributed.init_process_group("gloo", rank=result[0], world_size=result[2])
+            return result
+
+        return init_distributed
+
+    replace("init_distributed", with_gloo, "mace.tools.distributed_tools")
+    construct = DistributedDataParallel.__init__
+
+    @functools.wraps(construct)
+    def on_any_device(self: Any, module: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("device_ids") and not any(p.is_cuda for p in module.parameters()):
+            kwargs["device_ids"] = None
+        construct(self, module, *args, **kwargs)
+
+    DistributedDataParallel.__init__ = on_any_device  # type: ignore[method-assign]
+
+
+def _wrap_labels(adapter: Adapter) -> None:
+    from mace.data import AtomicData
+
+    from hint_mace.data import STORED, named_frames, read_into, take_labels
+
+    def reading(original: Callable) -> Callable:
+        def config_from_atoms(atoms: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return read_into(original(atoms, *args, **kwargs), atoms, adapter.manager)
+            except LabelError as error:
+                _exit(error)
+
+        return config_from_atoms
+
+    replace("config_from_atoms", reading, "mace.data.utils", "mace.data", "mace.data.lmdb_dataset")
+
+    def named(original: Callable) -> Callable:
+        def load_from_xyz(*args: Any, **kwargs: Any) -> Any:
+            with named_frames():
+                return original(*args, **kwargs)
+
+        return load_from_xyz
+
+    replace("load_from_xyz", named, "mace.data.utils", "mace.data")
+    make = AtomicData.from_config.__func__
+
+    @functools.wraps(make)
+    def from_config(cls: type, config: Any, *args: Any, **kwargs: Any) -> Any:
+        labels = take_labels(config)
+        data = make(cls, config, *args, **kwargs)
+        if labels:
+            data.__dict__[STORED] = labels
+        return data
+
+    AtomicData.from_config = classmethod(from_config)
+
+
+def _wrap_checkpoints(adapter: Adapter) -> None:
+    from mace.tools import CheckpointIO
+
+    load = CheckpointIO.load
+
+    @functools.wraps(load)
+    def remembering(self: Any, path: str, device: Any = None) -> Any:
+        result = load(self, path, device=device)
+        self.hint_loaded = path
+        return result
+
+    CheckpointIO.load = remembering
+
+
+def _wrap_training(adapter: Adapter) -> None:
+    from hint_mace.session import Session
+
+    def training(original: Callable) -> Callable:
+        signature = inspect.signature(original)
+
+        def train(*args: Any, **kwargs: Any) -> None:
+            call = dict(signature.bind(*args, **kwargs).arguments)
+            try:
+                adapter.session = session = Session(adapter.manager, adapter.args, call)
+                adapter.manager.hook.training_started(run=session.run())
+            except (ConfigError, SelfTestError, LabelError, ValueError) as error:
+                _exit(error)
+            try:
+                original(**call)
+            finally:
+                adapter.session = None
+                adapter.manager.hook.training_finished(run=session.run())
+
+        return train
+
+    replace("train", training, "mace.tools.train", "mace.tools")
+
+    def epoch(original: Callable) -> Callable:
+        def train_one_epoch(*args: Any, **kwargs: Any) -> None:
+            session = adapter.session
+            if session is None:
+                return original(*args, **kwargs)
+            session.start_epoch(kwargs["epoch"])
+            session.training = True
+            try:
+                return original(*args, **kwargs)
+            finally:
+                session.training = False
+
+        return train_one_epoch
+
+    replace("train_one_epoch", epoch, "mace.tools.train")
+
+    def evaluating(original: Callable) -> Callable:
+        def evaluate(*args: Any, **kwargs: Any) -> Any:
+            loss, metrics = original(*args, **kwargs)
+            session = adapter.session
+            if session is not None:
+                loss = session.validate(kwargs["data_loader"], loss, metrics)
+            return loss, metrics
+
+        return evaluate
+
+    replace("evaluate", evaluating, "mace.tools.train")

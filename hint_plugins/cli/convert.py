@@ -1,0 +1,107 @@
+"""``hint convert``: published data sets to files that MACE and fairchem train from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Data set: file or directory.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help=".aselmdb, .xyz, .extxyz or .extxyz.gz.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            help="auto, extxyz, aselmdb, horm, transition1x, rgd1, hessian-qm9, deepmd, phonopy or module:function."
+        ),
+    ] = "auto",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Option of the reader, e.g. split=train, energy=ae."),
+    ] = None,
+    hessian_unit: Annotated[
+        str, typer.Option(help="Unit of the Hessians in IN: eV/A^2, Ha/Bohr^2, Ry/Bohr^2 or eV/Bohr^2.")
+    ] = "eV/A^2",
+    symmetrize: Annotated[bool, typer.Option(help="Write (H + H^T)/2 for full Hessians.")] = False,
+    on_bad: Annotated[
+        str, typer.Option(help="drop: leave bad records out and name them; error: stop at the first.")
+    ] = "drop",
+    limit: Annotated[int | None, typer.Option(min=1, help="Read so many records at most.")] = None,
+    metadata: Annotated[
+        bool, typer.Option(help="Write metadata.npz (natoms, has_hessian) beside an .aselmdb, for fairchem.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
+) -> None:
+    """Convert a data set, checking every record.
+
+    Records stream through: a set of any size fits. Beside OUT appears OUT's name with .summary.json: the counts, the
+    records left out with reasons, and the asymmetry and sum-rule residuals of the Hessians.
+    """
+    import itertools
+
+    import numpy as np
+    from tqdm import tqdm
+
+    from hint_plugins.cli.common import InputError, finish, replacing, write_json
+    from hint_plugins.cli.options import name_values, refuse_existing, stem_of
+    from hint_plugins.curvature.layouts import UNITS
+    from hint_plugins.datasets import read_dataset
+    from hint_plugins.datasets.convert import ConversionReport, checked
+    from hint_plugins.labels.store import StoreError, raise_bad, store_format, writing
+
+    if hessian_unit not in UNITS:
+        raise InputError(f"unknown unit {hessian_unit!r}: choose {', '.join(UNITS)}")
+    if on_bad not in ("drop", "error"):
+        raise InputError(f"--on-bad is drop or error, not {on_bad!r}")
+    report = ConversionReport()
+    natoms: list[int] = []
+    labelled: list[bool] = []
+    try:
+        kind = store_format(output)
+        if metadata:
+            _metadata_allowed(output, kind)
+        refuse_existing(output, overwrite, source)
+        reject = None if on_bad == "drop" else raise_bad(source)
+        unreadable = 0
+
+        def skip(index: int, reason: str) -> None:
+            nonlocal unreadable
+            unreadable += 1
+            report.add_bad(index, reason)
+
+        records = read_dataset(source, format, reject or skip, **name_values(setting or []))
+        records = itertools.islice(tqdm(records, unit="record", disable=None), limit)
+        with writing(output) as write:
+            for atoms in checked(records, report, symmetrize=symmetrize, factor=UNITS[hessian_unit], on_bad=reject):
+                write(atoms)
+                if metadata:
+                    natoms.append(len(atoms))
+                    labelled.append(any(key.startswith("REF_hessian") for key in atoms.info))
+        report.n_input += unreadable
+    except StoreError as error:
+        raise InputError(str(error)) from error
+    if metadata:
+        with replacing(output.parent / "metadata.npz") as temporary:
+            np.savez(temporary, natoms=np.array(natoms), has_hessian=np.array(labelled))
+    write_json(output.with_name(f"{stem_of(output)}.summary.json"), {**vars(report), "output": output})
+    typer.echo(
+        f"{report.n_input} records: {report.n_output} written, {report.n_bad} bad; {report.n_hessians} Hessians"
+        f" (asymmetry up to {report.asymmetry_max:.2g}, sum rule off by up to {report.sum_rule_max:.2g} eV/A^2)"
+        f" -> {output}"
+    )
+    for entry in report.bad[:5]:
+        typer.echo(f"  record {entry['index']}: {entry['reason']}", err=True)
+    finish(report.n_bad)
+
+
+def _metadata_allowed(output: Path, kind: str) -> None:
+    """metadata.npz belongs to a directory: with two databases in it, both hosts would count wrongly."""
+    from hint_plugins.cli.common import InputError
+
+    if kind != "aselmdb":
+        raise InputError("--metadata belongs to an .aselmdb output")
+    others = [p.name for p in output.parent.glob("*.aselmdb") if p.name != output.name]
+    if others:
+        raise InputError(f"--metadata: {output.parent} holds {others[0]} too; give each .aselmdb its own directory")

@@ -1,0 +1,232 @@
+"""``hint evaluate``: errors of a potential on labelled structures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from hint_plugins.evaluation import Keys, Part
+
+#: Structures in one part: what is lost when a run is killed.
+PART = 64
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model file (file#head), tblite:GFN2-xTB, emt or module:factory.")
+    ],
+    data: Annotated[
+        list[Path], typer.Argument(metavar="DATA...", help="Labelled structures: .xyz, .extxyz, .aselmdb.")
+    ],
+    out: Annotated[Path, typer.Option(help="Directory for the results.")],
+    energy_key: Annotated[str, typer.Option(help="Reference energy (eV) in info.")] = "REF_energy",
+    forces_key: Annotated[str, typer.Option(help="Reference forces (eV/A) in arrays.")] = "REF_forces",
+    stress_key: Annotated[str, typer.Option(help="Reference stress (eV/A^3) in info.")] = "REF_stress",
+    hessian_key: Annotated[str, typer.Option(help="Reference Hessian (eV/A^2) in info.")] = "REF_hessian",
+    max_hessians: Annotated[
+        int | None, typer.Option(min=0, help="Compute at most so many Hessians, a random selection [default: all].")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda ... [default: the GPU if there is one].")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float64 or float32 [default: the model's].")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of random selections.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier result in --out.")] = False,
+) -> None:
+    """Errors of a potential on labelled structures: energy, forces, Hessian, eigenvalues, frequencies.
+
+    Writes summary.json, structures.csv (one line a structure), parity.png and config.yaml. Units: eV, Angstrom,
+    cm^-1. Structures without a label are skipped for that quantity. A killed run goes on when it is repeated.
+    """
+    import shutil
+    import time
+
+    from tqdm import tqdm
+
+    from hint_plugins.cli.common import InputError, finish, prepare_output, write_config, write_csv, write_summary
+    from hint_plugins.evaluation import Keys, evaluate_part, summarise
+    from hint_plugins.labels.store import StoreError, count_structures
+    from hint_plugins.parity import plot_parity
+    from hint_plugins.potential import Potential, PotentialError
+
+    options = {k: v for k, v in locals().items() if k in OPTIONS}
+    started = time.perf_counter()
+    keys = Keys(energy_key, forces_key, stress_key, hessian_key)
+    unreadable: list[dict[str, Any]] = []
+    try:
+        total = sum(count_structures(path) if path.is_file() else _missing(path) for path in data)
+        prepare_output(out, overwrite=overwrite)
+        potential = Potential.load(model, device, dtype)
+        chosen = _choose(data, keys, max_hessians, seed)
+        parts = _parts_directory(out, options, data)
+        done: list[Part] = []
+        with tqdm(total=total, unit="structure", desc="evaluate") as bar:
+            for first, batch in _batches(data, unreadable):
+                file = parts / f"{first:09d}.npz"
+                part = _load_part(file)
+                if part is None:
+                    part = evaluate_part(
+                        potential, batch, first, keys, hessian=lambda k: chosen is None or k in chosen, seed=seed
+                    )
+                    _save_part(part, file)
+                done.append(part)
+                bar.update(len(batch))
+    except (StoreError, PotentialError) as error:
+        raise InputError(str(error)) from error
+    rows = [row for part in done for row in part.rows]
+    summary = summarise(rows)
+    if not (summary["n_energies"] or summary["n_forces"] or summary["n_hessians"] or summary["n_failed"]):
+        if not (unreadable or rows):
+            raise InputError(f"{', '.join(map(str, data))}: no structures")
+        if rows and not summary["n_products"]:
+            raise InputError(f"{data[0]}: no labels under {energy_key}, {forces_key}, {hessian_key}{_present(data[0])}")
+    summary["n_failed"] += len(unreadable)
+    summary["failed"] += unreadable
+    out_rows = [{"data": str(data[0]) if len(data) == 1 else "", **row} for row in rows]
+    write_csv(out / "structures.csv", out_rows)
+    plot_parity(_joined(done, seed), out / "parity.png", f"{potential.name}")
+    write_config(out, "evaluate", options)
+    seconds = round(time.perf_counter() - started, 3)
+    write_summary(out, {"model": model, "data": list(map(str, data)), **summary, "seconds": seconds})
+    shutil.rmtree(parts.parent, ignore_errors=True)
+    for line in _table(summary):
+        typer.echo(line)
+    for item in summary["failed"][:10]:
+        typer.echo(f"structure {item['index']} ({item['formula']}): {item['reason']}", err=True)
+    finish(summary["n_failed"])
+
+
+OPTIONS = (
+    "model",
+    "data",
+    "out",
+    "energy_key",
+    "forces_key",
+    "stress_key",
+    "hessian_key",
+    "max_hessians",
+    "device",
+    "dtype",
+    "seed",
+)
+
+
+def _missing(path: Path) -> int:
+    from hint_plugins.cli.common import InputError
+
+    raise InputError(f"{path}: no such file")
+
+
+def _batches(data: list[Path], unreadable: list[dict[str, Any]]) -> Iterator[tuple[int, list[Atoms]]]:
+    """Structures of all files in parts, with the running index of the first; damaged records are noted."""
+    from hint_plugins.labels.store import read_structures
+
+    index, batch = 0, []
+    for path in data:
+
+        def bad(where: int, reason: str, path: Path = path) -> None:
+            unreadable.append({"index": where, "formula": str(path), "reason": reason})
+
+        for atoms in read_structures(path, bad):
+            batch.append(atoms)
+            if len(batch) == PART:
+                yield index, batch
+                index, batch = index + len(batch), []
+    if batch:
+        yield index, batch
+
+
+def _choose(data: list[Path], keys: Keys, limit: int | None, seed: int) -> set[int] | None:
+    """Indices of the structures whose Hessian is computed; None for all."""
+    import numpy as np
+
+    from hint_plugins.labels.hessian_label import SUFFIXES
+
+    if limit is None:
+        return None
+    labelled = [
+        first + k
+        for first, batch in _batches(data, [])
+        for k, atoms in enumerate(batch)
+        if any(keys.hessian + suffix in atoms.info for suffix in SUFFIXES)
+    ]
+    count = min(limit, len(labelled))
+    return {labelled[k] for k in np.random.default_rng(seed).choice(len(labelled), count, replace=False)}
+
+
+def _parts_directory(out: Path, options: dict[str, Any], data: list[Path]) -> Path:
+    """Where finished parts are kept; those of other options or files are discarded."""
+    import shutil
+
+    files = [*data, Path(str(options["model"]).split("#")[0])]
+    stamps = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    state = json.dumps([{k: str(v) for k, v in options.items() if k != "out"}, stamps], sort_keys=True)
+    parts = out / ".parts" / hashlib.sha256(state.encode()).hexdigest()[:16]
+    if (out / ".parts").exists() and not parts.exists():
+        shutil.rmtree(out / ".parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    return parts
+
+
+def _save_part(part: Part, file: Path) -> None:
+    import numpy as np
+
+    from hint_plugins.cli.common import replacing
+
+    with replacing(file) as temporary, temporary.open("wb") as handle:
+        np.savez(handle, rows=np.array(json.dumps(part.rows)), **part.points)  # type: ignore[arg-type]
+
+
+def _load_part(file: Path) -> Part | None:
+    import numpy as np
+
+    from hint_plugins.evaluation import Part
+
+    if not file.exists():
+        return None
+    with np.load(file) as content:
+        return Part(json.loads(str(content["rows"])), {k: content[k] for k in content.files if k != "rows"})
+
+
+def _joined(parts: list[Part], seed: int) -> dict[str, Any]:
+    """Points of all parts, at most 20000 a quantity."""
+    import numpy as np
+
+    points = {}
+    for name in {name for part in parts for name in part.points}:
+        both = np.concatenate([part.points[name] for part in parts if name in part.points], axis=1)
+        if both.shape[1] > 20000:
+            both = both[:, np.random.default_rng(seed).choice(both.shape[1], 20000, replace=False)]
+        points[name] = both
+    return points
+
+
+def _present(path: Path) -> str:
+    from hint_plugins.labels.store import read_structures
+
+    atoms = next(iter(read_structures(path)), None)
+    if atoms is None:
+        return ""
+    arrays = sorted(set(atoms.arrays) - {"numbers", "positions"})
+    return f"; the first structure has info {sorted(atoms.info) or 'nothing'} and arrays {arrays or 'nothing'}"
+
+
+def _table(summary: dict[str, Any]) -> list[str]:
+    names = {
+        "energy_mae_per_atom": "energy MAE per atom (eV)",
+        "forces_mae": "force MAE (eV/A)",
+        "stress_mae": "stress MAE (eV/A^3)",
+        "hessian_mae": "Hessian MAE (eV/A^2)",
+        "eigenvalue_mae": "eigenvalue MAE (eV/A^2)",
+        "frequency_mae_cm1": "frequency MAE (cm^-1)",
+        "asymmetry": "asymmetry of the prediction (eV/A^2)",
+        "hvp_mae": "Hessian product MAE (eV/A^2)",
+    }
+    lines = [f"{summary['n_structures']} structures, {summary['n_hessians']} Hessians, {summary['n_failed']} failed"]
+    return lines + [f"  {text:<38}{summary[key]:.6g}" for key, text in names.items() if summary[key] is not None]

@@ -1,0 +1,159 @@
+"""``hint label``: energies, forces and second derivatives of structures from a reference method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def label(
+    structures: Annotated[Path, typer.Argument(metavar="IN", help="Structures: .xyz, .extxyz(.gz) or .aselmdb.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Labelled structures: .xyz, .extxyz or .aselmdb.")],
+    engine: Annotated[
+        str, typer.Option(help="xtb, pyscf, espresso, ase (with --calculator), or module:class.")
+    ] = "xtb",
+    method: Annotated[
+        str | None,
+        typer.Option(help="xtb: GFN2-xTB (default), GFN1-xTB; pyscf: FUNCTIONAL/BASIS (wb97x/6-31g*)."),
+    ] = None,
+    calculator: Annotated[
+        str | None, typer.Option(help="ASE calculator by name (emt) or module:factory, for --engine ase.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Further settings of the engine, e.g. accuracy=0.001."),
+    ] = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="full: the whole Hessian (6N gradients); columns: a few columns; "
+            "projections: products with random directions (2 gradients each); forces: no Hessian."
+        ),
+    ] = "full",
+    num_probes: Annotated[int, typer.Option(min=1, help="Directions (projections) or columns (columns).")] = 5,
+    step: Annotated[
+        float | None, typer.Option(help="Displacement of finite differences in A [default: the engine's].")
+    ] = None,
+    symmetry: Annotated[
+        bool, typer.Option(help="full, crystals: displace symmetry-distinct atoms only (phonopy).")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes the random directions or columns.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes, one thread each [default: all cores].")
+    ] = None,
+    executor: Annotated[str, typer.Option(help="local, dask or parsl.")] = "local",
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")] = None,
+    parsl_config: Annotated[Path | None, typer.Option(help="Python file that defines `config` for Parsl.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Structures sent to a worker at once.")] = 8,
+    retry_failed: Annotated[bool, typer.Option(help="Compute again what failed in an earlier run.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Discard OUT and the records it was made from.")] = False,
+) -> None:
+    """Label structures with a reference method.
+
+    Every finished label is on the disk before the next batch is sent: a run that was stopped or killed goes
+    on when the same command is given again. OUT appears at the end, with OUT's name and .summary.json,
+    .failed.csv (what could not be labelled, and why) and .config.yaml beside it; OUT.shards holds the
+    records.
+    """
+    import time
+
+    from hint_plugins.cli.common import InputError, finish, replacing, write_csv, write_json
+    from hint_plugins.cli.options import stem_of
+    from hint_plugins.labelling.engine import EngineError, EngineSpec
+    from hint_plugins.labelling.executors import ExecutorError, available_cores, executor_factory
+    from hint_plugins.labelling.record import LabelTask
+    from hint_plugins.labelling.run import label_file
+    from hint_plugins.labelling.shards import ShardError
+    from hint_plugins.labels.store import StoreError, count_structures, read_structures, store_format
+
+    options = {k: v for k, v in locals().items() if isinstance(v, str | int | float | bool | list | Path | None)}
+    started = time.perf_counter()
+    workers = workers or available_cores()
+    try:
+        store_format(output)
+        if structures.resolve() == output.resolve():
+            raise InputError("IN and OUT are the same file")
+        n_input = count_structures(structures) if structures.is_file() else 0
+        read = lambda: read_structures(structures)  # noqa: E731
+        spec = EngineSpec(engine, _engine_options(engine, method, calculator, setting or []))
+        task = LabelTask(kind, num_probes, seed, step, symmetry=symmetry)
+        open_executor = executor_factory(executor, workers, scheduler=scheduler, parsl_config=parsl_config)
+        shards = output.with_name(output.name + ".shards")
+        with _Bar(n_input, spec.name, kind) as bar:
+            summary, failures = label_file(
+                read,
+                output,
+                spec,
+                task,
+                open_executor,
+                shards=shards,
+                workers=workers,
+                batch_size=batch_size,
+                retry_failed=retry_failed,
+                fresh=overwrite,
+                progress=bar,
+            )
+    except (EngineError, ExecutorError, ShardError, StoreError) as error:
+        raise InputError(str(error)) from error
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    stem = stem_of(output)
+    seconds = round(time.perf_counter() - started, 3)
+    failed_csv = output.with_name(f"{stem}.failed.csv")
+    failed_csv.unlink(missing_ok=True)
+    if failures:
+        write_csv(failed_csv, failures)
+    with replacing(output.with_name(f"{stem}.config.yaml")) as temporary:
+        import yaml
+
+        from hint_plugins.cli.common import plain
+
+        temporary.write_text(yaml.safe_dump({"command": "label", **plain(options)}, sort_keys=False))
+    counts = {**vars(summary), "seconds": seconds}
+    write_json(output.with_name(f"{stem}.summary.json"), {**counts, "output": output, "failed": failures[:1000]})
+    typer.echo(
+        f"{summary.n_input} structures: {summary.n_done} labelled, {summary.n_skipped} there already, "
+        f"{summary.n_failed} failed; {seconds:.1f} s -> {output}"
+    )
+    finish(summary.n_failed)
+
+
+def _engine_options(engine: str, method: str | None, calculator: str | None, settings: list[str]) -> dict:
+    """Keyword arguments of the engine from the command line; values are read as YAML scalars."""
+    from hint_plugins.cli.common import InputError
+    from hint_plugins.cli.options import name_values
+
+    options = name_values(settings)
+    if method is not None:
+        options["method"] = method
+    if calculator is not None:
+        if engine != "ase":
+            raise InputError("--calculator belongs to --engine ase")
+        options["calculator"] = calculator
+    elif engine == "ase":
+        raise InputError("--engine ase needs --calculator, a name ASE knows or module:factory")
+    return options
+
+
+class _Bar:
+    """Progress with rate and time left on stderr."""
+
+    def __init__(self, total: int, engine: str, kind: str) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, desc=f"{engine} {kind}", unit="label", disable=None, smoothing=0.05)
+        self._failed = 0
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def __call__(self, made: int, failed: int) -> None:
+        self._failed += failed
+        if self._failed:
+            self._bar.set_postfix(failed=self._failed, refresh=False)
+        self._bar.update(made)

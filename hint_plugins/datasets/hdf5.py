@@ -1,0 +1,46 @@
+"""HDF5 files, opened and walked with errors that name the file."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hint_plugins.labels.store import OnBad, StoreError
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """Read-only HDF5 file.
+
+    Raises
+    ------
+    StoreError
+        No such file, cut short, no HDF5 file, or h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise StoreError(f"{path}: needs `pip install hint-plugins[datasets]` ({error})") from error
+    if not path.is_file():
+        raise StoreError(f"{path}: no such file")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise StoreError(f"{path}: not an HDF5 file, cut short, or damaged: {error}") from error
+    with file:
+        yield file
+
+
+def group_items(group: Any, bad: OnBad) -> Iterator[tuple[str, Any]]:
+    """Names and members of a group; a member that cannot be opened is reported."""
+    if not hasattr(group, "keys"):
+        raise StoreError(f"{group.file.filename}: {group.name} is no group: another layout than expected")
+    for name in group:
+        try:
+            member = group[name]
+        except (KeyError, OSError, RuntimeError) as error:
+            bad(-1, f"{group.name}/{name} cannot be opened: {error}")
+            continue
+        yield name, member

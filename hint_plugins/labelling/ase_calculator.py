@@ -1,0 +1,105 @@
+"""Label engine: any ASE calculator."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError
+
+from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar, charge_and_multiplicity
+
+
+class ASEEngine:
+    """Energies, forces and stress of an ASE calculator; its Hessian where it has ``get_hessian``.
+
+    Parameters
+    ----------
+    calculator
+        A name that :func:`ase.calculators.calculator.get_calculator_class` knows (``emt``), or
+        ``module:factory``, called with ``options`` to give a calculator.
+    step
+        Displacement (A) of finite differences.
+    options
+        Keyword arguments of the calculator.
+    """
+
+    def __init__(self, calculator: str, step: float = 0.005, **options: Any) -> None:
+        self.calculator = calculator
+        self.options = options
+        self.step = step
+        self.probe_step = 0.3 * step
+        self.factory = _factory(calculator)
+
+    def provenance(self) -> dict[str, Scalar]:
+        package = getattr(self.factory, "__module__", "").partition(".")[0]
+        settings = {k: v if isinstance(v, str | int | float | bool) else repr(v) for k, v in self.options.items()}
+        return {"method": self.calculator, "code": package, "version": _version(package), **settings}
+
+    def surface(self, atoms: Atoms) -> ASESurface:
+        return ASESurface(self.factory(**self.options), atoms)
+
+
+class ASESurface:
+    """One structure with one calculator; see :class:`hint_plugins.labelling.engine.Surface`."""
+
+    def __init__(self, calculator: Calculator, atoms: Atoms) -> None:
+        self.atoms = atoms.copy()
+        self.atoms.info["charge"], self.atoms.info["spin"] = charge_and_multiplicity(atoms)
+        self.atoms.calc = calculator
+        self.origin = atoms.positions.copy()
+
+    def evaluate(self, positions: np.ndarray) -> Evaluation:
+        self.atoms.positions = positions
+        try:
+            energy, forces = self.atoms.get_potential_energy(), self.atoms.get_forces()
+        except Exception as error:  # calculators raise what they like
+            raise EngineError(f"{type(error).__name__}: {error}") from error
+        stress = None
+        if self.atoms.pbc.all():
+            try:
+                stress = self.atoms.get_stress()
+            except (PropertyNotImplementedError, NotImplementedError):
+                stress = None
+        return Evaluation(float(energy), np.array(forces), stress)
+
+    def hessian(self) -> np.ndarray | None:
+        get_hessian = getattr(self.atoms.calc, "get_hessian", None)
+        if get_hessian is None:
+            return None
+        self.atoms.positions = self.origin
+        dim = 3 * len(self.atoms)
+        values = np.asarray(get_hessian(self.atoms))
+        if values.size != dim * dim:
+            raise EngineError(f"get_hessian gave shape {values.shape} for {len(self.atoms)} atoms")
+        if values.shape[1:] == (len(self.atoms), 3, 3) or values.shape == (
+            len(self.atoms),
+            len(self.atoms),
+            3,
+            3,
+        ):
+            values = values.transpose(0, 2, 1, 3)
+        return values.reshape(dim, dim)
+
+
+def _factory(spec: str) -> Callable[..., Calculator]:
+    module, _, attribute = spec.partition(":")
+    if attribute:
+        return getattr(importlib.import_module(module), attribute)
+    from ase.calculators.calculator import get_calculator_class, names
+
+    if spec not in names:
+        raise ValueError(f"unknown ASE calculator {spec!r}: give a name ASE knows or module:factory")
+    return get_calculator_class(spec)
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except (PackageNotFoundError, ValueError):
+        return "unknown"

@@ -1,0 +1,118 @@
+"""What a label maker is: something that gives energy and forces of one structure at nearby positions."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from ase import Atoms
+
+Scalar = str | int | float | bool
+
+
+class EngineError(RuntimeError):
+    """A label engine that cannot be set up, or cannot label a structure; the message says why."""
+
+
+class Evaluation(NamedTuple):
+    """One gradient evaluation: energy (eV), forces (N, 3) in eV/A, stress (6,) in eV/A^3 or None."""
+
+    energy: float
+    forces: np.ndarray
+    stress: np.ndarray | None = None
+
+
+class Surface(Protocol):
+    """The potential energy surface of one structure."""
+
+    def evaluate(self, positions: np.ndarray) -> Evaluation:
+        """Energy and forces at ``positions`` (N, 3) in A; raises :class:`EngineError` when not converged."""
+        ...
+
+    def hessian(self) -> np.ndarray | None:
+        """Analytic Hessian (3N, 3N) in eV/A^2 at the structure's own positions, or None if there is none."""
+        ...
+
+
+class LabelEngine(Protocol):
+    """Makes surfaces.
+
+    ``step`` and ``probe_step`` are the default displacements (A) of a coordinate in central
+    differences along one coordinate and along a dense direction.
+    """
+
+    step: float
+    probe_step: float
+
+    def provenance(self) -> dict[str, Scalar]:
+        """What is needed to make the same label again: ``method``, ``code``, ``version`` and the settings."""
+        ...
+
+    def surface(self, atoms: Atoms) -> Surface: ...
+
+
+#: Engines by name; the value is ``module:class``. Anything else of that form is taken as it stands.
+ENGINES: dict[str, str] = {
+    "xtb": "hint_plugins.labelling.xtb:XTBEngine",
+    "pyscf": "hint_plugins.labelling.pyscf:PySCFEngine",
+    "espresso": "hint_plugins.labelling.espresso:EspressoEngine",
+    "ase": "hint_plugins.labelling.ase_calculator:ASEEngine",
+}
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """An engine by name and options, small enough to be sent to a worker.
+
+    Attributes
+    ----------
+    name
+        A key of :data:`ENGINES` or ``module:class``.
+    options
+        Keyword arguments of the engine.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> LabelEngine:
+        """Import and construct the engine.
+
+        Raises
+        ------
+        EngineError
+            Unknown name, missing library or wrong option.
+        """
+        target = ENGINES.get(self.name, self.name)
+        module, _, attribute = target.partition(":")
+        if not attribute:
+            raise EngineError(f"unknown engine {self.name!r}: choose {', '.join(sorted(ENGINES))} or module:class")
+        try:
+            factory: Callable[..., LabelEngine] = getattr(importlib.import_module(module), attribute)
+            return factory(**self.options)
+        except (ImportError, AttributeError) as error:
+            raise EngineError(f"engine {self.name!r} cannot be loaded: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise EngineError(f"engine {self.name!r} does not accept these options: {error}") from error
+
+
+def charge_and_multiplicity(atoms: Atoms) -> tuple[int, int]:
+    """Total charge and spin multiplicity 2S+1 from ``info["charge"]`` and ``info["spin"]``.
+
+    ``spin`` is the multiplicity (the convention of fairchem's OMol); without it the lowest one that the
+    number of electrons allows: 1 or 2.
+
+    Raises
+    ------
+    EngineError
+        If charge and multiplicity do not fit the number of electrons.
+    """
+    charge = int(atoms.info.get("charge", 0))
+    electrons = int(atoms.numbers.sum()) - charge
+    multiplicity = int(atoms.info.get("spin", 0)) or 1 + electrons % 2
+    if (electrons + multiplicity) % 2 == 0 or multiplicity < 1 or multiplicity - 1 > electrons:
+        raise EngineError(f"charge {charge} and spin multiplicity {multiplicity} do not fit {electrons} electrons")
+    return charge, multiplicity

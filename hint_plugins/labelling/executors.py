@@ -1,0 +1,184 @@
+"""Where batches run: a local process pool, Dask or Parsl, all as a :class:`concurrent.futures.Executor`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+#: Opens an executor; called again when the workers of the former one died.
+ExecutorFactory = Callable[[], AbstractContextManager[Executor]]
+
+EXECUTORS = ("local", "dask", "parsl")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class ExecutorError(RuntimeError):
+    """An executor that cannot be opened, and why."""
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def executor_factory(
+    name: str, workers: int, *, scheduler: str | None = None, parsl_config: Path | None = None
+) -> ExecutorFactory:
+    """How to open the named executor.
+
+    Parameters
+    ----------
+    name
+        One of :data:`EXECUTORS`.
+    workers
+        Worker processes, one thread each (``local``, and ``dask`` and ``parsl`` when they are started here).
+    scheduler
+        Address of a running Dask scheduler (``tcp://host:port``); without it a local cluster is started.
+    parsl_config
+        Python file that defines ``config``, a :class:`parsl.config.Config`; without it local workers are
+        started.
+
+    Raises
+    ------
+    ExecutorError
+        Unknown name, missing library, or an option that belongs to another executor.
+    """
+    if workers < 1:
+        raise ExecutorError(f"the number of workers must be at least 1, got {workers}")
+    if scheduler is not None and name != "dask":
+        raise ExecutorError("--scheduler belongs to --executor dask")
+    if parsl_config is not None and name != "parsl":
+        raise ExecutorError("--parsl-config belongs to --executor parsl")
+    if name == "local":
+        return lambda: _local(workers)
+    if name not in EXECUTORS:
+        raise ExecutorError(f"unknown executor {name!r}: choose {', '.join(EXECUTORS)}")
+    needed = {"dask": "distributed", "parsl": "parsl"}[name]
+    if importlib.util.find_spec(needed) is None:
+        raise ExecutorError(f"--executor {name} needs `pip install hint-plugins[executors]`")
+    if name == "dask":
+        return lambda: _dask(workers, scheduler)
+    return lambda: _parsl(workers, parsl_config)
+
+
+@contextlib.contextmanager
+def _single_threaded() -> Iterator[None]:
+    """One thread for every process started inside: libraries read this when they are loaded."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _leave_with_parent() -> None:
+    """Let a worker end when the process that started it was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def watch() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _local(workers: int) -> Iterator[Executor]:
+    with _single_threaded():
+        pool = ProcessPoolExecutor(
+            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_with_parent
+        )
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _dask(workers: int, scheduler: str | None) -> Iterator[Executor]:
+    from distributed import Client, LocalCluster
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_single_threaded())
+        if scheduler is None:
+            cluster: Any = stack.enter_context(
+                LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+            )
+        else:
+            cluster = scheduler
+        try:
+            client = stack.enter_context(Client(cluster))
+        except OSError as error:
+            raise ExecutorError(f"no Dask scheduler answers at {scheduler}: {error}") from error
+        yield client.get_executor(pure=False)
+
+
+@contextlib.contextmanager
+def _parsl(workers: int, config_file: Path | None) -> Iterator[Executor]:
+    from parsl.concurrent import ParslPoolExecutor
+
+    config = _parsl_config(config_file) if config_file else _local_parsl_config(workers)
+    with _single_threaded(), _own_scripts_on_path(), ParslPoolExecutor(config=config) as pool:
+        yield pool
+
+
+@contextlib.contextmanager
+def _own_scripts_on_path() -> Iterator[None]:
+    """Let Parsl find the programs that were installed beside this Python, also when its bin is not on the PATH."""
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
+
+
+def _parsl_config(path: Path) -> Any:
+    import runpy
+
+    if not path.is_file():
+        raise ExecutorError(f"no such Parsl configuration: {path}")
+    try:
+        namespace = runpy.run_path(str(path))
+    except Exception as error:  # the user's own code
+        raise ExecutorError(f"{path} failed: {type(error).__name__}: {error}") from error
+    if "config" not in namespace:
+        raise ExecutorError(f"{path} must define `config`, a parsl.config.Config")
+    return namespace["config"]
+
+
+def _local_parsl_config(workers: int) -> Any:
+    import tempfile
+
+    from parsl.config import Config
+    from parsl.executors import HighThroughputExecutor
+    from parsl.providers import LocalProvider
+
+    return Config(
+        executors=[
+            HighThroughputExecutor(
+                label="hint",
+                address="127.0.0.1",
+                max_workers_per_node=workers,
+                cores_per_worker=1,
+                provider=LocalProvider(init_blocks=1, max_blocks=1),
+            )
+        ],
+        run_dir=tempfile.mkdtemp(prefix="hint-parsl-"),
+        initialize_logging=False,
+    )

@@ -1,0 +1,273 @@
+"""Label a stream of structures: batches to workers, records to shards, and at the end one labelled file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from hint_plugins.labelling.engine import EngineError, EngineSpec
+from hint_plugins.labelling.executors import ExecutorFactory
+from hint_plugins.labelling.make import Record, failure, label_batch
+from hint_plugins.labelling.record import LabelTask, attach, bare, structure_key
+from hint_plugins.labelling.shards import ShardStore
+
+logger = logging.getLogger(__name__)
+
+Batch = list[tuple[str, Atoms]]
+#: Told after every stored batch: how many records were made, and how many of them failed.
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class LabelSummary:
+    """What a run did. ``n_input = n_done + n_skipped + n_failed``.
+
+    Attributes
+    ----------
+    n_done
+        Labelled by this run.
+    n_skipped
+        Labelled by an earlier run, or the same structure as one that is counted already.
+    n_failed
+        Without a label, because the calculation failed now or before.
+    """
+
+    n_input: int = 0
+    n_done: int = 0
+    n_skipped: int = 0
+    n_failed: int = 0
+
+
+def manifest(spec: EngineSpec, task: LabelTask) -> dict[str, Any]:
+    """Everything that decides the labels; the engine is built, so that a wrong option fails here."""
+    return {"engine": spec.name, "options": dict(spec.options), **asdict(task), **spec.build().provenance()}
+
+
+def compute_labels(
+    structures: Iterable[Atoms],
+    store: ShardStore,
+    spec: EngineSpec,
+    task: LabelTask,
+    open_executor: ExecutorFactory,
+    *,
+    workers: int = 1,
+    batch_size: int = 8,
+    progress: Progress = lambda made, failed: None,
+) -> None:
+    """Make the records that ``store`` lacks. Can be killed at any time and called again.
+
+    Parameters
+    ----------
+    structures
+        Streamed; at most a few batches are in memory.
+    store, spec, task
+        Where to, by whom, what.
+    open_executor
+        Opens the pool; called again if its workers die.
+    workers
+        Decides how many batches are under way at once.
+    batch_size
+        Structures a batch; a kill loses at most the batches under way.
+    progress
+        See :data:`Progress`.
+    """
+    batches = _batches(_missing(structures, store, task), batch_size)
+    pool = _Pool(open_executor, spec, task)
+    lost: Batch = []
+    under_way: dict[Future[list[Record]], Batch] = {}
+    broken = False
+
+    def keep(records: list[Record]) -> None:
+        store.append(records)
+        progress(len(records), sum(r["status"] != "done" for r in records))
+
+    try:
+        while True:
+            if broken and not under_way:
+                pool.restart()
+                broken = False
+            if not broken:
+                for batch in islice(batches, max(0, 2 * workers - len(under_way))):
+                    try:
+                        under_way[pool.submit(batch)] = batch
+                    except BrokenExecutor:
+                        lost += batch
+                        broken = True
+                        break
+            if not under_way and not broken:
+                break
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                batch = under_way.pop(future)
+                error = future.exception()
+                if error is None:
+                    keep(future.result())
+                elif isinstance(error, EngineError):
+                    raise error
+                else:
+                    broken = broken or isinstance(error, BrokenExecutor)
+                    lost += batch
+        if lost:
+            logger.warning("workers died on %d structures; they are tried again one by one", len(lost))
+        for key, atoms in lost:
+            keep([_alone(pool, key, atoms)])
+    finally:
+        pool.close()
+
+
+class _Pool:
+    """The executor that is open now."""
+
+    def __init__(self, open_executor: ExecutorFactory, spec: EngineSpec, task: LabelTask) -> None:
+        self._open, self._spec, self._task = open_executor, spec, task
+        self._context: AbstractContextManager[Executor] | None = None
+        self._executor: Executor | None = None
+
+    def submit(self, batch: Batch) -> Future[list[Record]]:
+        if self._executor is None:
+            self._context = self._open()
+            self._executor = self._context.__enter__()
+        return self._executor.submit(label_batch, self._spec, self._task, batch)
+
+    def restart(self) -> None:
+        """Drop an executor whose workers died; the next batch opens another."""
+        self.close()
+
+    def close(self) -> None:
+        context, self._context, self._executor = self._context, None, None
+        if context is not None:
+            context.__exit__(None, None, None)
+
+
+def _alone(pool: _Pool, key: str, atoms: Atoms) -> Record:
+    """Label one structure by itself, so that whatever happens is this structure's doing."""
+    try:
+        return pool.submit([(key, atoms)]).result()[0]
+    except EngineError:
+        raise
+    except BrokenExecutor:
+        pool.restart()
+        return failure(key, atoms, EngineError("the worker process died on it (crash, or out of memory)"))
+    except Exception as error:  # what executors raise for a task they lost differs
+        return failure(key, atoms, error)
+
+
+def _missing(structures: Iterable[Atoms], store: ShardStore, task: LabelTask) -> Iterator[tuple[str, Atoms]]:
+    submitted: set[str] = set()
+    for atoms in structures:
+        key = structure_key(atoms, task.kind_for(atoms))
+        if key not in store.places and key not in submitted:
+            submitted.add(key)
+            yield key, bare(atoms)
+
+
+def _batches(items: Iterator[tuple[str, Atoms]], size: int) -> Iterator[Batch]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def assemble(
+    structures: Iterable[Atoms],
+    store: ShardStore,
+    task: LabelTask,
+    earlier: set[str],
+    write: Callable[[Atoms], None],
+) -> tuple[LabelSummary, list[dict[str, Any]]]:
+    """Join the input with its records, in the input's order.
+
+    Parameters
+    ----------
+    structures
+        The same stream again.
+    store, task
+        As in :func:`compute_labels`.
+    earlier
+        Keys that were there before this run.
+    write
+        Takes each labelled structure.
+
+    Returns
+    -------
+    LabelSummary, list of dict
+        Counts, and for each failed structure its ``index``, ``key``, ``formula`` and ``error``.
+    """
+    summary = LabelSummary()
+    counted = set(earlier)
+    failures = []
+    for index, atoms in enumerate(structures):
+        summary.n_input += 1
+        key = structure_key(atoms, task.kind_for(atoms))
+        record = store.get(key)
+        if record["status"] != "done":
+            summary.n_failed += 1
+            failures.append({"index": index, "key": key, "formula": record["formula"], "error": record["error"]})
+            continue
+        if key in counted:
+            summary.n_skipped += 1
+        else:
+            summary.n_done += 1
+            counted.add(key)
+        attach(record, atoms)
+        write(atoms)
+    return summary, failures
+
+
+def label_file(
+    read: Callable[[], Iterator[Atoms]],
+    output: Path,
+    spec: EngineSpec,
+    task: LabelTask,
+    open_executor: ExecutorFactory,
+    *,
+    shards: Path,
+    workers: int = 1,
+    batch_size: int = 8,
+    retry_failed: bool = False,
+    fresh: bool = False,
+    progress: Progress = lambda made, failed: None,
+) -> tuple[LabelSummary, list[dict[str, Any]]]:
+    """Label all structures of a file into another; see :func:`compute_labels` and :func:`assemble`.
+
+    Parameters
+    ----------
+    read
+        Opens the stream of input structures; called twice.
+    output
+        ``.xyz``, ``.extxyz`` or ``.aselmdb``; appears whole at the end.
+    shards
+        Directory of the finished records.
+    retry_failed
+        Compute structures again that failed in an earlier run.
+    fresh
+        Discard the records of earlier runs.
+
+    Raises
+    ------
+    EngineError, ShardError, StoreError
+        With what to do about it; finished records are safe in every case.
+    """
+    from hint_plugins.labels.store import writing
+
+    with ShardStore(shards, manifest(spec, task), fresh=fresh) as store:
+        if retry_failed:
+            store.forget_failures()
+        earlier = {key for key, place in store.places.items() if place.done}
+        compute_labels(
+            read(),
+            store,
+            spec,
+            task,
+            open_executor,
+            workers=workers,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        with writing(output) as write:
+            return assemble(read(), store, task, earlier, write)

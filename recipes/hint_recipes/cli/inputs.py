@@ -1,0 +1,113 @@
+"""Reading what the studies' commands are given; every problem is a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hint_plugins.cli.common import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from hint_plugins.potential import Potential
+
+
+def read_frames(paths: list[Path]) -> list[Atoms]:
+    """All structures of the files (extxyz, aselmdb, or any other format that ASE reads).
+
+    Raises
+    ------
+    InputError
+        Missing, unreadable or empty file.
+    """
+    from ase.io import read
+
+    from hint_plugins.labels.store import StoreError, read_structures, store_format
+
+    frames: list[Atoms] = []
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"no such file: {path}")
+        try:
+            store_format(path)
+        except StoreError:
+            reader = lambda path=path: read(path, index=":")  # noqa: E731
+        else:
+            reader = lambda path=path: list(read_structures(path))  # noqa: E731
+        try:
+            found = reader()
+        except Exception as error:  # every format has its own errors
+            raise InputError(f"{path}: cannot be read: {error}") from error
+        if not found:
+            raise InputError(f"{path}: holds no structure")
+        frames += found
+    return frames
+
+
+def load_potential(spec: str, device: str | None, dtype: str | None) -> Potential:
+    """The potential, or an :class:`InputError` that says why not."""
+    from hint_plugins.potential import Potential
+
+    try:
+        return Potential.load(spec, device=device, dtype=dtype)
+    except (ValueError, RuntimeError, ImportError, OSError) as error:
+        raise InputError(f"--model {spec}: {error}") from error
+
+
+def settings_or_fail(kind: type, values: dict[str, Any]) -> Any:
+    """Build a settings class; what it refuses becomes an :class:`InputError`."""
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from error
+
+
+def open_run(
+    out: Path, command: str, options: dict[str, Any], *, overwrite: bool, neutral: set[str], cleared: tuple[str, ...]
+) -> Path:
+    """Prepare the output directory of a study that continues what an earlier call began.
+
+    Parameters
+    ----------
+    out
+        Directory.
+    command, options
+        Written to ``config.yaml``.
+    overwrite
+        Discard an earlier run.
+    neutral
+        Options that may differ from the run that is continued.
+    cleared
+        Folders in ``out`` that an overwritten run leaves behind.
+
+    Raises
+    ------
+    InputError
+        If the directory holds a run with other options, and may not be overwritten.
+    """
+    import shutil
+
+    import yaml
+
+    from hint_plugins.cli.common import plain, prepare_output, write_config
+
+    options = {k: plain(v) for k, v in options.items() if k != "overwrite"}
+    config = out / "config.yaml"
+    if config.is_file() and not overwrite:
+        earlier = yaml.safe_load(config.read_text()) or {}
+        if earlier.pop("command", None) != command:
+            raise InputError(f"{out} holds the result of another command: choose another --out, or add --overwrite")
+        for name, value in options.items():
+            if name not in neutral | {"out"} and earlier.get(name) != value:
+                raise InputError(
+                    f"{out} holds a run with {name} = {earlier.get(name)} (now {value}): choose another --out, "
+                    "or add --overwrite"
+                )
+    out = prepare_output(out, overwrite=overwrite, resume=config.is_file())
+    if overwrite:
+        for folder in cleared:
+            shutil.rmtree(out / folder, ignore_errors=True)
+    (out / "summary.json").unlink(missing_ok=True)
+    write_config(out, command, options)
+    return out

@@ -1,0 +1,216 @@
+"""Dynamical matrices of Quantum ESPRESSO and CellConstructor, to and from :class:`ForceConstants`.
+
+CellConstructor is an optional dependency (extra ``sscha``); it works in Rydberg atomic units.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase import Atoms
+
+from hint_plugins.cli.common import InputError
+from hint_recipes.force_constants import ForceConstants
+
+if TYPE_CHECKING:
+    from cellconstructor.Phonons import Phonons
+    from cellconstructor.Structure import Structure
+
+
+def require_cellconstructor():
+    """The ``cellconstructor`` package with the modules used here.
+
+    Raises
+    ------
+    InputError
+        If it is not installed; the message says how to install it.
+    """
+    try:
+        import cellconstructor as CC
+        import cellconstructor.Phonons
+        import cellconstructor.Structure
+        import cellconstructor.symmetries
+    except ImportError as error:
+        raise InputError(
+            f"this needs CellConstructor and python-sscha ({error}); they build from source: run `make env-sscha` "
+            "(scripts/env_sscha.sh), which also installs the compilers they need"
+        ) from None
+    return CC
+
+
+def unit_factor() -> float:
+    """eV/A^2 in one Ry/Bohr^2, with CellConstructor's constants."""
+    CC = require_cellconstructor()
+    return CC.Units.RY_TO_EV / CC.Units.BOHR_TO_ANGSTROM**2
+
+
+def to_structure(atoms: Atoms) -> Structure:
+    """CellConstructor's structure of a crystal, with its masses.
+
+    Raises
+    ------
+    InputError
+        If atoms of one element have different masses, which CellConstructor cannot hold.
+    """
+    CC = require_cellconstructor()
+    for symbol in set(atoms.get_chemical_symbols()):
+        masses = atoms.get_masses()[atoms.symbols == symbol]
+        if np.ptp(masses) > 1e-10:
+            raise InputError(f"{symbol} atoms of different mass in one cell: CellConstructor has one mass an element")
+    structure = CC.Structure.Structure()
+    structure.generate_from_ase_atoms(atoms)
+    structure.unit_cell = np.array(atoms.cell.array)
+    return structure
+
+
+def from_structure(structure: Structure) -> Atoms:
+    """ASE's atoms of a CellConstructor structure, with its masses (u); the label ``D`` becomes hydrogen."""
+    CC = require_cellconstructor()
+    atoms = structure.get_ase_atoms()
+    masses = [structure.masses[label] * CC.Units.MASS_RY_TO_UMA for label in structure.atoms]
+    atoms.set_masses(masses)
+    return atoms
+
+
+def to_cellconstructor(constants: ForceConstants) -> Phonons:
+    """CellConstructor's ``Phonons`` on the supercell's q grid, grouped into stars; nothing is symmetrised."""
+    CC = require_cellconstructor()
+    structure = to_structure(constants.primitive)
+    q_grid = CC.symmetries.GetQGrid(structure.unit_cell, constants.multiples)
+    dyn = CC.Phonons.Phonons(structure, nqirr=len(q_grid))
+    dyn.q_tot = [np.array(q) for q in q_grid]
+    dyn.q_stars = [[np.array(q)] for q in q_grid]
+    dyn.AdjustQStar()
+    order = _lattice_vectors(structure, constants)
+    blocks = constants.hessian.reshape(constants.num_cells, 3 * len(structure.atoms), constants.num_cells, -1)
+    phases = np.exp(-2j * np.pi * np.array(dyn.q_tot) @ order.T)
+    fourier = np.einsum("qI,IaJb,qJ->qab", phases, blocks, phases.conj(), optimize=True)
+    dyn.dynmats = list(fourier / constants.num_cells / unit_factor())
+    dyn.initialized = True
+    return dyn
+
+
+def _lattice_vectors(structure: Structure, constants: ForceConstants) -> np.ndarray:
+    """``(num_cells, 3)`` Cartesian lattice vectors (A) of the supercell's unit cells."""
+    return constants.cell_indices @ structure.unit_cell
+
+
+def from_cellconstructor(dyn: Phonons) -> ForceConstants:
+    """Force constants (eV/A^2) in the supercell that belongs to the q grid of ``dyn``.
+
+    Raises
+    ------
+    InputError
+        If the q points do not form a whole Gamma-centred grid.
+    """
+    multiples = complete_grid(dyn)
+    primitive = from_structure(dyn.structure)
+    cells = ForceConstants(primitive, multiples, np.zeros((3 * len(primitive) * len(dyn.q_tot),) * 2))
+    vectors = _lattice_vectors(dyn.structure, cells)
+    phases = np.exp(2j * np.pi * np.array(dyn.q_tot) @ vectors.T)
+    blocks = np.einsum("qI,qab,qJ->IaJb", phases, np.array(dyn.dynmats), phases.conj(), optimize=True)
+    blocks = blocks / len(dyn.q_tot) * unit_factor()
+    largest = np.abs(blocks).max()
+    if np.abs(blocks.imag).max() > 1e-5 * largest:
+        raise InputError(
+            "the dynamical matrices give complex force constants: matrices at q and -q are not conjugates of each other"
+        )
+    size = cells.hessian.shape[0]
+    return cells.replace(np.ascontiguousarray(blocks.real).reshape(size, size))
+
+
+def complete_grid(dyn: Phonons) -> tuple[int, int, int]:
+    """Repetitions of the grid that the q points of ``dyn`` form.
+
+    Raises
+    ------
+    InputError
+        If q points are missing, listed twice or off the grid.
+    """
+    fractions = np.array(dyn.q_tot) @ dyn.structure.unit_cell.T
+    multiples = tuple(int(n) for n in dyn.GetSupercell())
+    scaled = fractions * multiples
+    points = {tuple(p) for p in np.mod(np.rint(scaled).astype(int), multiples)}
+    expected = int(np.prod(multiples))
+    if np.abs(scaled - np.rint(scaled)).max() > 1e-3 or len(points) != expected or len(fractions) != expected:
+        raise InputError(
+            f"the q points do not form a whole grid: {len(fractions)} points, {len(points)} different ones, where a "
+            f"{'x'.join(map(str, multiples))} grid has {expected}. Is a file of the set missing?"
+        )
+    return multiples  # type: ignore[return-value]
+
+
+def read_dynamical_matrices(prefix: str | Path) -> Phonons:
+    """Read a set of Quantum ESPRESSO dynamical matrix files ``PREFIX1 ... PREFIXn``.
+
+    The number of files comes from ``PREFIX0`` where it exists, else from the files found.
+
+    Raises
+    ------
+    InputError
+        If files or q points are missing, or a file cannot be read.
+    """
+    CC = require_cellconstructor()
+    prefix = Path(prefix)
+    found = {int(match[1]) for path in prefix.parent.glob(f"{prefix.name}*") if (match := _numbered(prefix, path))}
+    index_file = Path(f"{prefix}0")
+    if index_file.exists():
+        try:
+            count = int(index_file.read_text().split()[3])
+        except (IndexError, ValueError):
+            raise InputError(f"{index_file}: expected the q grid and the number of files") from None
+    else:
+        count = max(found, default=0)
+    missing = sorted(set(range(1, count + 1)) - found)
+    if not count or missing:
+        what = ", ".join(f"{prefix}{i}" for i in missing) or f"{prefix}1"
+        raise InputError(f"dynamical matrices missing: {what} (give the prefix, e.g. 'dyn' for dyn1, dyn2, ...)")
+    try:
+        dyn = CC.Phonons.Phonons(str(prefix), nqirr=count)
+    except Exception as error:  # the reader raises whatever the malformed line happens to trigger
+        raise InputError(f"{prefix}1-{count}: not readable as dynamical matrices: {error}") from None
+    complete_grid(dyn)
+    return dyn
+
+
+def _numbered(prefix: Path, path: Path) -> re.Match | None:
+    return re.fullmatch(re.escape(prefix.name) + r"([1-9]\d*)", path.name)
+
+
+def write_dynamical_matrices(dyn: Phonons, prefix: str | Path) -> list[Path]:
+    """Write ``PREFIX1 ...`` and the index ``PREFIX0`` that ``q2r.x`` asks for.
+
+    Returns
+    -------
+    list of Path
+        The files written, the index first.
+    """
+    prefix = Path(prefix)
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    dyn.save_qe(str(prefix))
+    multiples = complete_grid(dyn)
+    lines = [" ".join(map(str, multiples)), str(len(dyn.q_stars))]
+    alat = np.linalg.norm(dyn.structure.unit_cell[0])
+    lines += ["".join(f"{component:24.15E}" for component in np.asarray(star[0]) * alat) for star in dyn.q_stars]
+    index = Path(f"{prefix}0")
+    index.write_text("\n".join(lines) + "\n")
+    return [index] + [Path(f"{prefix}{i}") for i in range(1, len(dyn.q_stars) + 1)]
+
+
+def interpolate(constants: ForceConstants, multiples: Sequence[int]) -> ForceConstants:
+    """Fourier-interpolate force constants to another q grid (CellConstructor, centred).
+
+    Raises
+    ------
+    InputError
+        If a repetition of the new grid is smaller than that of the old one.
+    """
+    new = tuple(int(m) for m in multiples)
+    if any(n < o for n, o in zip(new, constants.multiples, strict=True)):
+        raise InputError(f"cannot interpolate a {constants.multiples} grid to the coarser {new}")
+    dyn = to_cellconstructor(constants).InterpolateMesh(list(new))
+    return from_cellconstructor(dyn)

@@ -1,0 +1,217 @@
+"""Gibbs energies of sets of molecules, reactions between them, and errors against a reference level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms, units
+
+from hint_recipes.thermochemistry import GibbsSettings, free_energy
+
+if TYPE_CHECKING:
+    from hint_plugins.potential import Potential
+
+#: 1 kcal/mol, "chemical accuracy", in eV.
+CHEMICAL_ACCURACY = units.kcal / units.mol
+
+
+def gibbs_energies(
+    potential: Potential,
+    structures: Sequence[Atoms],
+    settings: GibbsSettings | None = None,
+    *,
+    relax: bool = False,
+    fmax: float = 0.001,
+    known: Callable[[int], dict[str, Any] | None] = lambda index: None,
+    done: Callable[[int, dict[str, Any]], None] = lambda index, row: None,
+) -> list[dict[str, Any]]:
+    """Gibbs energies of many structures with one potential.
+
+    Parameters
+    ----------
+    potential
+        Energies, forces and Hessians.
+    structures
+        Molecules; ``info`` as in :func:`~hint_recipes.thermochemistry.free_energy`, and ``name``, ``reaction``,
+        ``role``.
+    settings
+        Conditions.
+    relax
+        Move each structure to the potential's own stationary point first: a minimum, or a first-order saddle for
+        ``role`` "ts". Otherwise the geometries are taken as they are, as for a comparison at a reference's geometries.
+    fmax
+        Force at which the relaxation stops, eV/A.
+    known
+        Gives the row of a structure that was done earlier, or None.
+    done
+        Told of every new row.
+
+    Returns
+    -------
+    list of dict
+        The entries of :func:`~hint_recipes.thermochemistry.free_energy` with ``name``, ``role``, ``reaction``,
+        ``fmax`` (largest force, eV/A) and ``positions`` (A), or ``name`` and ``error``.
+    """
+    rows = []
+    for index, atoms in enumerate(structures):
+        row = known(index)
+        if row is None:
+            row = {"name": structure_name(atoms, index)} | {k: atoms.info.get(k) for k in ("role", "reaction")}
+            try:
+                row |= _one(potential, atoms, settings, fmax if relax else None)
+            except Exception as error:  # a potential's own failures differ; the rest of the set goes on
+                row["error"] = f"{type(error).__name__}: {error}"
+            done(index, row)
+        rows.append(row)
+    return rows
+
+
+def _one(potential: Potential, atoms: Atoms, settings: GibbsSettings | None, fmax: float | None) -> dict[str, Any]:
+    from hint_recipes.transition_states.stationary import find_saddle, minimise
+
+    if fmax is not None and len(atoms) > 1:
+        if atoms.info.get("role") == "ts":
+            atoms, converged, _ = find_saddle(atoms, potential, fmax=fmax)
+        else:
+            atoms, converged = minimise(atoms, potential, fmax=fmax, steps=2000)
+        if not converged:
+            raise RuntimeError(f"the relaxation did not reach {fmax} eV/A")
+    predictions = potential.evaluate([atoms])
+    largest = float(np.linalg.norm(np.asarray(predictions.forces[0]), axis=1).max())
+    row = {"fmax": largest, "positions": atoms.positions.tolist()}
+    return row | free_energy(atoms, float(predictions.energies[0]), potential.hessian(atoms), settings)
+
+
+def structure_name(atoms: Atoms, index: int) -> str:
+    """``info["name"]``, else reaction and role, else formula and position in the file."""
+    if "name" in atoms.info:
+        return str(atoms.info["name"])
+    parts = [str(atoms.info[key]) for key in ("reaction", "role") if key in atoms.info]
+    return "-".join(parts) if parts else f"{atoms.get_chemical_formula()}-{index}"
+
+
+def reaction_free_energies(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Reaction and activation free energies (eV) of the reactions among ``rows`` (several molecules a side add up)."""
+    reactions: dict[str, dict[str, float]] = {}
+    broken = {row.get("reaction") for row in rows if "error" in row}
+    for row in rows:
+        name, role = row.get("reaction"), row.get("role")
+        if name is not None and role in ("reactant", "product", "ts") and name not in broken:
+            sides = reactions.setdefault(str(name), {})
+            sides[role] = sides.get(role, 0.0) + row["gibbs"]
+    table = []
+    for name, sides in reactions.items():
+        if "reactant" not in sides or len(sides) == 1:
+            continue
+        row = {"reaction": name}
+        if "product" in sides:
+            row["reaction_gibbs"] = sides["product"] - sides["reactant"]
+        if "ts" in sides:
+            row["activation_gibbs"] = sides["ts"] - sides["reactant"]
+        table.append(row)
+    return table
+
+
+def errors_against(
+    rows: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Deviations from a reference level, by structure and as mean absolute errors.
+
+    Parameters
+    ----------
+    rows, reference
+        From :func:`gibbs_energies` for the same structures in the same order.
+
+    Returns
+    -------
+    list of dict, dict
+        Per structure ``name``, ``role`` and the differences of ``energy``, ``gibbs`` and ``gibbs_correction`` (eV);
+        and the MAEs: ``gibbs_mae``, ``gibbs_correction_mae``, ``energy_mae``, each also ``_minima`` and ``_ts``,
+        ``reaction_gibbs_mae``, ``activation_gibbs_mae`` (eV) and each with the suffix ``_kcal_mol``.
+    """
+    differences = [
+        {"name": row["name"], "role": row.get("role")}
+        | {f"{key}_error": row[key] - ref[key] for key in ("energy", "gibbs", "gibbs_correction")}
+        for row, ref in zip(rows, reference, strict=True)
+        if "error" not in row and "error" not in ref
+    ]
+    groups = {
+        "": differences,
+        "_minima": [d for d in differences if d["role"] != "ts"],
+        "_ts": [d for d in differences if d["role"] == "ts"],
+    }
+    maes = {
+        f"{key}_mae{suffix}": float(np.mean([abs(d[f"{key}_error"]) for d in group]))
+        for key in ("gibbs", "gibbs_correction", "energy")
+        for suffix, group in groups.items()
+        if group
+    }
+    theirs = {row["reaction"]: row for row in reaction_free_energies(reference)}
+    ours = {row["reaction"]: row for row in reaction_free_energies(rows)}
+    for key in ("reaction_gibbs", "activation_gibbs"):
+        gaps = [abs(ours[n][key] - theirs[n][key]) for n in ours if n in theirs and key in ours[n] and key in theirs[n]]
+        if gaps:
+            maes[f"{key}_mae"] = float(np.mean(gaps))
+    return differences, maes | {f"{key}_kcal_mol": value / CHEMICAL_ACCURACY for key, value in maes.items()}
+
+
+def plot_gibbs_errors(differences: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Mean absolute errors of G and of G - E for minima and transition states, with chemical accuracy as a line.
+
+    Parameters
+    ----------
+    differences
+        Model name -> first result of :func:`errors_against`.
+    path
+        PNG file.
+    """
+    from matplotlib.figure import Figure
+
+    from hint_plugins.cli.common import replacing
+
+    groups = [
+        ("G, minima", "gibbs_error", False),
+        ("G, saddles", "gibbs_error", True),
+        ("G − E, minima", "gibbs_correction_error", False),
+        ("G − E, saddles", "gibbs_correction_error", True),
+    ]
+    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+    axis = figure.subplots()
+    width = 0.8 / len(differences)
+    for k, (name, rows) in enumerate(differences.items()):
+        for place, (_, key, saddles) in enumerate(groups):
+            errors = [abs(row[key]) for row in rows if (row["role"] == "ts") == saddles]
+            if errors:
+                x = place + (k - (len(differences) - 1) / 2) * width
+                bar = axis.bar([x], [np.mean(errors)], width, color=f"C{k}", label=name)
+                axis.bar_label(bar, fmt="%.3f", fontsize=7)
+                axis.plot(np.full(len(errors), x), errors, ".", color="0.3", markersize=3)
+    axis.axhline(CHEMICAL_ACCURACY, color="0.4", linestyle="--", linewidth=1)
+    axis.text(len(groups) - 0.55, CHEMICAL_ACCURACY, "1 kcal/mol", va="bottom", ha="right", fontsize=8)
+    axis.set_xticks(range(len(groups)), [label for label, _, _ in groups])
+    axis.set(ylabel="mean absolute error (eV)", xlim=(-0.6, len(groups) - 0.4))
+    handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    axis.legend(handles.values(), handles.keys(), frameon=False, fontsize=8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130)
+
+
+def write_stationary_points(structures: Sequence[Atoms], rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """The structures at which the Gibbs energies hold, with these in ``info`` (eV), as extended XYZ."""
+    from ase.io import write
+
+    from hint_plugins.cli.common import replacing
+
+    frames = []
+    for atoms, row in zip(structures, rows, strict=True):
+        if "error" not in row:
+            frame = Atoms(atoms.numbers, row["positions"])
+            keys = ("name", "reaction", "role", "energy", "gibbs", "gibbs_correction", "n_imaginary", "frequencies_cm1")
+            frame.info = {key: row[key] for key in keys if row.get(key) is not None}
+            frame.info["frequencies_cm1"] = np.array(row["frequencies_cm1"])
+            frames.append(frame)
+    with replacing(path) as temporary:
+        write(temporary, frames, format="extxyz")

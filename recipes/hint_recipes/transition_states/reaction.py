@@ -1,0 +1,114 @@
+"""Reactions: end points (and, where known, transition states) read from a file and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from ase import Atoms
+from ase.data import covalent_radii
+
+from hint_recipes.transition_states.bonds import bond_matrix
+from hint_recipes.transition_states.failures import SearchFailure
+
+ROLES = ("reactant", "product", "ts")
+
+
+@dataclass
+class Reaction:
+    """Frames of one reaction by role; ``energies`` are those that rode along (eV), by role."""
+
+    name: str
+    frames: dict[str, Atoms] = field(default_factory=dict)
+    energies: dict[str, float] = field(default_factory=dict)
+    doubled: list[str] = field(default_factory=list)
+
+    @property
+    def reactant(self) -> Atoms:
+        return self.frames["reactant"]
+
+    @property
+    def product(self) -> Atoms:
+        return self.frames["product"]
+
+
+def group_reactions(frames: Iterable[Atoms]) -> list[Reaction]:
+    """Frames grouped by ``info["reaction"]`` and ``info["role"]``, in the order of first appearance.
+
+    Raises
+    ------
+    ValueError
+        If a frame lacks either key or has an unknown role: which frame, and what it has.
+    """
+    reactions: dict[str, Reaction] = {}
+    for index, frame in enumerate(frames):
+        role = str(frame.info.get("role", "")).lower()
+        if "reaction" not in frame.info or role not in ROLES:
+            raise ValueError(
+                f"frame {index} needs info 'reaction' and 'role' ({', '.join(ROLES)}); it has "
+                f"{ {k: frame.info[k] for k in ('reaction', 'role') if k in frame.info} }"
+            )
+        reaction = reactions.setdefault(name := str(frame.info["reaction"]), Reaction(name))
+        if role in reaction.frames:
+            reaction.doubled.append(role)
+            continue
+        atoms = Atoms(frame.numbers, frame.positions, pbc=frame.pbc, cell=frame.cell)
+        if frame.has("masses"):
+            atoms.set_masses(frame.get_masses())
+        atoms.info = {k: frame.info[k] for k in ("charge", "spin") if k in frame.info}
+        reaction.frames[role] = atoms
+        energy = _energy(frame)
+        if energy is not None:
+            reaction.energies[role] = energy
+    return list(reactions.values())
+
+
+def _energy(frame: Atoms) -> float | None:
+    if frame.calc is not None and "energy" in frame.calc.results:
+        return float(frame.calc.results["energy"])
+    for key in ("REF_energy", "energy"):
+        if key in frame.info:
+            return float(frame.info[key])
+    return None
+
+
+def check_reaction(reaction: Reaction, *, closest: float = 0.5) -> None:
+    """Refuse end points that no search can work with.
+
+    Parameters
+    ----------
+    reaction
+        To be checked.
+    closest
+        Atoms nearer than this fraction of the sum of their covalent radii overlap.
+
+    Raises
+    ------
+    SearchFailure
+        With the reason.
+    """
+    for role in ("reactant", "product"):
+        if role not in reaction.frames:
+            raise SearchFailure("missing_end_point", f"no {role}")
+        if role in reaction.doubled:
+            raise SearchFailure("missing_end_point", f"more than one {role}")
+    for role, atoms in reaction.frames.items():
+        if not np.isfinite(atoms.positions).all():
+            raise SearchFailure("not_finite", role)
+        if not np.array_equal(atoms.numbers, reaction.reactant.numbers):
+            raise SearchFailure(
+                "different_atoms",
+                f"reactant {reaction.reactant.get_chemical_formula('reduce')}, "
+                f"{role} {atoms.get_chemical_formula('reduce')}",
+            )
+        radii = covalent_radii[atoms.numbers]
+        ratios = atoms.get_all_distances(mic=bool(atoms.pbc.any())) / (radii[:, None] + radii[None])
+        np.fill_diagonal(ratios, np.inf)
+        if len(atoms) > 1 and ratios.min() < closest:
+            i, j = np.unravel_index(ratios.argmin(), ratios.shape)
+            raise SearchFailure(
+                "overlapping_atoms", f"atoms {i} and {j} of the {role}, {atoms.get_distance(i, j):.3f} A apart"
+            )
+    if np.array_equal(bond_matrix(reaction.reactant), bond_matrix(reaction.product)):
+        raise SearchFailure("same_molecule")

@@ -1,0 +1,195 @@
+"""Transition-state searches over a set of reactions: in parallel, resumable, one folder a reaction."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hint_plugins.labelling.executors import ExecutorFactory
+from hint_recipes.parallel import WorkerDied, map_items
+from hint_recipes.store import ItemStore, digest, file_digest, safe_name
+from hint_recipes.transition_states.failures import REASONS, SearchFailure
+from hint_recipes.transition_states.reaction import Reaction
+from hint_recipes.transition_states.search import FIELDS, KCAL, SearchResult, SearchSettings, oriented, search
+
+#: Fields of a record that are lists.
+LISTS = {"frequencies_cm1", "irc_converged", "bonds", "attempts"}
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(spec: str, device: str | None, dtype: str | None) -> Any:
+    from hint_plugins.potential import Potential
+
+    return Potential.load(spec, device=device, dtype=dtype)
+
+
+def _work(
+    reaction: Reaction, *, spec: Any, device: str | None, dtype: str | None, settings: SearchSettings
+) -> SearchResult:
+    if isinstance(spec, str):
+        return search(reaction, _loaded(spec, device, dtype), settings)
+    from hint_plugins.potential import Potential
+
+    return search(reaction, Potential.load(spec, device=device, dtype=dtype), settings)
+
+
+def search_set(
+    reactions: Sequence[Reaction],
+    spec: Any,
+    out: Path,
+    settings: SearchSettings | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    open_executor: ExecutorFactory | None = None,
+    workers: int = 1,
+    retry_failed: bool = False,
+    progress: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> list[dict[str, Any]]:
+    """Search every reaction that has no stored result yet.
+
+    Parameters
+    ----------
+    reactions
+        The set.
+    spec, device, dtype
+        What :meth:`hint_plugins.potential.Potential.load` understands. A ``spec`` that is not text (a calculator, a
+        model) works in this process only.
+    out
+        Every reaction gets ``out/reactions/NAME.json`` and a folder ``NAME`` with structures and plot.
+    settings
+        Of the searches.
+    open_executor, workers
+        Worker processes; without an executor the reactions run here, one after the other.
+    retry_failed
+        Search again what failed in an earlier run.
+    progress
+        Told of every record, old ones included.
+
+    Returns
+    -------
+    list of dict
+        Records (see :func:`~hint_recipes.transition_states.search.search`) in the order of ``reactions``.
+    """
+    settings = settings or SearchSettings()
+    store = ItemStore(out / "reactions")
+    identity = file_digest(spec) if isinstance(spec, str) else repr(type(spec))
+    keys = [
+        digest(identity, dtype, asdict(settings), reaction.energies, *_structures(reaction)) for reaction in reactions
+    ]
+    records: list[dict[str, Any] | None] = [store.get(r.name, k) for r, k in zip(reactions, keys, strict=True)]
+    if retry_failed:
+        records = [None if record is not None and not record["intended"] else record for record in records]
+    for record in records:
+        if record is not None:
+            progress(record)
+    missing = [i for i, record in enumerate(records) if record is None]
+    function = functools.partial(_work, spec=spec, device=device, dtype=dtype, settings=settings)
+    todo = [reactions[i] for i in missing]
+    if open_executor is None:
+        outcomes = ((i, function(reaction)) for i, reaction in enumerate(todo))
+    else:
+        outcomes = map_items(function, todo, open_executor, workers)
+    for position, outcome in outcomes:
+        index = missing[position]
+        reaction = reactions[index]
+        if isinstance(outcome, WorkerDied):
+            outcome = _died(reaction, str(outcome))
+        elif isinstance(outcome, BaseException):
+            raise outcome
+        write_result(outcome, reaction, out / "reactions" / safe_name(reaction.name))
+        store.put(reaction.name, keys[index], outcome.record)
+        records[index] = outcome.record
+        progress(outcome.record)
+    return [record for record in records if record is not None]
+
+
+def _structures(reaction: Reaction) -> list[Any]:
+    return [part for role in sorted(reaction.frames) for part in (role, reaction.frames[role])] + reaction.doubled
+
+
+def _died(reaction: Reaction, detail: str) -> SearchResult:
+    failure = SearchFailure("worker_died", detail)
+    record = dict.fromkeys(FIELDS) | {"name": reaction.name, "reason": failure.reason, "detail": failure.detail}
+    record |= dict.fromkeys(("path_converged", "ts_converged", "intended"), False)
+    return SearchResult(record, [])
+
+
+def write_result(result: SearchResult, reaction: Reaction, folder: Path) -> None:
+    """``path.extxyz``, ``ts.extxyz``, ``irc.extxyz`` (reactant first) and ``profile.png``, as far as they exist."""
+    from ase.io import write
+
+    from hint_plugins.cli.common import replacing
+    from hint_recipes.transition_states.plots import plot_profile
+
+    coordinate = oriented(result, reaction)
+    parts = {"path": result.path, "ts": [result.ts] if result.ts is not None else [], "irc": coordinate}
+    for name, frames in parts.items():
+        if frames:
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(folder / f"{name}.extxyz") as temporary:
+                write(temporary, [_with_results(frame) for frame in frames], format="extxyz")
+    if result.path or coordinate:
+        plot_profile(result, coordinate, folder / "profile.png")
+
+
+def _with_results(frame: Any) -> Any:
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    copy = frame.copy()
+    copy.info.pop("frequencies_cm1", None)
+    if "frequencies_cm1" in frame.info:
+        copy.info["frequencies_cm1"] = np.asarray(frame.info["frequencies_cm1"])
+    if frame.calc is not None:
+        copy.calc = SinglePointCalculator(
+            copy, energy=float(frame.get_potential_energy()), forces=np.asarray(frame.get_forces())
+        )
+    return copy
+
+
+def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Counts, errors and cost of a set.
+
+    Returns
+    -------
+    dict
+        ``n_reactions, n_path, n_ts, n_intended, n_failed`` (not intended); ``reasons``: reason -> number;
+        ``ts_rmsd_median`` (A), ``barrier_mae``, ``barrier_error_median_abs`` (eV; over intended ones with a reference,
+        also ``_kcal_mol``), ``n_hessians``, ``n_forces``, ``seconds``, ``seconds_per_reaction``; ``reactions``.
+    """
+    intended = [record for record in records if record["intended"]]
+    summary: dict[str, Any] = {
+        "n_reactions": len(records),
+        "n_path": sum(bool(record["path_converged"]) for record in records),
+        "n_ts": sum(bool(record["ts_converged"]) for record in records),
+        "n_intended": len(intended),
+        "n_failed": len(records) - len(intended),
+        "reasons": dict(Counter(record["reason"] for record in records if record["reason"]).most_common()),
+    }
+    distances = [record["ts_rmsd"] for record in intended if record.get("ts_rmsd") is not None]
+    errors = [abs(record["barrier_error"]) for record in intended if record.get("barrier_error") is not None]
+    if distances:
+        summary["ts_rmsd_median"] = float(np.median(distances))
+    if errors:
+        for name, value in (("barrier_mae", np.mean(errors)), ("barrier_error_median_abs", np.median(errors))):
+            summary |= {name: float(value), f"{name}_kcal_mol": float(value / KCAL)}
+    for key in ("n_hessians", "n_forces", "seconds"):
+        summary[key] = sum(record.get(key) or 0 for record in records)
+    summary["seconds_per_reaction"] = summary["seconds"] / len(records) if records else None
+    return summary | {"reactions": list(records)}
+
+
+def table_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records as rows of a table (no lists), with the reason spelt out."""
+    columns = [field for field in FIELDS if field not in LISTS | {"detail"}]
+    return [
+        {column: record.get(column) for column in columns}
+        | {"explanation": f"{REASONS[record['reason']]}: {record.get('detail')}" if record.get("reason") else None}
+        for record in records
+    ]

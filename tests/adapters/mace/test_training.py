@@ -1,0 +1,262 @@
+"""MACE's own commands with ``--plugins hint``: every way in, every mode of training."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("mace")
+pytestmark = [pytest.mark.mace, pytest.mark.slow]
+
+from ase.io import read, write  # noqa: E402
+from helpers.training import BIN, HINT, SETTINGS, environment, flags, records, train, write_data  # noqa: E402
+
+WHOLE = ("hessian_mae", "eigenvalue_mae", "frequency_mae_cm1", "asymmetry", "hvp_mae", "hessian_weight")
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_data(tmp_path)
+    return tmp_path
+
+
+def losses(directory, **which):
+    return np.array([row["loss"] for row in records(directory, "opt", **which)])
+
+
+def test_the_command_trains_and_reports(data):
+    """The literal command, with self-test, automatic engine, average and second stage."""
+    result = train(
+        data,
+        **HINT
+        | {
+            "hessian_engine": "auto",
+            "hessian_selftest": True,
+            "ema": "",
+            "swa": "",
+            "start_swa": 1,
+            "max_num_epochs": 3,
+        },
+    )
+    log = result.stdout + result.stderr
+    assert "Plugins: hint (hint-plugins" in log
+    assert "4 of 12 training structures carry a Hessian label" in log
+    assert "self-test in float64" in log
+    assert "HVP engine: " in log
+    rows = records(data, "eval")
+    assert all(set(WHOLE) <= set(row) for row in rows)
+    assert [row["hessian_weight"] for row in rows] == [0.0, 0.005, 0.01, 0.01]
+    assert (data / "results" / "run_hessian.png").stat().st_size > 1000
+    for name in ("run.model", "run_stagetwo.model"):
+        code = f"import sys, torch, mace; m = torch.load('{name}', weights_only=False); " + (
+            "assert not [k for k in sys.modules if k.startswith('hint')]; print(type(m).__name__)"
+        )
+        loaded = subprocess.run([sys.executable, "-c", code], cwd=data, capture_output=True, text=True, check=False)
+        assert "ScaleShiftMACE" in loaded.stdout, loaded.stderr
+
+
+def test_zero_weight_trains_exactly_as_the_plain_loss(data):
+    """The sampler, the collate and the wrapped loop change nothing but the added term."""
+    train(data, **HINT | {"hessian_weight": 0, "name": "zero"})
+    train(data, **HINT | {"hessian_weight": 0, "hessian_num_probes": 5, "name": "again"})
+    first, second = losses(data, name="zero"), losses(data, name="again")
+    np.testing.assert_array_equal(first, second)
+    assert len(first) == 6
+
+
+@pytest.mark.parametrize("entry", ["module", "alias", "environment", "yaml"])
+def test_other_ways_in(data, entry):
+    options = dict(HINT)
+    command, env = None, {}
+    if entry == "module":
+        command = [sys.executable, "-m", "mace.cli.run_train"]
+    elif entry == "alias":
+        command = [str(BIN / "hint"), "mace-train"]
+        del options["plugins"]
+    elif entry == "environment":
+        env = {"HINT_PLUGINS": options.pop("plugins")}
+    else:
+        (data / "run.yaml").write_text(yaml.safe_dump(options))
+        options = {"config": "run.yaml"}
+    result = train(data, command, env=env, **options, max_num_epochs=1)
+    assert "Hessian label" in result.stdout + result.stderr
+    assert "hessian_mae" in records(data, "eval")[-1]
+
+
+def test_without_plugins_mace_is_untouched(data):
+    code = (
+        "import sys, mace.cli.run_train, mace.tools, mace.data;"
+        "import inspect, torch;"
+        "bad = [k for k in sys.modules if k.startswith(('hint_mace', 'hint_plugins', 'pluggy'))];"
+        "assert not bad, bad;"
+        "objects = [mace.tools.train, mace.tools.check_args, mace.data.config_from_atoms,"
+        " mace.data.AtomicData.from_config.__func__, torch.nn.parallel.DistributedDataParallel.__init__];"
+        "assert not any(hasattr(o, '__wrapped__') for o in objects)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "mace_run_train"], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    train(data, max_num_epochs=1, name="stock")
+    code = "import sys; sys.argv = sys.argv[1:]; from mace.cli.run_train import main; main()"  # no start-up files: -S
+    paths = os.pathsep.join(p for p in sys.path if p.endswith("site-packages"))
+    words = [
+        sys.executable,
+        "-S",
+        "-c",
+        code,
+        "mace_run_train",
+        *flags({**SETTINGS, "max_num_epochs": 1, "name": "bare"}),
+    ]
+    subprocess.run(words, cwd=data, env=environment() | {"PYTHONPATH": paths}, check=True, capture_output=True)
+    assert list(losses(data, name="stock")) == list(losses(data, name="bare"))
+    model = [torch.load(data / f"{n}.model", weights_only=False).state_dict() for n in ("stock", "bare")]
+    assert all(torch.equal(a, b) for a, b in zip(*(m.values() for m in model), strict=True))
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_kill_and_restart_equals_an_unbroken_run(data, ema):
+    options = HINT | {"max_num_epochs": 5, "hessian_ramp_end": 4, "save_all_checkpoints": ""}
+    options |= {"ema": "", "ema_decay": 0.9} if ema else {}
+    train(data, **options, name="whole")
+    words = [str(BIN / "mace_run_train"), *flags({**SETTINGS, **options, "name": "cut", "eval_interval": 1})]
+    with (data / "cut.log").open("w") as log:
+        process = subprocess.Popen(words, cwd=data, env=environment(), stdout=log, stderr=log)
+        deadline = time.monotonic() + 200
+        while not list((data / "checkpoints").glob("cut_run-1_epoch-1.pt.hint")):
+            assert process.poll() is None, (data / "cut.log").read_text()[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    train(data, **options, name="cut", restart_latest="")
+
+    def by_epoch(name):
+        found = {}
+        for row in records(data, "opt", name=name):
+            found.setdefault(row["epoch"], []).append(row["loss"])
+        return {epoch: values[-3:] for epoch, values in found.items()}
+
+    whole, cut = by_epoch("whole"), by_epoch("cut")
+    assert sorted(whole) == sorted(cut) == [0, 1, 2, 3, 4]
+    for epoch in (2, 3, 4):
+        np.testing.assert_allclose(cut[epoch], whole[epoch], rtol=1e-9)
+    weights = [{r["epoch"]: r["hessian_weight"] for r in records(data, "eval", name=n)} for n in ("whole", "cut")]
+    assert all(weights[0][e] == weights[1][e] for e in range(5))
+
+
+def test_two_processes_equal_one(data):
+    """Half the batch on each of two gloo processes gives the same weights."""
+    # MACE takes the scale of energies and the number of neighbours from each process's share of the data
+    options = HINT | {"hessian_ramp_end": 1, "scaling": "no_scaling"}
+    options |= {"compute_avg_num_neighbors": False, "avg_num_neighbors": 3}
+    train(data, **options, name="one")
+    torchrun = [
+        *(str(BIN / "torchrun"), "--nproc_per_node", "2", "--master_port", "29517"),
+        str(BIN / "mace_run_train"),
+    ]
+    train(data, torchrun, **options | {"batch_size": 2, "name": "two", "distributed": "", "launcher": "torchrun"})
+    paths = [data / f"checkpoints/{name}_run-1_epoch-1.pt" for name in ("one", "two")]
+    models = [torch.load(path, weights_only=False)["model"] for path in paths]
+    for name in models[0]:
+        if models[0][name].is_floating_point():
+            torch.testing.assert_close(models[0][name], models[1][name], rtol=1e-7, atol=1e-9)
+    ours, theirs = (records(data, "eval", name=n)[-1] for n in ("one", "two"))
+    for key in ("hessian_mae", "hvp_mae", "eigenvalue_mae"):
+        assert theirs[key] == pytest.approx(ours[key], rel=1e-6)
+
+
+def test_stress_training(tmp_path):
+    write_data(tmp_path, stress=True)
+    train(tmp_path, **HINT, loss="stress", stress_key="REF_stress", compute_stress=True)
+    assert records(tmp_path, "eval")[-1]["hessian_mae"] > 0
+
+
+def test_lbfgs(data):
+    train(data, **HINT | {"max_num_epochs": 1, "hessian_schedule": "constant"}, lbfgs="")
+    rows = records(data, "opt")
+    assert len(rows) == 1
+    assert np.isfinite(rows[0]["loss"])
+
+
+def test_prepared_hdf5_files_keep_their_labels(data):
+    words = ["--train_file", "train.xyz", "--valid_file", "valid.xyz", "--energy_key", "REF_energy", "--forces_key"]
+    words += ["REF_forces", "--h5_prefix", "prepared/", "--r_max", "3.0", "--num_process", "1", "--E0s", "average"]
+    words += ["--plugins", "hint", "--seed", "1"]
+    subprocess.run(
+        [str(BIN / "mace_prepare_data"), *words],
+        cwd=data,
+        env=environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    result = train(
+        data,
+        **HINT | {"max_num_epochs": 1},
+        train_file="prepared/train",
+        valid_file="prepared/val",
+        atomic_numbers="[1, 6, 7, 8]",
+        E0s="{1: 0.0, 6: 0.0, 7: 0.0, 8: 0.0}",
+    )
+    assert "4 of 12 training structures carry a Hessian label" in result.stdout + result.stderr
+
+
+def test_fine_tuning_with_two_heads(data):
+    """A local foundation model, its replay data without Hessians, and a labelled head."""
+    train(data, name="foundation", max_num_epochs=1)
+    replay = read(data / "valid.xyz", ":")
+    for atoms in replay:
+        atoms.info.pop("REF_hessian", None)
+    write(data / "replay.xyz", replay)
+    options = HINT | {"max_num_epochs": 1, "foundation_model": "foundation.model", "multiheads_finetuning": True}
+    result = train(data, **options, pt_train_file="replay.xyz", name="tuned", num_samples_pt=4, E0s="foundation")
+    assert "carry a Hessian label" in result.stdout + result.stderr
+    assert any("hessian_mae" in row for row in records(data, "eval", name="tuned"))
+
+
+def test_somebody_elses_plugin_adds_a_term_and_a_metric(data, tmp_path):
+    info = tmp_path / "site" / "netforce-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: netforce\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[hint_plugins]\nnetforce = helpers.netforce:NetForce\n")
+    env = {"PYTHONPATH": str(tmp_path / "site")}
+    result = train(data, **HINT | {"plugins": "hint,netforce", "max_num_epochs": 1}, netforce_weight=2.0, env=env)
+    assert "netforce (netforce 1.0)" in result.stdout + result.stderr
+    assert records(data, "eval")[-1]["netforce_steps"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hessian_key": "REF_nothing"}, "carries a Hessian label under 'REF_nothing'"),
+        ({"hessian_ramp_start": 3}, "lies before"),
+        ({"hessian_engine": "magic"}, "unknown hessian_engine"),
+        ({"hessian_num_probes": 0}, "hessian_num_probes"),
+        ({"plugins": "hint,nope"}, "'nope' is not installed"),
+    ],
+)
+def test_refusals_come_before_training(data, options, message):
+    result = train(data, check=False, **HINT | options)
+    assert result.returncode == 2
+    text = result.stdout + result.stderr
+    assert message in text
+    assert "Traceback" not in text
+    assert "Epoch 0" not in text
+
+
+def test_a_bad_label_names_file_and_frame(data):
+    structures = read(data / "train.xyz", ":")
+    structures[3].info["REF_hessian"] = np.full_like(structures[3].info["REF_hessian"], np.nan)
+    write(data / "train.xyz", structures)
+    result = train(data, check=False, **HINT)
+    assert result.returncode == 2
+    assert "train.xyz, frame 3" in result.stderr
+    result = train(data, **HINT | {"hessian_on_bad_label": "drop", "max_num_epochs": 1})
+    assert "3 of 12 training structures carry" in result.stdout + result.stderr

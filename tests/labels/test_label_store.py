@@ -1,0 +1,229 @@
+"""Files of labelled structures: what goes in comes out, and a damaged file says so."""
+
+import gzip
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hint_plugins.labels.hessian_label import HessianLabel
+from hint_plugins.labels.store import StoreError, count_structures, read_structures, write_structures
+
+FORMATS = ["a.xyz", "a.extxyz.gz", "a.aselmdb"]
+
+
+def structures():
+    rng = np.random.default_rng(0)
+    frames = []
+    for name in ("H2O", "CH4", "H2CO"):
+        atoms = molecule(name)
+        n = len(atoms)
+        atoms.info |= {"REF_energy": rng.normal(), "reaction": "a = b", "charge": 0, "displaced": True}
+        atoms.arrays["REF_forces"] = rng.normal(size=(n, 3)).round(6)
+        frames.append(atoms)
+    HessianLabel.full(rng.normal(size=(9, 9))).to_info(frames[0].info)
+    HessianLabel.projections(rng.normal(size=(2, 15)), rng.normal(size=(2, 15)), 5).to_info(frames[1].info)
+    HessianLabel.columns([1, 4], rng.normal(size=(2, 12))).to_info(frames[2].info)
+    crystal = bulk("NaCl", "rocksalt", 5.6)
+    crystal.info |= {"REF_energy": -1.5, "REF_stress": rng.normal(size=6)}
+    crystal.arrays["REF_forces"] = np.zeros((2, 3))
+    return [*frames, crystal, molecule("HCN")]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_round_trip(tmp_path, name):
+    if name.endswith("aselmdb"):
+        pytest.importorskip("ase_db_backends")
+    path = tmp_path / name
+    frames = structures()
+    assert write_structures(path, frames) == 5
+    assert count_structures(path) == 5
+    for old, new in zip(frames, read_structures(path), strict=True):
+        assert (old.numbers == new.numbers).all()
+        np.testing.assert_allclose(new.positions, old.positions, atol=1e-8)
+        np.testing.assert_allclose(new.cell, old.cell, atol=1e-8)
+        assert (old.pbc == new.pbc).all()
+        assert set(old.info) == set(new.info)
+        for key, value in old.info.items():
+            np.testing.assert_array_equal(new.info[key], value)
+        if "REF_forces" in old.arrays:
+            np.testing.assert_allclose(new.arrays["REF_forces"], old.arrays["REF_forces"], atol=1e-8)
+        else:
+            assert "REF_forces" not in new.arrays
+        label = HessianLabel.from_info(new.info, len(new))
+        expected = HessianLabel.from_info(old.info, len(old))
+        assert (label is None) == (expected is None)
+        if label is not None:
+            assert label.kind == expected.kind
+            np.testing.assert_array_equal(label.products, expected.products)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 6))
+@settings(max_examples=15, deadline=None)
+def test_any_float_survives_exactly_in_aselmdb(tmp_path_factory, seed, n):
+    pytest.importorskip("ase_db_backends")
+    rng = np.random.default_rng(seed)
+    atoms = Atoms(rng.integers(1, 90, n), rng.normal(0, 10.0 ** rng.integers(-8, 8), (n, 3)))
+    HessianLabel.full(rng.normal(0, 10.0 ** rng.integers(-12, 12), (3 * n, 3 * n))).to_info(atoms.info)
+    path = tmp_path_factory.mktemp("db") / "x.aselmdb"
+    write_structures(path, [atoms])
+    (back,) = read_structures(path)
+    np.testing.assert_array_equal(back.positions, atoms.positions)
+    np.testing.assert_array_equal(back.info["REF_hessian"], atoms.info["REF_hessian"])
+
+
+def test_plain_ase_labels_are_adopted(tmp_path):
+    from ase.calculators.emt import EMT
+    from ase.io import write
+
+    atoms = bulk("Cu")
+    atoms.rattle(0.1)
+    atoms.calc = EMT()
+    energy = atoms.get_potential_energy()
+    atoms.get_forces()
+    write(tmp_path / "a.xyz", atoms, format="extxyz")
+    (back,) = read_structures(tmp_path / "a.xyz")
+    assert back.calc is None
+    assert back.info["REF_energy"] == pytest.approx(energy)
+    assert back.arrays["REF_forces"].shape == (1, 3)
+
+
+def test_many_rows_cross_transactions(tmp_path):
+    pytest.importorskip("ase_db_backends")
+    path = tmp_path / "many.aselmdb"
+    write_structures(path, (Atoms("H", [[0, 0, i]]) for i in range(1203)))
+    assert [round(a.positions[0, 2]) for a in read_structures(path)] == list(range(1203))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, name):
+    if name.endswith("aselmdb"):
+        pytest.importorskip("ase_db_backends")
+    path = tmp_path / name
+    write_structures(path, structures())
+    before = path.read_bytes()
+
+    def interrupted():
+        yield molecule("H2")
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_structures(path, interrupted())
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_full_disk_is_a_sentence(tmp_path, monkeypatch):
+    import hint_plugins.cli.common as common
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(common.os, "replace", full)
+    with pytest.raises(StoreError, match="No space left on device; the earlier file is untouched"):
+        write_structures(tmp_path / "a.xyz", structures())
+    assert not list(tmp_path.iterdir())
+
+
+def reasons(path):
+    found = []
+    frames = list(read_structures(path, lambda index, reason: found.append((index, reason))))
+    return frames, found
+
+
+def test_truncated_xyz(tmp_path):
+    path = tmp_path / "a.xyz"
+    write_structures(path, structures())
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-3]))
+    frames, found = reasons(path)
+    assert len(frames) == 4
+    assert found[0][0] == 4
+    assert "truncated: 3 atoms declared, 0 there" in found[0][1]
+    with pytest.raises(StoreError, match=r"a.xyz, structure 4: the file ends"):
+        list(read_structures(path))
+
+
+def test_one_damaged_frame_costs_one_frame(tmp_path):
+    path = tmp_path / "a.xyz"
+    write_structures(path, [molecule("H2O") for _ in range(3)])
+    lines = path.read_text().splitlines(keepends=True)
+    lines[7] = "O not a number\n"
+    path.write_text("".join(lines))
+    frames, found = reasons(path)
+    assert len(frames) == 2
+    assert [index for index, _ in found] == [1]
+
+
+def test_truncated_gzip(tmp_path):
+    path = tmp_path / "a.xyz.gz"
+    write_structures(path, structures())
+    path.write_bytes(path.read_bytes()[:-30])
+    _, found = reasons(path)
+    assert "damaged or truncated" in found[0][1]
+    path.write_bytes(gzip.compress(b"")[:4])
+    assert reasons(path)[1]
+
+
+def test_truncated_aselmdb_does_not_kill_the_process(tmp_path):
+    pytest.importorskip("ase_db_backends")
+    path = tmp_path / "a.aselmdb"
+    write_structures(path, structures())
+    path.write_bytes(path.read_bytes()[:-8192])
+    with pytest.raises(StoreError, match="cut short"):
+        list(read_structures(path))
+
+
+def test_damaged_row_in_aselmdb(tmp_path):
+    pytest.importorskip("ase_db_backends")
+    import lmdb
+
+    path = tmp_path / "a.aselmdb"
+    write_structures(path, structures())
+    with lmdb.open(str(path), subdir=False) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"2", b"rubbish")
+    frames, found = reasons(path)
+    assert len(frames) == 4
+    assert found[0][0] == 1
+    assert "damaged record (id 2)" in found[0][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.cif", b"", "unknown kind of file"),
+        ("missing.xyz", None, "no such file"),
+        ("a.aselmdb", b"this is no database" * 500, "not an LMDB file"),
+        ("a.xyz", b"H2O\n", "no number of atoms but 'H2O'"),
+    ],
+)
+def test_wrong_files(tmp_path, name, content, reason):
+    if name.endswith("aselmdb"):
+        pytest.importorskip("ase_db_backends")
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(StoreError, match=reason):
+        list(read_structures(tmp_path / name))
+
+
+@pytest.mark.mace
+def test_mace_reads_our_aselmdb(tmp_path):
+    pytest.importorskip("ase_db_backends")
+    tools = pytest.importorskip("mace.tools.fairchem_dataset")
+    path = tmp_path / "a.aselmdb"
+    frames = structures()
+    write_structures(path, frames)
+    dataset = tools.AseDBDataset(config={"src": [str(path)]})
+    read = [dataset.get_atoms(i) for i in range(len(frames))]
+    for old, new in zip(frames, read, strict=True):
+        np.testing.assert_allclose(new.positions, old.positions)
+        if "REF_energy" in old.info:
+            assert new.calc.results["energy"] == old.info["REF_energy"]
+            np.testing.assert_array_equal(new.calc.results["forces"], old.arrays["REF_forces"])
+        if "REF_hessian" in old.info:
+            np.testing.assert_array_equal(new.info["hessian"], old.info["REF_hessian"])
+    np.testing.assert_array_equal(read[1].info["hessian_probes"], frames[1].info["REF_hessian_probes"])
+    np.testing.assert_allclose(read[3].calc.results["stress"], frames[3].info["REF_stress"])
