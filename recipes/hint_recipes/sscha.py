@@ -80,7 +80,8 @@ class SschaSettings:
     def __post_init__(self) -> None:
         problems = {
             "the temperature must not be negative": self.temperature < 0,
-            "the number of configurations must be even and at least 2": self.configurations < 2 or self.configurations % 2,
+            "the number of configurations must be even and at least 2": self.configurations < 2
+            or self.configurations % 2,
             "at least one population is needed": self.max_populations < 1,
             "the step must be positive": self.step <= 0,
             "the Kong-Liu ratio must lie between 0 and 1": not 0 < self.kong_liu < 1,
@@ -209,9 +210,7 @@ def run(
                 return state
             wider = interpolate(state.constants, stages[state.stage + 1])
             constants, changed = start(wider)
-            state = State(
-                constants, state.stage + 1, difficult=changed > 0, history=state.history, steps=state.steps
-            )
+            state = State(constants, state.stage + 1, difficult=changed > 0, history=state.history, steps=state.steps)
         with _log_to(log):
             population(state, engine, settings)
         if checkpoint is not None:
@@ -367,7 +366,9 @@ def free_energy_hessian(
     """
     size = (3 * len(constants.supercell)) ** 4 * 8 / 1e9
     if four_phonon and size > 32:
-        raise InputError(f"the fourth-order term needs {size:.0f} GB for {len(constants.supercell)} atoms: leave it out")
+        raise InputError(
+            f"the fourth-order term needs {size:.0f} GB for {len(constants.supercell)} atoms: leave it out"
+        )
     with _log_to(log):
         dyn = to_cellconstructor(constants)
         dyn.Symmetrize()
