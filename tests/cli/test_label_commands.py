@@ -8,6 +8,7 @@ import pytest
 import typer
 from ase.build import bulk, molecule
 from ase.io import write
+from helpers.label_engines import QuarticEngine
 from typer.testing import CliRunner
 
 from hint_plugins.cli.common import InputError
@@ -15,6 +16,7 @@ from hint_plugins.cli.convert import convert
 from hint_plugins.cli.displace import displace
 from hint_plugins.cli.label import label
 from hint_plugins.cli.select import select
+from hint_plugins.hookspecs import hookimpl
 from hint_plugins.labels.store import read_structures, write_structures
 
 
@@ -221,3 +223,58 @@ def test_displace(tmp_path):
     assert status == 1
     assert "no partner" in text
     assert "unknown method" in hint(displace, tmp_path / "odd.xyz", "--out", tmp_path / "f", "--method", "jump")[1]
+
+
+class Extra:
+    """A plugin that brings an engine, a reader and a selector."""
+
+    @hookimpl
+    def register_label_makers(self):
+        return {"quartic": QuarticEngine}
+
+    @hookimpl
+    def register_readers(self):
+        return {"first-only": first_only}
+
+    @hookimpl
+    def register_selectors(self):
+        return {
+            "last": lambda found, points, count, rng, options: (np.arange(len(found))[-count:], np.zeros(len(found)))
+        }
+
+
+def first_only(path, bad):
+    yield next(read_structures(path, bad))
+
+
+@pytest.fixture
+def extra(monkeypatch):
+    from importlib.metadata import EntryPoint
+
+    import hint_plugins.plugins as plugins
+    from hint_plugins.datasets import READERS
+    from hint_plugins.labelling.engine import ENGINES
+    from hint_plugins.selection.choose import SELECTORS
+
+    entry = EntryPoint("extra", f"{__name__}:Extra", plugins.GROUP)
+    monkeypatch.setattr(plugins, "installed_plugins", lambda: {"extra": entry})
+    saved = [(registry, dict(registry)) for registry in (READERS, ENGINES, SELECTORS)]
+    yield
+    for registry, content in saved:
+        registry.clear()
+        registry.update(content)
+
+
+def test_plugins_bring_engines_readers_and_selectors(tmp_path, molecules, extra):
+    named = ("--plugins", "extra")
+    status, text = hint(label, molecules, tmp_path / "o.xyz", "--engine", "quartic", "--workers", 1, *named)
+    assert status == 0, text
+    assert "n_done" in (tmp_path / "o.summary.json").read_text()
+    assert hint(convert, molecules, tmp_path / "c.xyz", "--format", "first-only", *named)[0] == 0
+    assert len(list(read_structures(tmp_path / "c.xyz"))) == 1
+    arguments = ("--method", "last", "--fraction", 0.3, "--no-map")
+    assert hint(select, molecules, "--out", tmp_path / "s", *arguments, *named)[0] == 0
+    assert [a.info["reaction"] for a in read_structures(tmp_path / "s" / "selected.xyz")] == ["r6", "r7", "r8"]
+    status, text = hint(label, molecules, tmp_path / "p.xyz", "--plugins", "absent")
+    assert status == 2
+    assert "'absent' is not installed" in text
