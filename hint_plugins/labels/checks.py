@@ -216,8 +216,9 @@ def check_structure(
     """
     row: dict[str, Any] = {"formula": atoms.get_chemical_formula(), "num_atoms": len(atoms), "kind": ""}
     reasons = []
-    if not np.isfinite(atoms.positions).all():
-        reasons.append("a position is not finite")
+    lost = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
+    if len(lost):
+        reasons.append(f"the position of atom {lost[0]} is not finite")
     else:
         reasons += _overlap(atoms)
     energy, forces = atoms.info.get(energy_key), atoms.arrays.get(forces_key)

@@ -195,6 +195,20 @@ class TestLoading:
         with pytest.raises(PotentialError, match=message):
             Potential.load(spec)
 
+    def test_alphanet_file(self, tmp_path):
+        from hint_plugins.models.alphanet import AlphaNet, AlphaNetConfig, checkpoint
+
+        torch.manual_seed(0)
+        model = AlphaNet(AlphaNetConfig(num_layers=1, hidden_channels=8)).double()
+        checkpoint.save(model, tmp_path / "net.pt")
+        atoms = molecule("CH3OH")
+        found = Potential.load(tmp_path / "net.pt", "cpu")
+        assert found.dtype == torch.float64
+        assert found.cutoff == model.config.cutoff
+        expected = Potential.load(model, "cpu")
+        assert found.evaluate([atoms]).energies[0] == pytest.approx(expected.evaluate([atoms]).energies[0], abs=1e-12)
+        np.testing.assert_allclose(found.hessian(atoms), found.hessian(atoms, step=1e-4), atol=1e-5)
+
     def test_unknown_file_says_what_was_tried(self, tmp_path):
         file = tmp_path / "notes.model"
         file.write_text("not a model")
