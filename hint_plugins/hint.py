@@ -76,7 +76,7 @@ class HintPlugin:
             label = HessianLabel.from_info(atoms.info, len(atoms), self.config.hessian_key)
             if label is None:
                 return None
-            reasons = check_label(label, atoms).reasons
+            reasons = check_label(label, atoms, atoms.arrays.get("REF_forces")).reasons
         except LabelError as error:
             reasons = [str(error)]
         if reasons:
