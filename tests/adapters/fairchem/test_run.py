@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import CONFIGS, TINY
+from conftest import CONFIGS, SMALL, TINY
 from fairchem.core._cli import main
 
 RAMP = [
@@ -48,6 +48,7 @@ def test_resume_equals_an_unbroken_run(stores, tmp_path, alone, caplog):
     run_cli(
         CONFIGS / "minimal.yaml",
         *TINY,
+        *SMALL,
         *data,
         *RAMP,
         f"job.run_dir={whole}",
@@ -58,9 +59,8 @@ def test_resume_equals_an_unbroken_run(stores, tmp_path, alone, caplog):
     run_cli(saved / "resume.yaml", f"job.run_dir={rest}", "job.timestamp_id=second")
     first, second = final_weights(whole), final_weights(rest)
     start = torch.load(saved / "inference_ckpt.pt", weights_only=False).model_state_dict
-    moved = max(
-        (first.model_state_dict[k] - start[k]).abs().max().item() for k in start if start[k].is_floating_point()
-    )
+    floats = [name for name, value in start.items() if value.is_floating_point()]
+    moved = max((first.model_state_dict[name] - start[name]).abs().max().item() for name in floats)
     assert moved > 1e-4
     seen = [record.args[1]["train/hessian_loss_weighted"] for record in caplog.records if record.msg == "step %d: %s"]
     assert seen[3:6] == pytest.approx(seen[6:], rel=1e-6)
