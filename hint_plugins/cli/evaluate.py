@@ -94,7 +94,7 @@ def evaluate(
     write_config(out, "evaluate", options)
     seconds = round(time.perf_counter() - started, 3)
     write_summary(out, {"model": model, "data": list(map(str, data)), **summary, "seconds": seconds})
-    shutil.rmtree(parts, ignore_errors=True)
+    shutil.rmtree(parts.parent, ignore_errors=True)
     for line in _table(summary):
         typer.echo(line)
     for item in summary["failed"][:10]:

@@ -36,6 +36,9 @@ def label(
     step: Annotated[
         float | None, typer.Option(help="Displacement of finite differences in A [default: the engine's].")
     ] = None,
+    symmetry: Annotated[
+        bool, typer.Option(help="full, crystals: displace symmetry-distinct atoms only (phonopy).")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Fixes the random directions or columns.")] = 0,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes, one thread each [default: all cores].")
@@ -75,7 +78,7 @@ def label(
         n_input = count_structures(structures) if structures.is_file() else 0
         read = lambda: read_structures(structures)  # noqa: E731
         spec = EngineSpec(engine, _engine_options(engine, method, calculator, setting or []))
-        task = LabelTask(kind, num_probes, seed, step)
+        task = LabelTask(kind, num_probes, seed, step, symmetry=symmetry)
         open_executor = executor_factory(executor, workers, scheduler=scheduler, parsl_config=parsl_config)
         shards = output.with_name(output.name + ".shards")
         with _Bar(n_input, spec.name, kind) as bar:

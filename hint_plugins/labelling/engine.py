@@ -57,6 +57,8 @@ class LabelEngine(Protocol):
 #: Engines by name; the value is ``module:class``. Anything else of that form is taken as it stands.
 ENGINES: dict[str, str] = {
     "xtb": "hint_plugins.labelling.xtb:XTBEngine",
+    "pyscf": "hint_plugins.labelling.pyscf:PySCFEngine",
+    "espresso": "hint_plugins.labelling.espresso:EspressoEngine",
     "ase": "hint_plugins.labelling.ase_calculator:ASEEngine",
 }
 

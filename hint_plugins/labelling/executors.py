@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -121,7 +122,7 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Executor]:
         else:
             cluster = scheduler
         try:
-            client = stack.enter_context(Client(cluster, timeout="20s"))
+            client = stack.enter_context(Client(cluster))
         except OSError as error:
             raise ExecutorError(f"no Dask scheduler answers at {scheduler}: {error}") from error
         yield client.get_executor(pure=False)
@@ -132,8 +133,19 @@ def _parsl(workers: int, config_file: Path | None) -> Iterator[Executor]:
     from parsl.concurrent import ParslPoolExecutor
 
     config = _parsl_config(config_file) if config_file else _local_parsl_config(workers)
-    with _single_threaded(), ParslPoolExecutor(config=config) as pool:
+    with _single_threaded(), _own_scripts_on_path(), ParslPoolExecutor(config=config) as pool:
         yield pool
+
+
+@contextlib.contextmanager
+def _own_scripts_on_path() -> Iterator[None]:
+    """Let Parsl find the programs that were installed beside this Python, also when its bin is not on the PATH."""
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
 
 
 def _parsl_config(path: Path) -> Any:

@@ -76,7 +76,7 @@ class ForceConstants:
 
     @cached_property
     def q_points(self) -> np.ndarray:
-        """``(num_cells, 3)`` commensurate wave vectors, fractions of the reciprocal cell in (-1/2, 1/2], Gamma first."""
+        """``(num_cells, 3)`` commensurate wave vectors, reciprocal fractions in (-1/2, 1/2], Gamma first."""
         q = self.cell_indices / np.array(self.multiples)
         return q - np.ceil(q - 0.5 - 1e-12)
 
@@ -144,6 +144,42 @@ class ForceConstants:
         fourier = np.einsum("qI,IaJb,qJ->qab", phases, blocks, phases.conj(), optimize=True) / self.num_cells
         weights = np.repeat(self.primitive.get_masses(), 3) ** -0.5
         return fourier * weights[:, None] * weights[None, :]
+
+    def from_dynamical_matrices(self, matrices: np.ndarray) -> ForceConstants:
+        """The same crystal with the force constants that belong to mass-weighted matrices at :attr:`q_points`."""
+        weights = np.repeat(self.primitive.get_masses(), 3) ** 0.5
+        fourier = matrices * weights[:, None] * weights[None, :]
+        phases = np.exp(2j * np.pi * self.q_points @ self.cell_indices.T)
+        blocks = np.einsum("qI,qab,qJ->IaJb", phases, fourier, phases.conj(), optimize=True) / self.num_cells
+        return self.replace(np.ascontiguousarray(blocks.real).reshape(self.hessian.shape))
+
+    def positive_definite(self, floor: float = 20.0) -> tuple[ForceConstants, int]:
+        """Give every mode but the uniform translations at least ``floor``: ``w^2 -> max(|w^2|, floor^2)``.
+
+        Parameters
+        ----------
+        floor
+            Lowest frequency, cm^-1.
+
+        Returns
+        -------
+        ForceConstants, int
+            The new force constants and how many modes were imaginary or below ``floor``.
+        """
+        matrices, changed = self.dynamical_matrices(), 0
+        translations = np.sqrt(np.repeat(self.primitive.get_masses(), 3))[:, None] * np.tile(
+            np.eye(3), (len(self.primitive), 1)
+        )
+        translations /= np.linalg.norm(translations, axis=0)
+        for index, matrix in enumerate(matrices):
+            values, vectors = np.linalg.eigh(matrix)
+            free = (
+                np.linalg.norm(translations.T @ vectors, axis=0) > 0.99 if index == 0 else np.zeros(len(values), bool)
+            )
+            raised = np.where(free, values, np.maximum(np.abs(values), (floor / TO_CM1) ** 2))
+            changed += int((values[~free] < (floor / TO_CM1) ** 2).sum())
+            matrices[index] = (vectors * raised) @ vectors.conj().T
+        return self.from_dynamical_matrices(matrices), changed
 
     def frequencies(self) -> np.ndarray:
         """``(num_cells, 3n)`` frequencies in cm^-1 at :attr:`q_points`, imaginary ones negative, ascending."""
@@ -216,31 +252,35 @@ def set_masses(primitive: Atoms, masses: dict[str, float]) -> Atoms:
 
 
 def find_multiples(primitive: Atoms, supercell: Atoms, *, tolerance: float = 1e-3) -> tuple[int, int, int]:
-    """How often the unit cell repeats along each of its vectors to give the supercell.
+    """How often the unit cell repeats along each of its vectors to give the supercell's lattice.
+
+    The supercell may be described by other vectors of the same lattice (another setting of the same cell).
 
     Raises
     ------
     ValueError
-        If the supercell's vectors are no integer multiples of the unit cell's, one by one.
+        If no three repetitions of the unit cell give this supercell, or the number of atoms does not fit.
     """
     ratio = supercell.cell.array @ np.linalg.inv(primitive.cell.array)
     whole = np.rint(ratio)
-    if (
-        np.abs(ratio - whole).max() > tolerance
-        or np.abs(whole - np.diag(np.diag(whole))).max()
-        or np.diag(whole).min() < 1
-    ):
+    cells = round(abs(np.linalg.det(whole)))
+    if np.abs(ratio - whole).max() > tolerance or cells == 0:
         raise ValueError(
             "the supercell's vectors are no integer multiples of the unit cell's vectors (ratio\n"
-            f"{np.array2string(ratio, precision=4, suppress_small=True)}): check lattice constants and the cell's setting"
+            f"{np.array2string(ratio, precision=4, suppress_small=True)}): check lattice constants and setting of both"
         )
-    n1, n2, n3 = (int(m) for m in np.diag(whole))
-    if len(supercell) != len(primitive) * n1 * n2 * n3:
+    if len(supercell) != len(primitive) * cells:
         raise ValueError(
-            f"a {n1}x{n2}x{n3} supercell of {len(primitive)} atoms holds {len(primitive) * n1 * n2 * n3} atoms, "
+            f"a supercell of {cells} unit cells of {len(primitive)} atoms holds {len(primitive) * cells} atoms, "
             f"not {len(supercell)}"
         )
-    return n1, n2, n3
+    divisors = [d for d in range(1, cells + 1) if cells % d == 0]
+    for n1, n2 in ((a, b) for a in divisors for b in divisors if cells % (a * b) == 0):
+        multiples = (n1, n2, cells // (n1 * n2))
+        change = whole / np.array(multiples)  # vectors of one lattice in terms of the other's
+        if np.allclose(change, np.rint(change), atol=1e-9):
+            return multiples
+    raise ValueError(f"the supercell's lattice is no n1 x n2 x n3 repetition of the unit cell (ratio\n{whole})")
 
 
 def match_sites(reference: Atoms, other: Atoms, *, tolerance: float = 0.05) -> np.ndarray:
@@ -263,7 +303,7 @@ def match_sites(reference: Atoms, other: Atoms, *, tolerance: float = 0.05) -> n
     if distance[worst].min() > tolerance or len(set(order)) != len(order):
         raise ValueError(
             f"site {worst} ({reference.symbols[worst]}) has no partner: the nearest atom of its element is "
-            f"{distance[worst].min():.3f} A away (at most {tolerance} A allowed). Same cell, same origin, same structure?"
+            f"{distance[worst].min():.3f} A away (at most {tolerance} A). Same cell, same origin, same structure?"
         )
     return order
 

@@ -15,7 +15,7 @@ from ase import Atoms, units
 from ase.build import minimize_rotation_and_translation
 
 from hint_plugins.objective.metrics import frequencies
-from hint_recipes.elastic_band import evaluate_images, geodesic_path, relax_band
+from hint_recipes.elastic_band import evaluate_images, geodesic_path, relax_band, without_repeats
 from hint_recipes.transition_states.bonds import bond_matrix, changed_bonds
 from hint_recipes.transition_states.failures import SearchFailure
 from hint_recipes.transition_states.irc import Branch, follow
@@ -300,7 +300,7 @@ def _coordinate(
     except Exception as error:  # linear algebra of the integrator
         raise SearchFailure("irc_failed", f"{type(error).__name__}: {error}"[:500]) from error
     result.record["irc_converged"] = [first.converged, second.converged]
-    result.irc = [first.end, *first.frames[::-1], result.ts, *second.frames, second.end]
+    result.irc = without_repeats([first.end, *first.frames[::-1], result.ts, *second.frames, second.end])
     return first, second
 
 

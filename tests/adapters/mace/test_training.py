@@ -188,7 +188,7 @@ def test_lbfgs(data):
 def test_prepared_hdf5_files_keep_their_labels(data):
     words = ["--train_file", "train.xyz", "--valid_file", "valid.xyz", "--energy_key", "REF_energy", "--forces_key"]
     words += ["REF_forces", "--h5_prefix", "prepared/", "--r_max", "3.0", "--num_process", "1", "--E0s", "average"]
-    words += ["--plugins", "hint", "--compute_statistics", "--seed", "1"]
+    words += ["--plugins", "hint", "--seed", "1"]
     subprocess.run(
         [str(BIN / "mace_prepare_data"), *words],
         cwd=data,
@@ -202,8 +202,8 @@ def test_prepared_hdf5_files_keep_their_labels(data):
         **HINT | {"max_num_epochs": 1},
         train_file="prepared/train",
         valid_file="prepared/val",
-        statistics_file="prepared/statistics.json",
-        E0s="prepared/statistics.json",
+        atomic_numbers="[1, 6, 7, 8]",
+        E0s="{1: 0.0, 6: 0.0, 7: 0.0, 8: 0.0}",
     )
     assert "4 of 12 training structures carry a Hessian label" in result.stdout + result.stderr
 

@@ -5,6 +5,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from helpers.label_engines import QuarticEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,6 @@ from hint_plugins.labelling.make import make_label
 from hint_plugins.labelling.record import LabelTask, attach, structure_key
 from hint_plugins.labels.checks import check_label
 from hint_plugins.labels.hessian_label import HessianLabel
-from labelling.engines import QuarticEngine
 
 
 def rattled(name: str, seed: int = 0, sigma: float = 0.05) -> Atoms:

@@ -1,0 +1,61 @@
+"""``hint phonons``: harmonic phonons from the exact supercell Hessian of one or several models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def phonons(
+    cell: Annotated[Path, typer.Argument(help="Unit cell (any format of ASE).")],
+    out: Annotated[Path, typer.Option(help="Output directory.")],
+    model: Annotated[
+        list[str] | None, typer.Option(help="Model or reference calculator; repeat to compare several.")
+    ] = None,
+    supercell: Annotated[tuple[int, int, int], typer.Option(help="Repetitions of the unit cell.")] = (2, 2, 2),
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Reference: phonopy yaml with force constants, q2r .fc, .npz, or prefix of dyn files."),
+    ] = None,
+    relax: Annotated[str, typer.Option(help="Relax first: none, positions or cell (symmetry kept).")] = "none",
+    pressure: Annotated[float, typer.Option(help="Pressure for --relax cell, GPa.")] = 0.0,
+    symmetrize: Annotated[bool, typer.Option(help="Average force constants over the space group.")] = True,
+    asr: Annotated[bool, typer.Option(help="Impose the acoustic sum rule.")] = True,
+    mass: Annotated[list[str] | None, typer.Option(help="Isotope, SYMBOL=MASS in u (H=2.014); repeatable.")] = None,
+    mesh: Annotated[tuple[int, int, int], typer.Option(help="q mesh for density of states, free energy.")] = (
+        12,
+        12,
+        12,
+    ),
+    t_max: Annotated[float, typer.Option(help="Highest temperature, K.")] = 1000.0,
+    t_step: Annotated[float, typer.Option(help="Temperature step, K.")] = 100.0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: what the model chooses.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier result.")] = False,
+) -> None:
+    """Harmonic phonons from the exact supercell Hessian: bands, density of states, free energy."""
+    from hint_plugins.cli.common import prepare_output, write_config
+    from hint_recipes.phonon_study import run_phonons
+
+    options = {k: v for k, v in locals().items() if k not in ("prepare_output", "write_config", "run_phonons")}
+    prepare_output(out, overwrite=overwrite)
+    write_config(out, "phonons", options)
+    run_phonons(
+        cell,
+        out,
+        models=model or [],
+        supercell=supercell,
+        reference=reference,
+        relax=relax,
+        pressure=pressure,
+        symmetrize=symmetrize,
+        asr=asr,
+        masses=mass or [],
+        mesh=mesh,
+        t_max=t_max,
+        t_step=t_step,
+        device=device,
+        dtype=dtype,
+    )

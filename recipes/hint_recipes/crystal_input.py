@@ -1,0 +1,114 @@
+"""What the crystal commands share: reading the cell, isotopes, models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase import Atoms
+
+from hint_plugins.cli.common import InputError
+from hint_recipes.force_constants import set_masses
+
+if TYPE_CHECKING:
+    from hint_plugins.potential import Potential
+
+
+def read_crystal(path: str | Path, masses: Sequence[str] = ()) -> Atoms:
+    """Read a periodic cell (any format ASE knows) and set isotopes.
+
+    Parameters
+    ----------
+    path
+        Structure file; the last frame is taken.
+    masses
+        ``SYMBOL=MASS`` in u, e.g. ``H=2.014``.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is not periodic in three dimensions, or a mass is malformed.
+    """
+    from ase.io import read
+
+    try:
+        atoms = read(path)
+    except Exception as error:  # ASE's readers raise whatever the format happens to trigger
+        raise InputError(f"{path}: cannot read a structure: {error}") from None
+    if not isinstance(atoms, Atoms) or not len(atoms):
+        raise InputError(f"{path}: holds no atoms")
+    if not all(atoms.pbc) or abs(np.linalg.det(atoms.cell.array)) < 1e-6:
+        raise InputError(f"{path}: a crystal needs a cell that is periodic in all three directions")
+    values = parse_masses(masses)
+    try:
+        return set_masses(atoms, values)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def parse_masses(entries: Sequence[str]) -> dict[str, float]:
+    """``["H=2.014"]`` -> ``{"H": 2.014}``.
+
+    Raises
+    ------
+    InputError
+        If an entry is malformed.
+    """
+    values = {}
+    for entry in entries:
+        symbol, _, value = entry.partition("=")
+        try:
+            values[symbol.strip()] = float(value)
+        except ValueError:
+            raise InputError(f"--mass {entry}: expected SYMBOL=MASS in u, e.g. H=2.014") from None
+    return values
+
+
+def relax(potential: Potential, atoms: Atoms, *, cell: bool, fmax: float = 1e-3, pressure: float = 0.0) -> Atoms:
+    """Relax positions, and the cell at ``pressure`` (GPa), keeping the symmetry that is there.
+
+    Raises
+    ------
+    InputError
+        If the relaxation does not converge in 500 steps.
+    """
+    from ase import units
+    from ase.constraints import FixSymmetry
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import BFGS
+
+    relaxed = atoms.copy()
+    relaxed.calc = potential.calculator()
+    relaxed.set_constraint(FixSymmetry(relaxed))
+    target = FrechetCellFilter(relaxed, scalar_pressure=pressure * units.GPa) if cell else relaxed
+    if not BFGS(target, logfile=None, maxstep=0.05).run(fmax=fmax, steps=500):
+        raise InputError(
+            f"the relaxation did not reach {fmax} eV/A in 500 steps: relax the cell first, or loosen --fmax"
+        )
+    relaxed.set_constraint()
+    relaxed.calc = None
+    return relaxed
+
+
+def load_potential(spec: str, device: str | None = None, dtype: str | None = None) -> Potential:
+    """:meth:`hint_plugins.potential.Potential.load` with bad input reported as such.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be loaded.
+    """
+    from hint_plugins.potential import Potential, PotentialError
+
+    try:
+        return Potential.load(spec, device=device, dtype=dtype)
+    except PotentialError as error:
+        raise InputError(str(error)) from None
+
+
+def model_names(specs: Sequence[str]) -> list[str]:
+    """Short, distinct names of models for legends and file names."""
+    stems = [Path(spec.replace(":", "_")).stem or spec for spec in specs]
+    return [stem if stems.count(stem) == 1 else f"{stem}-{i + 1}" for i, stem in enumerate(stems)]

@@ -1,0 +1,289 @@
+"""Harmonic phonons: bands, density of states and thermal properties from force constants (through phonopy)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from hint_plugins.cli.common import InputError, replacing
+from hint_recipes.force_constants import THZ_TO_CM1, ForceConstants, signed_frequencies
+
+#: kJ/mol in eV.
+KJ_MOL = 0.01036426965
+#: Modes below this (cm^-1, negative = imaginary) count as imaginary; noise of the acoustic modes at Gamma does not.
+IMAGINARY_BELOW = -5.0
+
+
+@dataclass
+class Bands:
+    """Phonon bands along the standard path of the cell's Bravais lattice."""
+
+    distances: list[np.ndarray]  #: one array a segment, reciprocal A
+    frequencies: list[np.ndarray]  #: ``(points, 3n)`` a segment, cm^-1, imaginary negative
+    labels: list[tuple[float, str]]  #: distance and name of the special points
+
+
+@dataclass
+class Harmonic:
+    """What the harmonic approximation gives for one set of force constants."""
+
+    constants: ForceConstants
+    frequencies: np.ndarray  #: ``(num_cells, 3n)`` at the commensurate q points, cm^-1
+    bands: Bands
+    dos: np.ndarray  #: ``(points, 2)``: cm^-1, states per cm^-1 and unit cell
+    thermal: list[dict[str, float]] = field(default_factory=list)
+    meshes: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def num_imaginary(self) -> int:
+        """Imaginary modes at the commensurate q points (no interpolation involved)."""
+        return int((self.frequencies < IMAGINARY_BELOW).sum())
+
+
+def band_path(primitive: Atoms, points: int = 60) -> tuple[list[np.ndarray], list[tuple[str, str]]]:
+    """Segments of the standard path (ASE) as fractional q points, with the names of their ends.
+
+    Parameters
+    ----------
+    primitive
+        The cell; the path follows its Bravais lattice in the user's own setting.
+    points
+        Points of an average segment.
+    """
+    path = primitive.cell.bandpath()
+    from ase.dft.kpoints import parse_path_string
+
+    segments, names = [], []
+    for piece in parse_path_string(path.path):
+        for start, stop in pairwise(piece):
+            a, b = path.special_points[start], path.special_points[stop]
+            segments.append(a + np.linspace(0, 1, points)[:, None] * (b - a))
+            names.append((start, stop))
+    return segments, names
+
+
+def bands(constants: ForceConstants, points: int = 60) -> Bands:
+    """Frequencies along the standard path, Fourier-interpolated by phonopy."""
+    phonon = constants.to_phonopy()
+    segments, names = band_path(constants.primitive, points)
+    reciprocal = constants.primitive.cell.reciprocal().array
+    offset, distances, frequencies, labels = 0.0, [], [], []
+    for segment, (start, stop) in zip(segments, names, strict=True):
+        lengths = np.linalg.norm((segment - segment[0]) @ reciprocal, axis=1)
+        distances.append(offset + lengths)
+        frequencies.append(phonon.run_qpoints(segment).frequencies * THZ_TO_CM1)
+        labels += [(offset, start), (offset + lengths[-1], stop)]
+        offset += lengths[-1]
+    return Bands(distances, frequencies, labels)
+
+
+def harmonic(
+    constants: ForceConstants,
+    *,
+    mesh: Sequence[int] = (12, 12, 12),
+    temperatures: Sequence[float] = (0.0, 100.0, 200.0, 300.0),
+    points: int = 60,
+    smearing: float = 10.0,
+) -> Harmonic:
+    """Bands, density of states and thermal properties of one set of force constants.
+
+    Parameters
+    ----------
+    constants
+        Force constants, already symmetrised as wanted.
+    mesh
+        q mesh for density of states and free energy; the free energy is repeated on half the mesh to show convergence.
+    temperatures
+        K.
+    points
+        Points a band segment.
+    smearing
+        Gaussian width of the density of states, cm^-1.
+
+    Returns
+    -------
+    Harmonic
+        Free energies in eV a unit cell; imaginary modes are left out of them and counted.
+    """
+    mesh = tuple(int(m) for m in mesh)
+    if min(mesh) < 1 or min(temperatures, default=0) < 0:
+        raise InputError("mesh divisions must be positive and temperatures not negative")
+    phonon = constants.to_phonopy()
+    result = Harmonic(constants, constants.frequencies(), bands(constants, points), np.zeros((0, 2)))
+    for divisions in dict.fromkeys((tuple(max(1, m // 2) for m in mesh), mesh)):
+        grid = phonon.run_mesh(divisions, is_gamma_center=True)
+        frequencies = np.asarray(grid.frequencies) * THZ_TO_CM1
+        count = ((frequencies < IMAGINARY_BELOW) * np.asarray(grid.weights)[:, None]).sum()
+        thermal = phonon.run_thermal_properties(
+            temperatures=np.array(temperatures, dtype=float), exclude_gamma_acoustic=True
+        )
+        free_energy = np.asarray(thermal.free_energy) * KJ_MOL
+        result.meshes.append(
+            {
+                "mesh": divisions,
+                "num_imaginary": int(count),
+                "free_energy": dict(zip(temperatures, free_energy, strict=True)),
+            }
+        )
+    entropy, capacity = np.asarray(thermal.entropy), np.asarray(thermal.heat_capacity)
+    result.thermal = [
+        {
+            "temperature_K": float(t),
+            "free_energy_eV": float(free_energy[i]),
+            "entropy_eV_per_K": float(entropy[i] * KJ_MOL / 1000),
+            "heat_capacity_eV_per_K": float(capacity[i] * KJ_MOL / 1000),
+        }
+        for i, t in enumerate(temperatures)
+    ]
+    result.dos = density_of_states(frequencies, np.asarray(grid.weights), smearing)
+    return result
+
+
+def density_of_states(frequencies: np.ndarray, weights: np.ndarray, smearing: float) -> np.ndarray:
+    """Gaussian-smeared density of states; integrates to the number of modes of the unit cell.
+
+    Parameters
+    ----------
+    frequencies
+        ``(Q, 3n)`` in cm^-1.
+    weights
+        ``(Q,)`` multiplicities of the q points.
+    smearing
+        cm^-1.
+    """
+    axis = np.linspace(frequencies.min() - 5 * smearing, frequencies.max() + 5 * smearing, 600)
+    shares = np.repeat(weights / weights.sum(), frequencies.shape[1])
+    gaussians = np.exp(-0.5 * ((axis[:, None] - frequencies.ravel()) / smearing) ** 2)
+    return np.stack([axis, gaussians @ shares / (smearing * np.sqrt(2 * np.pi))], axis=1)
+
+
+def compare(constants: ForceConstants, reference: ForceConstants) -> dict[str, float]:
+    """Differences of Hessian (eV/A^2) and commensurate frequencies (cm^-1, mode by mode in ascending order).
+
+    Raises
+    ------
+    InputError
+        If the two crystals or supercells differ.
+    """
+    if constants.multiples != reference.multiples:
+        raise InputError(f"supercells differ: {constants.multiples} and {reference.multiples} (reference)")
+    try:
+        aligned = ForceConstants.from_supercell(
+            constants.primitive, reference.supercell, reference.hessian, tolerance=0.1
+        )
+    except ValueError as error:
+        raise InputError(f"the reference is another crystal: {error}") from None
+    difference = constants.frequencies() - aligned.frequencies()
+    return {
+        "hessian_mae": float(np.abs(constants.hessian - aligned.hessian).mean()),
+        "hessian_max_error": float(np.abs(constants.hessian - aligned.hessian).max()),
+        "frequency_mae_cm1": float(np.abs(difference).mean()),
+        "frequency_rmse_cm1": float(np.sqrt((difference**2).mean())),
+        "frequency_max_error_cm1": float(np.abs(difference).max()),
+    }
+
+
+def read_force_constants(path: str | Path, primitive: Atoms) -> ForceConstants:
+    """Reference force constants: dynamical matrix files (prefix), ``phonopy*.yaml``, q2r's ``.fc`` or ``.npz``.
+
+    Parameters
+    ----------
+    path
+        ``dyn`` for ``dyn1, dyn2, ...``; a phonopy yaml with force constants; a force constant file of ``q2r.x``;
+        or an ``.npz`` with ``hessian`` (eV/A^2) and ``multiples`` as this command writes.
+    primitive
+        The crystal; its masses are kept.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or belongs to another crystal.
+    """
+    path = Path(path)
+    try:
+        if path.suffix in (".yaml", ".yml"):
+            import phonopy
+
+            found = ForceConstants.from_phonopy(phonopy.load(path, primitive_matrix="P", produce_fc=True, log_level=0))
+        elif path.suffix == ".fc":
+            found = _read_q2r(path)
+        elif path.suffix == ".npz":
+            with np.load(path) as content:
+                found = ForceConstants(primitive, tuple(content["multiples"]), content["hessian"])
+        else:
+            from hint_recipes.dynamical_matrices import from_cellconstructor, read_dynamical_matrices
+
+            found = from_cellconstructor(read_dynamical_matrices(path))
+        return ForceConstants.from_supercell(primitive, found.supercell, found.hessian, tolerance=0.1)
+    except (OSError, ValueError, KeyError, IndexError, StopIteration, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: no force constants of this crystal: {error}") from None
+
+
+def _read_q2r(path: Path) -> ForceConstants:
+    """Force constants of ``q2r.x`` in the setting of its own header."""
+    from phonopy.interface.qe import PH_Q2R
+    from phonopy.structure.atoms import PhonopyAtoms
+
+    from hint_plugins.curvature.layouts import UNITS
+
+    crystal = _q2r_crystal(path)
+    reader = PH_Q2R(path)
+    reader.run(
+        PhonopyAtoms(symbols=crystal.get_chemical_symbols(), cell=crystal.cell.array, positions=crystal.positions),
+        is_full_fc=True,
+    )
+    n = len(reader.supercell)
+    hessian = np.asarray(reader.fc).swapaxes(1, 2).reshape(3 * n, 3 * n) * UNITS["Ry/Bohr^2"]
+    supercell = Atoms(
+        reader.supercell.symbols, positions=reader.supercell.positions, cell=reader.supercell.cell, pbc=True
+    )
+    return ForceConstants.from_supercell(crystal, supercell, hessian)
+
+
+def _q2r_crystal(path: Path) -> Atoms:
+    """The unit cell in the header of a force constant file of ``q2r.x``."""
+    from ase.units import Bohr
+
+    lines = iter(path.read_text().splitlines())
+    types, number, ibrav, *celldm = next(lines).split()
+    alat = float(celldm[0]) * Bohr
+    if int(ibrav) == 0:
+        cell = np.array([next(lines).split()[:3] for _ in range(3)], dtype=float) * alat
+    else:
+        from hint_recipes.dynamical_matrices import require_cellconstructor
+
+        CC = require_cellconstructor()
+        cell = CC.Methods.get_unit_cell_from_ibrav(int(ibrav), np.array(celldm, dtype=float))
+    symbols = [next(lines).split("'")[1].strip() for _ in range(int(types))]
+    rows = [next(lines).split() for _ in range(int(number))]
+    positions = np.array([row[2:5] for row in rows], dtype=float) * alat
+    return Atoms([symbols[int(row[1]) - 1] for row in rows], positions=positions, cell=cell, pbc=True)
+
+
+def save_force_constants(constants: ForceConstants, directory: Path, name: str = "phonopy") -> None:
+    """Write ``NAME.yaml`` (phonopy, with force constants) and ``NAME.npz`` (Hessian in eV/A^2, exact)."""
+    with replacing(Path(directory) / f"{name}.yaml") as temporary:
+        constants.to_phonopy().save(temporary, settings={"force_constants": True})
+    with replacing(Path(directory) / f"{name}.npz") as temporary:
+        np.savez(temporary, hessian=constants.hessian, multiples=np.array(constants.multiples))
+
+
+__all__ = [
+    "Bands",
+    "Harmonic",
+    "bands",
+    "compare",
+    "density_of_states",
+    "harmonic",
+    "read_force_constants",
+    "save_force_constants",
+    "signed_frequencies",
+]

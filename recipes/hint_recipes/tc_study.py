@@ -1,0 +1,161 @@
+"""Critical temperatures from spectral functions: tables and pictures in one directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hint_plugins.cli.common import InputError, write_csv, write_summary
+from hint_recipes.alpha2f import Alpha2F, allen_dynes, read_alpha2f
+from hint_recipes.eliashberg import Eliashberg
+from hint_recipes.phonon_plots import figure, save
+
+
+def critical_temperatures(
+    spectrum: Alpha2F,
+    mu_star: Sequence[float],
+    *,
+    eliashberg: bool = False,
+    temperatures: Sequence[float] = (),
+    cutoff: float = 10.0,
+    rescale_mu: bool = True,
+) -> dict[str, Any]:
+    """Moments, Allen-Dynes Tc for each mu*, and the Migdal-Eliashberg Tc and gaps.
+
+    Parameters
+    ----------
+    spectrum
+        alpha2F.
+    mu_star
+        Coulomb pseudopotentials.
+    eliashberg
+        Solve the Migdal-Eliashberg equations too.
+    temperatures
+        K, for the gap; by default twelve between 0.2 and 0.97 Tc.
+    cutoff, rescale_mu
+        See :class:`hint_recipes.eliashberg.Eliashberg`.
+
+    Returns
+    -------
+    dict
+        ``lambda, omega_log_K, omega_2_K, tc_K, tc_mcmillan_K, factors`` and with ``eliashberg`` also
+        ``tc_eliashberg_K`` and ``gap`` (rows of mu*, temperature, gap in meV).
+    """
+    if not mu_star:
+        raise InputError("give at least one --mu-star")
+    moments = spectrum.coupling, spectrum.omega_log, spectrum.omega_2
+    closed = {mu: allen_dynes(*moments, mu) for mu in mu_star}
+    result: dict[str, Any] = {
+        "lambda": moments[0],
+        "omega_log_K": moments[1],
+        "omega_2_K": moments[2],
+        "tc_K": {str(mu): r.tc for mu, r in closed.items()},
+        "tc_mcmillan_K": {str(mu): r.tc_mcmillan for mu, r in closed.items()},
+        "factors": {str(mu): {"f1": r.f1, "f2": r.f2} for mu, r in closed.items()},
+    }
+    if not eliashberg:
+        return result
+    result["tc_eliashberg_K"], result["gap"] = {}, []
+    for mu in mu_star:
+        equations = Eliashberg(spectrum, mu, cutoff=cutoff, rescale_mu=rescale_mu)
+        tc = equations.critical_temperature()
+        result["tc_eliashberg_K"][str(mu)] = tc
+        wanted = [t for t in temperatures if t > 0] or (list(np.linspace(0.2, 0.97, 12) * tc) if tc else [])
+        for temperature in wanted:
+            gap = 0.0 if temperature >= tc else equations.gap(temperature).edge
+            result["gap"].append({"mu_star": mu, "temperature_K": temperature, "gap_meV": gap})
+    return result
+
+
+def run_tc(
+    out: Path,
+    spectra: Mapping[str, Alpha2F],
+    mu_star: Sequence[float],
+    *,
+    eliashberg: bool = False,
+    temperatures: Sequence[float] = (),
+    cutoff: float = 10.0,
+    rescale_mu: bool = True,
+) -> dict[str, Any]:
+    """:func:`critical_temperatures` for several spectra; writes tables, pictures and ``summary.json`` into ``out``."""
+    sources = {
+        name: critical_temperatures(
+            spectrum, mu_star, eliashberg=eliashberg, temperatures=temperatures, cutoff=cutoff, rescale_mu=rescale_mu
+        )
+        for name, spectrum in spectra.items()
+    }
+    table = [
+        {
+            "source": name,
+            "mu_star": mu,
+            "lambda": r["lambda"],
+            "omega_log_K": r["omega_log_K"],
+            "omega_2_K": r["omega_2_K"],
+            "tc_allen_dynes_K": r["tc_K"][str(mu)],
+            "tc_mcmillan_K": r["tc_mcmillan_K"][str(mu)],
+            **({"tc_eliashberg_K": r["tc_eliashberg_K"][str(mu)]} if eliashberg else {}),
+        }
+        for name, r in sources.items()
+        for mu in mu_star
+    ]
+    write_csv(out / "tc.csv", table)
+    if eliashberg:
+        write_csv(out / "gap.csv", [{"source": name, **row} for name, r in sources.items() for row in r["gap"]])
+        _plot_gap(sources, out / "gap.png")
+    for name, spectrum in spectra.items():
+        rows = zip(spectrum.omega, spectrum.values, spectrum.cumulative_coupling(), strict=True)
+        write_csv(out / f"alpha2f-{name}.csv", [{"meV": w, "alpha2F": a, "lambda": c} for w, a, c in rows])
+    _plot_spectra(spectra, out / "alpha2f.png")
+    _plot_tc(spectra, mu_star, sources, out / "tc.png")
+    summary = {**next(iter(sources.values())), "sources": sources}
+    write_summary(out, summary)
+    return summary
+
+
+def read_spectra(files: Sequence[Path], **options: Any) -> dict[str, Alpha2F]:
+    """Read several files; equal names are told apart by their directory."""
+    names = [f.name for f in files]
+    keys = [f.name if names.count(f.name) == 1 else f"{f.parent.name}-{f.name}" for f in files]
+    return {key: read_alpha2f(file, **options) for key, file in zip(keys, files, strict=True)}
+
+
+def _plot_spectra(spectra: Mapping[str, Alpha2F], path: Path) -> None:
+    fig, axes = figure()
+    right = axes.twinx()
+    for number, (name, spectrum) in enumerate(spectra.items()):
+        axes.plot(spectrum.omega, spectrum.values, color=f"C{number}", label=name)
+        right.plot(spectrum.omega, spectrum.cumulative_coupling(), color=f"C{number}", ls="--", lw=1)
+    axes.set(xlabel="phonon energy (meV)", ylabel=r"$\alpha^2F$", xlim=(0, None), ylim=(0, None))
+    right.set(ylabel=r"$\lambda(\omega)$, dashed", ylim=(0, None))
+    axes.legend(fontsize=8)
+    save(fig, path)
+
+
+def _plot_tc(spectra: Mapping[str, Alpha2F], mu_star: Sequence[float], sources: Mapping, path: Path) -> None:
+    fig, axes = figure()
+    grid = np.linspace(0.05, 0.2, 40)
+    for number, (name, spectrum) in enumerate(spectra.items()):
+        moments = spectrum.coupling, spectrum.omega_log, spectrum.omega_2
+        axes.plot(grid, [allen_dynes(*moments, mu).tc for mu in grid], color=f"C{number}", label=f"{name}, Allen-Dynes")
+        if "tc_eliashberg_K" in sources[name]:
+            values = [sources[name]["tc_eliashberg_K"][str(mu)] for mu in mu_star]
+            axes.plot(mu_star, values, "s", color=f"C{number}", label=f"{name}, Migdal-Eliashberg")
+    axes.set(xlabel=r"$\mu^*$", ylabel=r"$T_c$ (K)", ylim=(0, None))
+    axes.legend(fontsize=8)
+    save(fig, path)
+
+
+def _plot_gap(sources: Mapping[str, Any], path: Path) -> None:
+    fig, axes = figure()
+    for name, result in sources.items():
+        for mu in dict.fromkeys(row["mu_star"] for row in result["gap"]):
+            rows = [row for row in result["gap"] if row["mu_star"] == mu]
+            tc = result["tc_eliashberg_K"][str(mu)]
+            x = [row["temperature_K"] for row in rows] + [tc]
+            axes.plot(x, [row["gap_meV"] for row in rows] + [0.0], "o-", ms=3, label=rf"{name}, $\mu^*$ = {mu}")
+    axes.set(xlabel="temperature (K)", ylabel="gap at the first Matsubara energy (meV)", xlim=(0, None), ylim=(0, None))
+    axes.legend(fontsize=8)
+    save(fig, path)

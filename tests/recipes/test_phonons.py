@@ -1,0 +1,172 @@
+"""The phonon study: one command, several sources, bad input."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+import hint_recipes
+from hint_plugins.cli.common import InputError
+from hint_recipes.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.phonon_study import run_phonons
+from hint_recipes.phonons import compare, density_of_states, harmonic, read_force_constants, save_force_constants
+
+pytest.importorskip("phonopy")
+DATA = Path(hint_recipes.__file__).parent / "data" / "pdh"
+
+
+def pdh() -> Atoms:
+    a = 4.085
+    cell = np.array([[0, a, a], [a, 0, a], [a, a, 0]]) / 2
+    return Atoms("PdH", scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], cell=cell, pbc=True)
+
+
+def q2r_file(directory: Path) -> Path:
+    """The shipped force constants with ``ibrav = 0`` and explicit vectors, which needs no CellConstructor."""
+    lines = (DATA / "dfpt_222" / "pdh.fc").read_text().splitlines(keepends=True)
+    fields = lines[0].split()
+    fields[2] = "0"
+    vectors = ["-0.5 0.0 0.5\n", "0.0 0.5 0.5\n", "-0.5 0.5 0.0\n"]
+    path = directory / "explicit.fc"
+    path.write_text("".join([" ".join(fields) + "\n", *vectors, *lines[1:]]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def potential():
+    from hint_plugins.potential import Potential
+
+    return Potential.load("emt")
+
+
+def test_model_hessian_from_unit_cell_columns_is_the_whole_hessian(potential):
+    crystal = bulk("Pd", a=3.9, cubic=True)
+    constants = hessian_from_potential(potential, crystal, (2, 1, 1))
+    np.testing.assert_allclose(constants.hessian, potential.hessian(constants.supercell), atol=1e-7)
+
+
+def test_free_energy_against_the_closed_formula(potential):
+    """The harmonic oscillator sum over the same mesh, written out."""
+    from ase.units import _c, _e, _hplanck, kB
+
+    constants = hessian_from_potential(potential, bulk("Pd", a=3.9), (2, 2, 2)).symmetrized().acoustic_sum_rule()
+    result = harmonic(constants, mesh=(2, 2, 2), temperatures=[0.0, 300.0], points=5)
+    energies = np.sort(constants.frequencies().ravel())[3:] * 100 * _c * _hplanck / _e
+    beta = 1 / (kB * 300)
+    cells = constants.num_cells
+    assert result.thermal[0]["free_energy_eV"] == pytest.approx(energies.sum() / 2 / cells, rel=1e-5)
+    exact = (energies / 2 + np.log(1 - np.exp(-beta * energies)) / beta).sum() / cells
+    assert result.thermal[1]["free_energy_eV"] == pytest.approx(exact, rel=1e-4)
+    assert [m["mesh"] for m in result.meshes] == [(1, 1, 1), (2, 2, 2)]
+
+
+def test_density_of_states_counts_the_modes():
+    frequencies = np.random.default_rng(0).uniform(50, 600, (20, 6))
+    dos = density_of_states(frequencies, np.ones(20), 10.0)
+    assert np.trapezoid(dos[:, 1], dos[:, 0]) == pytest.approx(6, rel=1e-4)
+
+
+def test_bands_pass_through_the_commensurate_points(tmp_path):
+    constants = read_force_constants(q2r_file(tmp_path), pdh()).acoustic_sum_rule()
+    result = harmonic(constants, mesh=(2, 2, 2), temperatures=[0.0], points=11)
+    gamma = result.bands.frequencies[0][0]
+    np.testing.assert_allclose(gamma, constants.frequencies()[0], atol=1e-3)
+    assert {label for _, label in result.bands.labels} >= {"G", "X", "L"}
+
+
+def test_command_compares_models_with_a_reference(tmp_path):
+    crystal = bulk("Pd", a=3.9)
+    crystal.write(tmp_path / "cell.extxyz")
+    from hint_plugins.potential import Potential
+
+    exact = hessian_from_potential(Potential.load("emt"), crystal, (2, 2, 2))
+    save_force_constants(exact, tmp_path, "reference")
+    options = {"mesh": (2, 2, 2), "t_max": 300, "t_step": 150}
+    for reference in ("reference.yaml", "reference.npz"):
+        out = tmp_path / reference.replace(".", "-")
+        out.mkdir()
+        summary = run_phonons(
+            tmp_path / "cell.extxyz", out, models=["emt", "lj"], reference=tmp_path / reference, **options
+        )
+        emt, lj = summary["sources"]["emt"], summary["sources"]["lj"]
+        assert emt["difference"]["frequency_max_error_cm1"] < 1e-3
+        assert lj["difference"]["frequency_mae_cm1"] > 1
+        assert json.loads((out / "summary.json").read_text())["n_imaginary"] == 0
+        for name in ("bands.png", "dos.png", "thermal.png", "bands.csv", "frequencies.csv", "phonopy-emt.yaml"):
+            assert (out / name).stat().st_size > 100
+
+
+def test_isotopes_scale_hydrogen_modes(tmp_path):
+    pdh().write(tmp_path / "cell.extxyz")
+    results = [
+        run_phonons(
+            tmp_path / "cell.extxyz",
+            tmp_path,
+            models=[],
+            reference=q2r_file(tmp_path),
+            masses=m,
+            mesh=(2, 2, 2),
+        )["frequencies_gamma_cm1"][-1]
+        for m in ([], ["H=2.014"])
+    ]
+    reduced = [1 / (1 / m + 1 / 106.42) for m in (1.008, 2.014)]
+    assert results[0] / results[1] == pytest.approx(np.sqrt(reduced[1] / reduced[0]), rel=1e-5)
+
+
+def test_bad_input(tmp_path):
+    bulk("Pd").write(tmp_path / "cell.extxyz")
+    cell = tmp_path / "cell.extxyz"
+    with pytest.raises(InputError, match="--model"):
+        run_phonons(cell, tmp_path, models=[])
+    with pytest.raises(InputError, match="no such"):
+        run_phonons(cell, tmp_path, models=["nothing-here"])
+    with pytest.raises(InputError, match="--relax"):
+        run_phonons(cell, tmp_path, models=["emt"], relax="maybe")
+    with pytest.raises(InputError, match="cannot read"):
+        run_phonons(tmp_path / "none.cif", tmp_path, models=["emt"])
+    with pytest.raises(InputError, match="mass"):
+        run_phonons(cell, tmp_path, models=["emt"], masses=["Pd=heavy"])
+    Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.7]]).write(tmp_path / "molecule.xyz")
+    with pytest.raises(InputError, match="periodic"):
+        run_phonons(tmp_path / "molecule.xyz", tmp_path, models=["emt"])
+    with pytest.raises(InputError, match="no force constants"):
+        run_phonons(cell, tmp_path, models=["emt"], reference=q2r_file(tmp_path))
+    pdh().write(tmp_path / "pdh.extxyz")
+    with pytest.raises(InputError, match="supercell"):
+        run_phonons(
+            tmp_path / "pdh.extxyz",
+            tmp_path,
+            models=["emt"],
+            supercell=(3, 3, 3),
+            reference=q2r_file(tmp_path),
+        )
+
+
+def test_compare_refuses_another_crystal():
+    a = ForceConstants(bulk("Pd"), (1, 1, 1), np.eye(3))
+    with pytest.raises(InputError, match="supercells differ"):
+        compare(a, ForceConstants(bulk("Pd"), (2, 1, 1), np.eye(6)))
+    with pytest.raises(InputError, match="another crystal"):
+        compare(a, ForceConstants(bulk("Cu"), (1, 1, 1), np.eye(3)))
+
+
+@pytest.mark.sscha
+def test_q2r_and_dynamical_matrices_agree():
+    pytest.importorskip("cellconstructor")
+    by_q = read_force_constants(DATA / "dfpt_222" / "dyn", pdh()).acoustic_sum_rule()
+    by_r = read_force_constants(DATA / "dfpt_222" / "pdh.fc", pdh()).acoustic_sum_rule()
+    np.testing.assert_allclose(by_q.frequencies(), by_r.frequencies(), atol=0.05)
+    np.testing.assert_allclose(by_q.hessian, by_r.hessian, atol=1e-4)
+
+
+def test_q2r_in_any_setting_of_the_cell(tmp_path):
+    """The force between a pair of atoms does not depend on the cell vectors used to name them."""
+    file = q2r_file(tmp_path)
+    own, other = read_force_constants(file, pdh()), pdh()
+    other.set_cell(np.array([[1, 0, 0], [0, 1, 0], [-1, 0, 1]]) @ other.cell.array)
+    moved = read_force_constants(file, other)
+    back = ForceConstants.from_supercell(own.primitive, moved.supercell, moved.hessian)
+    np.testing.assert_allclose(back.hessian, own.hessian, atol=1e-12)
