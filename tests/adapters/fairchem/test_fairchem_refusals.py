@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import begin
 from fairchem.core.common import gp_utils
+from helpers.fairchem_run import begin
 from hydra.errors import InstantiationException
 
 from hint_plugins.config import ConfigError
