@@ -62,12 +62,13 @@ def train(out: Path, name: str, config: str, steps: int, *overrides: str) -> dic
     if not (folder / "done").exists():
         path = Path(hint_fairchem.__file__).parent / "configs" / config
         width = [f"runner.train_eval_unit.model.backbone.{k}=32" for k in WIDTHS]
+        thin = f"+runner.callbacks.1.metrics_every_n_steps={steps // 4}"
         command = [Path(sys.executable).with_name("fairchem"), "-c", path, f"train_data={out / 'train.aselmdb'}",
                    f"valid_data={out / 'valid.aselmdb'}", f"steps={steps}", "max_atoms=40", f"job.run_dir={folder}",
                    "job.device_type=CPU", f"runner.evaluate_every_n_steps={steps}", *width,
                    "runner.callbacks.0.checkpoint_every_n_steps=100000", "+job.timestamp_id=run",
                    "runner.train_eval_unit.ema_decay=0.99", "runner.train_eval_unit.optimizer_fn.lr=0.003",
-                   "hint.hessian_num_probes=2", *overrides]  # fmt: skip
+                   "hint.hessian_num_probes=2", thin, *overrides]  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.txt").open("w") as log:
             subprocess.run([str(part) for part in command], check=True, stdout=log, stderr=subprocess.STDOUT)

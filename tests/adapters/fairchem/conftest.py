@@ -1,4 +1,4 @@
-"""The fairchem adapter's tests are left out where fairchem-core is not installed (``make env-fairchem`` installs it)."""
+"""The fairchem adapter's tests, left out where fairchem-core is not installed (``make env-fairchem`` installs it)."""
 
 from __future__ import annotations
 
