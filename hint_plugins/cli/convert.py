@@ -32,6 +32,10 @@ def convert(
     metadata: Annotated[
         bool, typer.Option(help="Write metadata.npz (natoms, has_hessian) beside an .aselmdb, for fairchem.")
     ] = False,
+    plugins: Annotated[
+        str | None,
+        typer.Option(envvar="HINT_PLUGINS", help="Plugins whose readers may be used, separated by commas."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Convert a data set, checking every record.
@@ -45,7 +49,7 @@ def convert(
     from tqdm import tqdm
 
     from hint_plugins.cli.common import InputError, finish, replacing, write_json
-    from hint_plugins.cli.options import name_values, refuse_existing, stem_of
+    from hint_plugins.cli.options import name_values, refuse_existing, stem_of, use_plugins
     from hint_plugins.curvature.layouts import UNITS
     from hint_plugins.datasets import read_dataset
     from hint_plugins.datasets.convert import ConversionReport, checked
@@ -55,6 +59,7 @@ def convert(
         raise InputError(f"unknown unit {hessian_unit!r}: choose {', '.join(UNITS)}")
     if on_bad not in ("drop", "error"):
         raise InputError(f"--on-bad is drop or error, not {on_bad!r}")
+    use_plugins(plugins)
     report = ConversionReport()
     natoms: list[int] = []
     labelled: list[bool] = []
