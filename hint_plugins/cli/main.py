@@ -34,7 +34,10 @@ class LazyGroup(TyperGroup):
         entry = self.entries().get(cmd_name)
         if entry is None:
             return None
-        function = entry.load()
+        try:
+            function = entry.load()
+        except ImportError as error:
+            function = _unavailable(cmd_name, error)
         settings: dict[str, Any] = getattr(function, "typer_settings", {})
         passes_through = settings.get("context_settings", {}).get("ignore_unknown_options", False)
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -50,6 +53,16 @@ class LazyGroup(TyperGroup):
             hint = f" Did you mean {near[0]!r}?" if near else ""
             fail(f"there is no command {args[0]!r}.{hint} Commands: {', '.join(known)}")
         return super().resolve_command(ctx, args)
+
+
+def _unavailable(name: str, error: ImportError) -> Callable:
+    """Stands in for a command whose module cannot be imported."""
+
+    def command() -> None:
+        raise InputError(f"hint {name} cannot be loaded: {error}")
+
+    command.__doc__ = f"(not available: {error})"
+    return command
 
 
 def with_config(function: Callable) -> Callable:

@@ -173,7 +173,9 @@ class ForceConstants:
         translations /= np.linalg.norm(translations, axis=0)
         for index, matrix in enumerate(matrices):
             values, vectors = np.linalg.eigh(matrix)
-            free = np.linalg.norm(translations.T @ vectors, axis=0) > 0.99 if index == 0 else np.zeros(len(values), bool)
+            free = (
+                np.linalg.norm(translations.T @ vectors, axis=0) > 0.99 if index == 0 else np.zeros(len(values), bool)
+            )
             raised = np.where(free, values, np.maximum(np.abs(values), (floor / TO_CM1) ** 2))
             changed += int((values[~free] < (floor / TO_CM1) ** 2).sum())
             matrices[index] = (vectors * raised) @ vectors.conj().T
