@@ -226,7 +226,7 @@ def _guess(
     if method == "gsm":
         from hint_recipes.transition_states.pysisyphus import growing_string
 
-        images, converged = growing_string(reactant, product, potential, settings.num_images)
+        images, converged = growing_string(reactant, product, potential, settings.num_images, deadline=deadline)
     else:
         try:
             images = geodesic_path(reactant, product, settings.num_images, settings.seed)
