@@ -70,9 +70,7 @@ def weights_file(path: Path | str) -> Path:
     path = Path(path)
     if path.is_dir():
         if not (path / WEIGHTS).is_file():
-            raise InputError(
-                f"{path} holds no {WEIGHTS}: give a checkpoint folder (runs/<time stamp>/checkpoints/final)"
-            )
+            raise InputError(f"{path} holds no {WEIGHTS}: give a folder like runs/<time stamp>/checkpoints/final")
         return path / WEIGHTS
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -115,12 +113,9 @@ def export_checkpoint(source: Path | str, target: Path | str, overwrite: bool = 
     removed = without_hint(checkpoint)
     with replacing(target) as temporary:
         torch.save(checkpoint, temporary)
-    names = [
-        text
-        for text in _strings(_plain(checkpoint.model_config))
-        if text.startswith(("hint_fairchem.", "hint_plugins."))
-    ]
-    return Exported(source, target, removed, sorted(set(names)))
+    names = set(_strings(_plain(checkpoint.model_config)))
+    ours = {name for name in names if name.startswith(("hint_fairchem.", "hint_plugins."))}
+    return Exported(source, target, removed, sorted(ours))
 
 
 def _is_ours(task: dict) -> bool:

@@ -66,7 +66,7 @@ class DemoSettings:
 
     structures: int = 6
     labelled: int = 6
-    steps: int = 1200
+    steps: int = 1000
     weight: float = 0.1
     batch_size: int = 6
     model: str = "MACE"

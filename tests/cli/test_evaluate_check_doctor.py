@@ -99,6 +99,16 @@ class TestEvaluate:
         assert "no labels under REF_energy" in text
         assert "dft_energy" in text
 
+    def test_several_files(self, data, tmp_path):
+        """Indices are those in each file."""
+        write_structures(tmp_path / "more.xyz", [molecule("SiH4"), *labelled_set(3, every=1, seed=5)])
+        run("evaluate", "emt", data, tmp_path / "more.xyz", "--out", tmp_path / "out", "--max-hessians", 4, status=1)
+        found = summary(tmp_path / "out")
+        assert (found["n_structures"], found["n_hessians"], found["n_failed"]) == (11, 4, 1)
+        assert (found["failed"][0]["file"], found["failed"][0]["index"]) == (str(tmp_path / "more.xyz"), 0)
+        rows = list(csv.DictReader((tmp_path / "out" / "structures.csv").open()))
+        assert [int(row["index"]) for row in rows] == [*range(7), *range(4)]
+
     def test_projections_and_columns(self, tmp_path):
         potential = Potential.load(MODEL, "cpu")
         rng = np.random.default_rng(0)

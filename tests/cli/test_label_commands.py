@@ -182,6 +182,40 @@ def test_convert_units(tmp_path, molecules):
     assert "unknown unit" in hint(convert, tmp_path / "ha.xyz", tmp_path / "c.xyz", "--hessian-unit", "kcal")[1]
 
 
+def test_align_energies_to_another_level(tmp_path):
+    rng = np.random.default_rng(0)
+    cheap_atoms = {1: -10.0, 6: -50.0, 8: -70.0}
+    good_atoms = {1: -13.6, 6: -1030.0, 8: -2042.0}
+    cheap, good = [], []
+    for name in ("H2O", "CH4", "H2CO", "CH3OH", "CO2") * 4:
+        atoms = molecule(name)
+        interaction = rng.normal()
+        for frames, energies in ((cheap, cheap_atoms), (good, good_atoms)):
+            copy = atoms.copy()
+            copy.info["REF_energy"] = sum(energies[z] for z in atoms.numbers) + interaction
+            copy.arrays["REF_forces"] = np.full((len(atoms), 3), 0.5)
+            frames.append(copy)
+    write_structures(tmp_path / "cheap.xyz", cheap)
+    write_structures(tmp_path / "good.xyz", good)
+    status, text = hint(convert, tmp_path / "good.xyz", tmp_path / "a.xyz", "--align-to", tmp_path / "cheap.xyz")
+    assert status == 0, text
+    for atoms, expected in zip(read_structures(tmp_path / "a.xyz"), cheap, strict=True):
+        assert atoms.info["REF_energy"] == pytest.approx(expected.info["REF_energy"], abs=1e-6)
+        assert (atoms.arrays["REF_forces"] == 0.5).all()
+    isomers = [a for a in good if str(a.symbols) == "OCH2"]
+    write_structures(tmp_path / "isomers.xyz", isomers)
+    hint(convert, tmp_path / "isomers.xyz", tmp_path / "b.xyz", "--align-to", tmp_path / "cheap.xyz")
+    energies = [a.info["REF_energy"] for a in read_structures(tmp_path / "b.xyz")]
+    assert np.std(energies) == pytest.approx(np.std([a.info["REF_energy"] for a in isomers]), abs=1e-9)
+    assert abs(np.mean(energies) - (-50 - 70 - 20)) < 2
+    write_structures(tmp_path / "ammonia.xyz", [molecule("NH3")])
+    status, text = hint(convert, tmp_path / "good.xyz", tmp_path / "c.xyz", "--align-to", tmp_path / "ammonia.xyz")
+    assert status == 2
+    assert "no structure has an energy" in text
+    status, text = hint(convert, tmp_path / "cheap.xyz", tmp_path / "d.xyz", "--align-to", tmp_path / "isomers.xyz")
+    assert status == 0
+
+
 def test_select_density(tmp_path, molecules):
     pytest.importorskip("dscribe")
     out = tmp_path / "chosen"

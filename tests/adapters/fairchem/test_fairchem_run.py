@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import CONFIGS, TINY
 from fairchem.core._cli import main
+from helpers.fairchem_run import CONFIGS, SMALL, TINY
 
 RAMP = [
     "hint.hessian_weight=0.05",
@@ -48,6 +48,7 @@ def test_resume_equals_an_unbroken_run(stores, tmp_path, alone, caplog):
     run_cli(
         CONFIGS / "minimal.yaml",
         *TINY,
+        *SMALL,
         *data,
         *RAMP,
         f"job.run_dir={whole}",
@@ -55,12 +56,11 @@ def test_resume_equals_an_unbroken_run(stores, tmp_path, alone, caplog):
         "runner.callbacks.0.max_saved_checkpoints=5",
     )
     (saved,) = whole.glob("*/checkpoints/step_3")
-    run_cli(saved / "resume.yaml", f"job.run_dir={rest}", "job.timestamp_id=second")
+    run_cli(saved / "resume.yaml", f"job.run_dir={rest}", "++job.timestamp_id=second")
     first, second = final_weights(whole), final_weights(rest)
     start = torch.load(saved / "inference_ckpt.pt", weights_only=False).model_state_dict
-    moved = max(
-        (first.model_state_dict[k] - start[k]).abs().max().item() for k in start if start[k].is_floating_point()
-    )
+    floats = [name for name, value in start.items() if value.is_floating_point()]
+    moved = max((first.model_state_dict[name] - start[name]).abs().max().item() for name in floats)
     assert moved > 1e-4
     seen = [record.args[1]["train/hessian_loss_weighted"] for record in caplog.records if record.msg == "step %d: %s"]
     assert seen[3:6] == pytest.approx(seen[6:], rel=1e-6)
@@ -82,11 +82,11 @@ sys.path[:0] = {paths!r}
 rank, size, out = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{{out / f'store{{size}}'}}", rank=rank, world_size=size)
-import conftest
+from helpers import fairchem_run
 from fairchem.core.units.mlip_unit.mlip_unit import compute_loss
 stores = SimpleNamespace(train=sys.argv[4], valid=sys.argv[4])
-run = conftest.build(stores, out / f"run{{size}}{{rank}}", "hint.hessian_weight=0.5", "+hint.hessian_schedule=constant",
-                     "+hint.hessian_engine=reverse", seed=5)
+options = ["hint.hessian_weight=0.5", "+hint.hessian_schedule=constant", "+hint.hessian_engine=reverse"]
+run = fairchem_run.build(stores, out / f"run{{size}}{{rank}}", *options, seed=5)
 run.callback.on_train_step_start(run.state, run.unit)
 loader = run.runner.train_dataloader
 samples = [loader.dataset[i] for i in range(9)]
@@ -104,7 +104,7 @@ dist.destroy_process_group()
 
 @pytest.mark.slow
 def test_two_processes_equal_one(stores, tmp_path):
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    paths = [str(Path(__file__).parents[2])]
     script = tmp_path / "step.py"
     script.write_text(STEP.format(paths=paths))
     for size in (1, 2):

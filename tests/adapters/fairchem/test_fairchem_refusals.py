@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import begin
 from fairchem.core.common import gp_utils
+from helpers.fairchem_run import begin
 from hydra.errors import InstantiationException
 
 from hint_plugins.config import ConfigError
@@ -25,7 +25,7 @@ def test_bf16(make_run):
 def test_compiled_model(make_run):
     run = make_run(start=False)
     run.unit.model.module.backbone = torch.compile(run.unit.model.module.backbone)
-    with pytest.raises(ConfigError, match="torch.compile"):
+    with pytest.raises(ConfigError, match=r"torch\.compile"):
         begin(run)
 
 
@@ -48,7 +48,7 @@ def test_no_labels_at_all(make_run, stores, tmp_path):
 def test_missing_task(make_run):
     run = make_run(start=False)
     run.unit.tasks.pop()
-    with pytest.raises(ConfigError, match="hint_fairchem.task.hessian_task, datasets: \\[mol\\]"):
+    with pytest.raises(ConfigError, match=r"hint_fairchem\.task\.hessian_task, datasets: \[mol\]"):
         begin(run)
 
 

@@ -28,8 +28,8 @@ def test_value_is_equation_four(make_run):
     data = first_batch(run)
     labelled = torch.isfinite(data[TARGET])
     assert 0 < labelled.sum() < len(labelled)
-    losses, outputs = host_losses(run, data)
-    expected, seen = [], 0
+    losses, _ = host_losses(run, data)
+    expected = []
     for graph in torch.nonzero(labelled).flatten().tolist():
         single = data.get_example(graph)
         forces = Forces(inner_model(run.unit.model), single, run.callback.outputs)
@@ -39,7 +39,6 @@ def test_value_is_equation_four(make_run):
             plus, minus = forces(torch.stack([single.pos + step * z, single.pos - step * z])).detach()
             values.append(((minus - plus) / (2 * step) - hz).square().mean())
         expected.append(torch.stack(values).mean())
-        seen += 1
     assert losses[TARGET].item() == pytest.approx(0.5 * torch.stack(expected).mean().item(), rel=2e-3)
 
 
