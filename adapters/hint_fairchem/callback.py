@@ -45,6 +45,9 @@ class HintCallback(Callback):
     ----------
     hint
         The ``hint:`` block.
+    metrics_every_n_steps
+        Compute the Hessian metrics at a validation only if so many steps have passed since the last ones (and
+        at the end of the run). The host validates after every epoch, which is often when the data set is small.
 
     Raises
     ------
@@ -55,8 +58,9 @@ class HintCallback(Callback):
         When the model's derivatives are wrong.
     """
 
-    def __init__(self, hint: Mapping[str, Any] | None = None, **unknown: Any) -> None:
-        no_unknown("HintCallback", unknown, ["hint"])
+    def __init__(self, hint: Mapping[str, Any] | None = None, metrics_every_n_steps: int = 1, **unknown: Any) -> None:
+        no_unknown("HintCallback", unknown, ["hint", "metrics_every_n_steps"])
+        self.metrics_every = metrics_every_n_steps
         self.hint = read_block(hint)
         self.progress = Progress()
         self.history: list[dict[str, Any]] = []
@@ -183,6 +187,11 @@ class HintCallback(Callback):
     def on_eval_epoch_end(self, state: State, unit: MLIPTrainEvalUnit) -> None:
         """Hessian, eigenvalue and frequency errors of the averaged model on the validation set."""
         assert state.eval_state is not None
+        step = unit.train_progress.num_steps_completed
+        last = self.history[-1]["step"] if self.history else -self.metrics_every
+        final = state.train_state is not None and step == state.train_state.max_steps
+        if step == last or (step - last < self.metrics_every and not final):
+            return
         loader = state.eval_state.dataloader
         hessian_datasets(loader.dataset)
         model = inner_model(unit.eval_unit.model)
@@ -197,8 +206,7 @@ class HintCallback(Callback):
         if "loss" in metrics:
             metrics["hessian_loss_weighted"] = metrics.pop("loss")
         log.info("Hessian metrics: %s", {f"val/{name}": round(value, 6) for name, value in metrics.items()})
-        row = {"epoch": round(unit.train_progress.num_steps_completed / self.progress.steps_per_epoch, 4)}
-        self.history.append({**row, "step": unit.train_progress.num_steps_completed, **metrics})
+        self.history.append({"epoch": round(step / self.progress.steps_per_epoch, 4), "step": step, **metrics})
         if self.progress.rank == 0 and self._run is not None:
             write_csv(Path(self._run.directory) / "hessian_metrics.csv", self.history)
             if unit.logger:

@@ -42,6 +42,7 @@ class HessianAseDBDataset(AseDBDataset):
     """
 
     def __init__(self, config: dict, atoms_transform: Callable[..., Atoms] = apply_one_tags) -> None:
+        self.dbs: list[Any] = []  # the host closes them, also when the options are refused
         self.hint = read_block(config.get("hint"))
         super().__init__(config, atoms_transform)
         self._from_ase = self.a2g

@@ -124,11 +124,10 @@ class Forces:
 
     def __call__(self, positions: Tensor) -> Tensor:
         """(r, n, 3) positions to (r, n, 3) forces with their graph."""
-        data = replicate(self.data, positions)
         device = positions.device.type
         with torch.enable_grad(), self._graph_kept(), torch.autocast(device, enabled=False), quiet(self.model):
-            forces = self.outputs(self.model(data), data)
-        return (self.scale * forces).view_as(positions)
+            data = replicate(self.data, positions)
+            return (self.scale * self.outputs(self.model(data), data)).view_as(positions)
 
     @contextlib.contextmanager
     def _graph_kept(self) -> Iterator[None]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import inspect
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 import yaml
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from hint_plugins import __version__
-from hint_plugins.cli.common import EXIT_BAD_INPUT, InputError, fail
+from hint_plugins.cli.common import InputError, fail
 
 GROUP = "hint_plugins.commands"
 
@@ -26,78 +27,82 @@ class LazyGroup(TyperGroup):
     def entries(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group=GROUP)}
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return sorted(self.entries())
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         entry = self.entries().get(cmd_name)
         if entry is None:
             return None
-        function = entry.load()
-        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        try:
+            function = entry.load()
+        except ImportError as error:
+            function = _unavailable(cmd_name, error)
         settings: dict[str, Any] = getattr(function, "typer_settings", {})
-        if not settings.get("context_settings", {}).get("ignore_unknown_options"):
-            function = _with_config(function)
-        app.command(name=cmd_name, **settings)(function)
+        passes_through = settings.get("context_settings", {}).get("ignore_unknown_options", False)
+        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        app.command(name=cmd_name, **settings)(function if passes_through else with_config(function))
         command = get_command(app)
         command.short_help = (inspect.getdoc(function) or "").split("\n")[0]
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         known = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in known:
-            import difflib
-
             near = difflib.get_close_matches(args[0], known, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             fail(f"there is no command {args[0]!r}.{hint} Commands: {', '.join(known)}")
         return super().resolve_command(ctx, args)
 
 
-def _load_config(ctx: typer.Context, value: Path | None) -> None:
-    """``--config file.yaml``: values for options not given on the command line."""
-    if value is None:
-        return
-    try:
-        content = yaml.safe_load(value.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        fail(f"{value}: cannot read this configuration: {error}")
-    if not isinstance(content, dict):
-        fail(f"{value}: expected a mapping of option names to values")
-    content.pop("command", None)
-    names = {p.name for p in ctx.command.params if p.name}
-    unknown = sorted(set(content) - names)
-    if unknown:
-        fail(f"{value}: unknown option {unknown[0]!r}; known are {', '.join(sorted(names - {'config'}))}")
-    ctx.default_map = {**(ctx.default_map or {}), **{k: v for k, v in content.items() if v is not None}}
+def _unavailable(name: str, error: ImportError) -> Callable:
+    """Stands in for a command whose module cannot be imported."""
+
+    def command() -> None:
+        raise InputError(f"hint {name} cannot be loaded: {error}")
+
+    command.__doc__ = f"(not available: {error})"
+    return command
 
 
-def _with_config(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same command with the option ``--config``, through typer's public interface only."""
-    option = typer.Option(
-        exists=True,
-        dir_okay=False,
-        is_eager=True,
-        callback=_load_config,
-        help="YAML file with values for these options (as config.yaml of an earlier run).",
-    )
+def with_config(function: Callable) -> Callable:
+    """Give a command the option ``--config file.yaml``: values for what the command line leaves open."""
+    option = Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            is_eager=True,
+            callback=_load_config,
+            help="YAML file with values for these options (as config.yaml of an earlier run).",
+        ),
+    ]
     signature = inspect.signature(function, eval_str=True)
-    parameter = inspect.Parameter(
-        "config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Path | None, option]
-    )
+    extra = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
 
-    def command(**values: Any) -> Any:
-        values.pop("config", None)
-        return function(**values)
+    @functools.wraps(function)
+    def command(*args: Any, config: Path | None = None, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
 
-    parameters = [*signature.parameters.values(), parameter]
-    command.__doc__ = function.__doc__
-    command.__name__ = function.__name__
+    parameters = [*signature.parameters.values(), extra]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command
+
+
+def _load_config(ctx: typer.Context, value: Path | None) -> Path | None:
+    if value is None:
+        return None
+    content = yaml.safe_load(value.read_text()) or {}
+    if not isinstance(content, dict):
+        fail(f"{value}: expected a mapping of option names to values")
+    content.pop("command", None)
+    names = {p.name for p in ctx.command.params if p.name} - {"config"}
+    unknown = sorted(set(content) - names)
+    if unknown:
+        fail(f"{value}: unknown option {unknown[0]!r}; known are {', '.join(sorted(names))}")
+    ctx.default_map = {**(ctx.default_map or {}), **{k: v for k, v in content.items() if v is not None}}
+    return value
 
 
 app = typer.Typer(
@@ -125,6 +130,3 @@ def main() -> None:
         fail(str(error))
     except KeyboardInterrupt:
         fail("stopped by the user; run the same command again to continue where it can be continued")
-
-
-__all__ = ["EXIT_BAD_INPUT", "LazyGroup", "app", "main"]

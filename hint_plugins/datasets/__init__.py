@@ -20,6 +20,7 @@ READERS: dict[str, str] = {
     "rgd1": "hint_plugins.datasets.rgd1:read_rgd1",
     "hessian-qm9": "hint_plugins.datasets.hessian_qm9:read_hessian_qm9",
     "deepmd": "hint_plugins.datasets.deepmd:read_deepmd",
+    "qe-fc": "hint_plugins.datasets.espresso_fc:read_espresso_fc",
     "phonopy": "hint_plugins.datasets.phonopy_mdr:read_phonopy",
 }
 
@@ -83,6 +84,8 @@ def detect_format(path: Path) -> str:
         return "aselmdb"
     elif name.endswith(".lmdb"):
         return "horm"
+    elif name.endswith(".fc"):
+        return "qe-fc"
     elif ".yaml" in name:
         return "phonopy"
     elif name.endswith((".h5", ".hdf5")):

@@ -58,10 +58,11 @@ def _structures(file: Path, displaced: bool) -> Iterator[Atoms]:
         from phonopy.harmonic.force_constants import compact_fc_to_full_fc
 
         constants = compact_fc_to_full_fc(phonon.primitive, constants)
-    unit = _unit(phonon)
-    hessian = np.asarray(constants).transpose(0, 2, 1, 3).reshape(-1) * unit
-    common = {"cell": cell.cell, "pbc": True}
-    yield labelled(cell.numbers, cell.positions, hessian=hessian, info={**info, "role": "supercell"}, **common)
+    length, energy, force = _units(phonon)
+    hessian = np.asarray(constants).transpose(0, 2, 1, 3).reshape(-1) * _force_constant_unit(phonon)
+    common = {"cell": cell.cell * length, "pbc": True}
+    supercell = {**info, "role": "supercell"}
+    yield labelled(cell.numbers, cell.positions * length, hessian=hessian, info=supercell, **common)
     if not displaced or phonon.dataset is None:
         return
     forces, energies = _stored(phonon, "forces"), _stored(phonon, "supercell_energies")
@@ -70,9 +71,9 @@ def _structures(file: Path, displaced: bool) -> Iterator[Atoms]:
             continue
         yield labelled(
             structure.numbers,
-            structure.positions,
-            forces=forces[k],
-            energy=energies[k] if energies is not None and len(energies) > k else None,
+            structure.positions * length,
+            forces=forces[k] * force,
+            energy=energies[k] * energy if energies is not None and len(energies) > k else None,
             info={**info, "role": "displaced"},
             **common,
         )
@@ -85,12 +86,26 @@ def _stored(phonon: Any, name: str) -> Any:
         return None
 
 
-def _unit(phonon: Any) -> float:
-    """Factor to eV/A^2; positions in Bohr are refused, because everything in the file would need converting."""
-    calculator = phonon.calculator
-    if calculator in (None, "vasp", "aims", "castep", "crystal", "lammps", "cp2k"):
-        return 1.0
-    raise RecordError(f"written for {calculator!r}, whose units are not eV and A: convert it with phonopy first")
+def _units(phonon: Any) -> tuple[float, float, float]:
+    """Factors of lengths to A, energies to eV and forces to eV/A; force constants are forces over lengths."""
+    from phonopy.interface.calculator import get_calculator_physical_units
+
+    units = get_calculator_physical_units(phonon.calculator)
+    return units.distance_to_A, units.energy_to_eV, units.force_to_eVperA
+
+
+def _force_constant_unit(phonon: Any) -> float:
+    """Factor of force constants to eV/A^2, from the unit that phonopy names for the calculator."""
+    from ase.units import Bohr, Hartree, Rydberg
+    from phonopy.interface.calculator import get_calculator_physical_units
+
+    name = get_calculator_physical_units(phonon.calculator).force_constants_unit
+    energy, _, length = name.partition("/")
+    energies = {"eV": 1.0, "Ry": Rydberg, "hartree": Hartree, "mRy": Rydberg / 1000}
+    lengths = {"angstrom^2": 1.0, "au^2": Bohr**-2, "angstrom.au": 1.0 / Bohr}
+    if energy not in energies or length not in lengths:
+        raise RecordError(f"force constants in {name}: unknown unit")
+    return energies[energy] * lengths[length]
 
 
 def _load(file: Path) -> Any:

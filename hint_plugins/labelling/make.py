@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,6 +13,8 @@ from ase import Atoms
 from hint_plugins.labelling import differences
 from hint_plugins.labelling.engine import EngineError, EngineSpec, Evaluation, LabelEngine, Scalar, Surface
 from hint_plugins.labelling.record import LabelTask, structure_key
+from hint_plugins.labelling.symmetry import symmetric_hessian
+from hint_plugins.labelling.threads import single_threaded
 
 Record = dict[str, Any]
 
@@ -59,9 +60,7 @@ def make_label(engine: LabelEngine, atoms: Atoms, task: LabelTask) -> Record:
     provenance: dict[str, Scalar] = {"kind": kind, **engine.provenance()}
     hessian: Record = {}
     if kind != "forces":
-        hessian, quality = _second_derivative(
-            engine, surface, lambda r: evaluate(r).forces, atoms.positions, kind, key, task
-        )
+        hessian, quality = _second_derivative(engine, surface, lambda r: evaluate(r).forces, atoms, kind, key, task)
         provenance.update(quality)
     provenance["gradients"] = gradients
     provenance["seconds"] = round(time.perf_counter() - started, 6)
@@ -81,13 +80,13 @@ def _second_derivative(
     engine: LabelEngine,
     surface: Surface,
     forces: differences.Forces,
-    positions: np.ndarray,
+    atoms: Atoms,
     kind: str,
     key: str,
     task: LabelTask,
 ) -> tuple[Record, dict[str, Scalar]]:
     """The Hessian part of a record and its quality numbers."""
-    dim = positions.size
+    dim = atoms.positions.size
     if kind == "projections":
         directions = differences.rademacher(task.num_probes, dim, task.seed, key)
     elif kind == "columns":
@@ -101,7 +100,11 @@ def _second_derivative(
     else:
         step = task.step or (engine.probe_step if kind == "projections" else engine.step)
         quality["step_A"] = step
-        rows = differences.products(forces, positions, directions, step)
+        rows = (
+            symmetric_hessian(forces, atoms, step)
+            if task.symmetry
+            else differences.products(forces, atoms.positions, directions, step)
+        )
     if not np.isfinite(rows).all():
         raise EngineError("second derivatives are not finite")
     quality["asymmetry"] = differences.asymmetry(directions, rows)
@@ -139,9 +142,8 @@ def _engine(name: str, options: tuple[tuple[str, Any], ...]) -> LabelEngine:
 
 def label_batch(spec: EngineSpec, task: LabelTask, batch: Sequence[tuple[str, Atoms]]) -> list[Record]:
     """Label a batch on a worker, one thread; a structure that fails becomes a record with its error."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    engine = _engine(spec.name, tuple(sorted(spec.options.items())))
+    with single_threaded():
+        engine = _engine(spec.name, tuple(sorted(spec.options.items())))
     records = []
     for key, atoms in batch:
         try:

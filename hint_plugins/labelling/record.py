@@ -34,6 +34,8 @@ class LabelTask:
         Displacement in A; None takes the engine's own.
     analytic
         Use the engine's analytic Hessian where it has one (``full`` and ``columns``).
+    symmetry
+        ``full`` Hessians of crystals from symmetry-distinct displacements only.
     """
 
     kind: str = "full"
@@ -41,6 +43,7 @@ class LabelTask:
     seed: int = 0
     step: float | None = None
     analytic: bool = True
+    symmetry: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -49,6 +52,9 @@ class LabelTask:
             raise ValueError(f"the number of probes or columns must be at least 1, got {self.num_probes}")
         if self.step is not None and not 0 < self.step < 0.5:
             raise ValueError(f"the step is a displacement in A between 0 and 0.5, got {self.step}")
+
+        if self.symmetry and self.kind != "full":
+            raise ValueError("symmetry-distinct displacements belong to kind full")
 
     def kind_for(self, atoms: Atoms) -> str:
         """The kind for one structure: ``forces`` where the structure asks for no more."""

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
-from ase.build import minimize_rotation_and_translation
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.mep import NEB
-from ase.optimize import FIRE
+from ase.optimize.fire2 import FIRE2
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
@@ -76,9 +75,6 @@ class BatchedNEB(NEB):
         self.potential = potential
 
     def get_forces(self) -> np.ndarray:
-        if not self.images[0].pbc.any():
-            for left, right in zip(self.images, self.images[1:], strict=False):
-                minimize_rotation_and_translation(left, right)
         stale = [
             image
             for image in self.images
@@ -97,7 +93,7 @@ def relax_band(
     steps: int = 100,
     spring: float = 1.0,
     climb_below: float = 1.0,
-    optimizer: type = FIRE,
+    optimizer: type = FIRE2,
     observer: Callable[[], None] | None = None,
 ) -> tuple[bool, int]:
     """Relax a band in place, with a climbing image from the moment the forces fall below ``climb_below``.
@@ -138,6 +134,15 @@ def relax_band(
         if made >= steps:
             break
     return converged and climb, made
+
+
+def without_repeats(images: Sequence[Atoms], tolerance: float = 1e-6) -> list[Atoms]:
+    """The images that differ from their forerunner by more than ``tolerance`` (A)."""
+    kept = list(images[:1])
+    for image in images[1:]:
+        if np.abs(image.positions - kept[-1].positions).max() > tolerance:
+            kept.append(image)
+    return kept
 
 
 def path_length(images: Sequence[Atoms]) -> np.ndarray:

@@ -1,20 +1,15 @@
-"""Gibbs energies of molecules in the rigid-rotor/harmonic-oscillator approximation, from a potential's Hessian.
-
-The thermochemistry is pyscf's (``pyscf.hessian.thermo``). What pyscf leaves out is done here: imaginary modes are
-counted (its ``thermo`` drops them silently), the symmetry number and linearity tolerate an optimiser's noise, atoms
-keep their own masses, and low modes can be damped.
-"""
+"""Gibbs energies of sets of molecules, reactions between them, and errors against a reference level."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms, units
 
-from hint_recipes.symmetry import is_linear, straightened, symmetry_number
+from hint_recipes.thermochemistry import GibbsSettings, free_energy
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
@@ -22,197 +17,14 @@ if TYPE_CHECKING:
 #: 1 kcal/mol, "chemical accuracy", in eV.
 CHEMICAL_ACCURACY = units.kcal / units.mol
 
-QuasiHarmonic = Literal["none", "grimme", "truhlar"]
-
-
-@dataclass(frozen=True)
-class GibbsSettings:
-    """Conditions and approximations.
-
-    Attributes
-    ----------
-    temperature
-        K.
-    pressure
-        Pa.
-    quasi_harmonic
-        Entropy of low modes: ``none`` (harmonic), ``grimme`` (interpolation to a free rotor, Chem. Eur. J. 18, 9955
-        (2012)) or ``truhlar`` (modes below the cutoff raised to it, J. Phys. Chem. B 115, 14556 (2011)).
-    cutoff_cm1
-        Where the damping acts, cm^-1.
-    symmetry_tolerance
-        A; see :func:`hint_recipes.symmetry.symmetry_number`.
-    """
-
-    temperature: float = 298.15
-    pressure: float = 101325.0
-    quasi_harmonic: QuasiHarmonic = "none"
-    cutoff_cm1: float = 100.0
-    symmetry_tolerance: float = 0.02
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0 or self.pressure <= 0:
-            raise ValueError(f"temperature ({self.temperature} K) and pressure ({self.pressure} Pa) must be positive")
-        if self.quasi_harmonic not in ("none", "grimme", "truhlar"):
-            raise ValueError(f"unknown quasi_harmonic {self.quasi_harmonic!r}: choose none, grimme or truhlar")
-        if self.cutoff_cm1 <= 0:
-            raise ValueError(f"cutoff_cm1 must be positive, got {self.cutoff_cm1}")
-
-
-def free_energy(
-    atoms: Atoms, energy: float, hessian: np.ndarray, settings: GibbsSettings | None = None
-) -> dict[str, Any]:
-    """Gibbs energy of one molecule at a stationary point.
-
-    Parameters
-    ----------
-    atoms
-        The molecule (not periodic). ``info`` may give ``charge`` (0), ``multiplicity`` (1, or 2 for an odd number of
-        electrons) and ``symmetry_number`` (found from the geometry).
-    energy
-        Electronic energy, eV.
-    hessian
-        (3N, 3N) eV/A^2.
-    settings
-        Conditions.
-
-    Returns
-    -------
-    dict
-        ``energy``, ``zpe``, ``enthalpy_correction`` (H - E), ``gibbs_correction`` (G - E), ``gibbs`` in eV;
-        ``entropy_eV_per_K``; ``symmetry_number``, ``linear``, ``multiplicity``, ``n_imaginary``;
-        ``frequencies_cm1``, sorted, imaginary ones negative.
-
-    Raises
-    ------
-    ValueError
-        Periodic structure, wrong or non-finite Hessian, or a multiplicity that does not fit the electrons.
-    """
-    from pyscf.data import nist
-    from pyscf.hessian import thermo
-
-    settings = settings or GibbsSettings()
-    hessian = np.asarray(hessian, dtype=float)
-    if atoms.pbc.any():
-        raise ValueError("the structure is periodic: a Gibbs energy of a free molecule needs pbc = False")
-    if hessian.shape != (3 * len(atoms),) * 2:
-        raise ValueError(f"the Hessian has shape {hessian.shape}, expected {(3 * len(atoms),) * 2}")
-    if not np.isfinite(hessian).all() or not np.isfinite(energy):
-        raise ValueError("the energy or the Hessian is not finite")
-
-    multiplicity = spin_multiplicity(atoms)
-    sigma = int(atoms.info.get("symmetry_number", 0)) or symmetry_number(atoms, settings.symmetry_tolerance)
-    linear = is_linear(atoms, settings.symmetry_tolerance)
-    molecule = _pyscf_molecule(straightened(atoms) if linear else atoms, multiplicity)
-
-    n = len(atoms)
-    if n == 1:
-        freq_au, waves = np.zeros(0), np.zeros(0)
-    else:
-        atomic = 0.5 * (hessian + hessian.T) / units.Hartree * units.Bohr**2
-        blocks = atomic.reshape(n, 3, n, 3).transpose(0, 2, 1, 3)
-        modes = thermo.harmonic_analysis(molecule, blocks, imaginary_freq=False)
-        freq_au, waves = np.real(modes["freq_au"]), np.real(modes["freq_wavenumber"])
-
-    result = thermo.thermo(_Model(molecule, 0.0), freq_au, settings.temperature, settings.pressure)
-    entropy_au = result["S_tot"][0] + _boltzmann_au() * (np.log(result["sym_number"][0]) - np.log(sigma))
-    entropy = entropy_au * nist.HARTREE2EV
-    if settings.quasi_harmonic != "none":
-        entropy += low_mode_entropy_change(waves, atoms, settings)
-    enthalpy = result["H_tot"][0] * nist.HARTREE2EV
-    correction = enthalpy - settings.temperature * entropy
-    return {
-        "energy": float(energy),
-        "zpe": float(result["ZPE"][0] * nist.HARTREE2EV),
-        "enthalpy_correction": float(enthalpy),
-        "entropy_eV_per_K": float(entropy),
-        "gibbs_correction": float(correction),
-        "gibbs": float(energy + correction),
-        "symmetry_number": sigma,
-        "linear": linear,
-        "multiplicity": multiplicity,
-        "n_imaginary": int((waves < 0).sum()),
-        "frequencies_cm1": [float(w) for w in waves],
-    }
-
-
-def low_mode_entropy_change(waves: np.ndarray, atoms: Atoms, settings: GibbsSettings) -> float:
-    """Change of the vibrational entropy (eV/K) by the damping of low modes; ``waves`` in cm^-1."""
-    real = waves[waves > 0]
-    temperature, cutoff = settings.temperature, settings.cutoff_cm1
-    harmonic = _harmonic_entropy(real, temperature)
-    if settings.quasi_harmonic == "truhlar":
-        return float((_harmonic_entropy(np.maximum(real, cutoff), temperature) - harmonic).sum())
-    joule = real * units.invcm / units.J
-    frequency = joule / (2 * np.pi * units._hbar)
-    average = np.mean(atoms.get_moments_of_inertia()) * units._amu * 1e-20
-    inertia = units._hbar / (4 * np.pi * frequency)
-    inertia = inertia * average / (inertia + average)
-    thermal = units.kB * temperature / units.J
-    rotor = units.kB * (0.5 + 0.5 * np.log(2 * np.pi * inertia * thermal / units._hbar**2))
-    weight = 1 / (1 + (cutoff / real) ** 4)
-    return float(((1 - weight) * (rotor - harmonic)).sum())
-
-
-def _harmonic_entropy(waves: np.ndarray, temperature: float) -> np.ndarray:
-    x = waves * units.invcm / (units.kB * temperature)
-    return units.kB * (x / np.expm1(x) - np.log1p(-np.exp(-x)))
-
-
-def spin_multiplicity(atoms: Atoms) -> int:
-    """2S + 1 from ``info["multiplicity"]``, else the lowest that fits the number of electrons.
-
-    Raises
-    ------
-    ValueError
-        If it does not fit the number of electrons.
-    """
-    charge = int(atoms.info.get("charge", 0))
-    electrons = int(atoms.numbers.sum()) - charge
-    multiplicity = int(atoms.info.get("multiplicity", 1 + electrons % 2))
-    if multiplicity < 1 or (electrons - multiplicity + 1) % 2 or multiplicity - 1 > electrons:
-        raise ValueError(f"multiplicity {multiplicity} does not fit {electrons} electrons (charge {charge})")
-    return multiplicity
-
-
-@dataclass(frozen=True)
-class _Model:
-    """What ``thermo`` asks of a pyscf method."""
-
-    mol: Any
-    e_tot: float
-
-
-def _boltzmann_au() -> float:
-    from pyscf.data import nist
-
-    return nist.BOLTZMANN / nist.HARTREE2J
-
-
-def _pyscf_molecule(atoms: Atoms, multiplicity: int) -> Any:
-    """A pyscf molecule with the masses of ``atoms`` (and one dummy function an element: nothing is solved)."""
-    from pyscf import gto
-
-    molecule = gto.Mole()
-    molecule.nucprop = {i + 1: {"mass": float(mass)} for i, mass in enumerate(atoms.get_masses())}
-    return molecule.build(
-        atom=[(symbol, tuple(r)) for symbol, r in zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)],
-        unit="Angstrom",
-        basis={symbol: [[0, [1.0, 1.0]]] for symbol in set(atoms.get_chemical_symbols())},
-        charge=int(atoms.info.get("charge", 0)),
-        spin=multiplicity - 1,
-        symmetry=False,
-        verbose=0,
-        dump_input=False,
-        parse_arg=False,
-    )
-
 
 def gibbs_energies(
     potential: Potential,
     structures: Sequence[Atoms],
     settings: GibbsSettings | None = None,
     *,
+    relax: bool = False,
+    fmax: float = 0.001,
     known: Callable[[int], dict[str, Any] | None] = lambda index: None,
     done: Callable[[int, dict[str, Any]], None] = lambda index, row: None,
 ) -> list[dict[str, Any]]:
@@ -223,9 +35,15 @@ def gibbs_energies(
     potential
         Energies, forces and Hessians.
     structures
-        Stationary points; ``info`` as in :func:`free_energy`, and ``name``, ``reaction``, ``role``.
+        Molecules; ``info`` as in :func:`~hint_recipes.thermochemistry.free_energy`, and ``name``, ``reaction``,
+        ``role``.
     settings
         Conditions.
+    relax
+        Move each structure to the potential's own stationary point first: a minimum, or a first-order saddle for
+        ``role`` "ts". Otherwise the geometries are taken as they are, as for a comparison at a reference's geometries.
+    fmax
+        Force at which the relaxation stops, eV/A.
     known
         Gives the row of a structure that was done earlier, or None.
     done
@@ -234,8 +52,8 @@ def gibbs_energies(
     Returns
     -------
     list of dict
-        The entries of :func:`free_energy` with ``name``, ``role``, ``reaction`` and ``fmax`` (largest force,
-        eV/A), or ``name`` and ``error``.
+        The entries of :func:`~hint_recipes.thermochemistry.free_energy` with ``name``, ``role``, ``reaction``,
+        ``fmax`` (largest force, eV/A) and ``positions`` (A), or ``name`` and ``error``.
     """
     rows = []
     for index, atoms in enumerate(structures):
@@ -243,15 +61,28 @@ def gibbs_energies(
         if row is None:
             row = {"name": structure_name(atoms, index)} | {k: atoms.info.get(k) for k in ("role", "reaction")}
             try:
-                predictions = potential.evaluate([atoms])
-                fmax = float(np.linalg.norm(np.asarray(predictions.forces[0]), axis=1).max())
-                row |= {"fmax": fmax}
-                row |= free_energy(atoms, float(predictions.energies[0]), potential.hessian(atoms), settings)
+                row |= _one(potential, atoms, settings, fmax if relax else None)
             except Exception as error:  # a potential's own failures differ; the rest of the set goes on
                 row["error"] = f"{type(error).__name__}: {error}"
             done(index, row)
         rows.append(row)
     return rows
+
+
+def _one(potential: Potential, atoms: Atoms, settings: GibbsSettings | None, fmax: float | None) -> dict[str, Any]:
+    from hint_recipes.transition_states.stationary import find_saddle, minimise
+
+    if fmax is not None and len(atoms) > 1:
+        if atoms.info.get("role") == "ts":
+            atoms, converged, _ = find_saddle(atoms, potential, fmax=fmax)
+        else:
+            atoms, converged = minimise(atoms, potential, fmax=fmax, steps=2000)
+        if not converged:
+            raise RuntimeError(f"the relaxation did not reach {fmax} eV/A")
+    predictions = potential.evaluate([atoms])
+    largest = float(np.linalg.norm(np.asarray(predictions.forces[0]), axis=1).max())
+    row = {"fmax": largest, "positions": atoms.positions.tolist()}
+    return row | free_energy(atoms, float(predictions.energies[0]), potential.hessian(atoms), settings)
 
 
 def structure_name(atoms: Atoms, index: int) -> str:
@@ -325,3 +156,62 @@ def errors_against(
         if gaps:
             maes[f"{key}_mae"] = float(np.mean(gaps))
     return differences, maes | {f"{key}_kcal_mol": value / CHEMICAL_ACCURACY for key, value in maes.items()}
+
+
+def plot_gibbs_errors(differences: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Mean absolute errors of G and of G - E for minima and transition states, with chemical accuracy as a line.
+
+    Parameters
+    ----------
+    differences
+        Model name -> first result of :func:`errors_against`.
+    path
+        PNG file.
+    """
+    from matplotlib.figure import Figure
+
+    from hint_plugins.cli.common import replacing
+
+    groups = [
+        ("G, minima", "gibbs_error", False),
+        ("G, saddles", "gibbs_error", True),
+        ("G − E, minima", "gibbs_correction_error", False),
+        ("G − E, saddles", "gibbs_correction_error", True),
+    ]
+    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+    axis = figure.subplots()
+    width = 0.8 / len(differences)
+    for k, (name, rows) in enumerate(differences.items()):
+        for place, (_, key, saddles) in enumerate(groups):
+            errors = [abs(row[key]) for row in rows if (row["role"] == "ts") == saddles]
+            if errors:
+                x = place + (k - (len(differences) - 1) / 2) * width
+                bar = axis.bar([x], [np.mean(errors)], width, color=f"C{k}", label=name)
+                axis.bar_label(bar, fmt="%.3f", fontsize=7)
+                axis.plot(np.full(len(errors), x), errors, ".", color="0.3", markersize=3)
+    axis.axhline(CHEMICAL_ACCURACY, color="0.4", linestyle="--", linewidth=1)
+    axis.text(len(groups) - 0.55, CHEMICAL_ACCURACY, "1 kcal/mol", va="bottom", ha="right", fontsize=8)
+    axis.set_xticks(range(len(groups)), [label for label, _, _ in groups])
+    axis.set(ylabel="mean absolute error (eV)", xlim=(-0.6, len(groups) - 0.4))
+    handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    axis.legend(handles.values(), handles.keys(), frameon=False, fontsize=8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130)
+
+
+def write_stationary_points(structures: Sequence[Atoms], rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """The structures at which the Gibbs energies hold, with these in ``info`` (eV), as extended XYZ."""
+    from ase.io import write
+
+    from hint_plugins.cli.common import replacing
+
+    frames = []
+    for atoms, row in zip(structures, rows, strict=True):
+        if "error" not in row:
+            frame = Atoms(atoms.numbers, row["positions"])
+            keys = ("name", "reaction", "role", "energy", "gibbs", "gibbs_correction", "n_imaginary", "frequencies_cm1")
+            frame.info = {key: row[key] for key in keys if row.get(key) is not None}
+            frame.info["frequencies_cm1"] = np.array(row["frequencies_cm1"])
+            frames.append(frame)
+    with replacing(path) as temporary:
+        write(temporary, frames, format="extxyz")

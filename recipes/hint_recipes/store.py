@@ -22,7 +22,7 @@ def digest(*parts: Any) -> str:
         if isinstance(part, Atoms):
             for array in (part.numbers, np.round(part.positions, 8), part.cell.array, part.pbc, part.get_masses()):
                 content.update(np.ascontiguousarray(array).tobytes())
-            part = {k: part.info[k] for k in ("charge", "multiplicity", "spin", "symmetry_number") if k in part.info}
+            part = {k: part.info[k] for k in ("charge", "spin", "symmetry_number") if k in part.info}
         content.update(json.dumps(plain(part), sort_keys=True, default=str).encode())
     return content.hexdigest()[:16]
 

@@ -56,7 +56,7 @@ def group_reactions(frames: Iterable[Atoms]) -> list[Reaction]:
         atoms = Atoms(frame.numbers, frame.positions, pbc=frame.pbc, cell=frame.cell)
         if frame.has("masses"):
             atoms.set_masses(frame.get_masses())
-        atoms.info = {k: frame.info[k] for k in ("charge", "multiplicity", "spin") if k in frame.info}
+        atoms.info = {k: frame.info[k] for k in ("charge", "spin") if k in frame.info}
         reaction.frames[role] = atoms
         energy = _energy(frame)
         if energy is not None:

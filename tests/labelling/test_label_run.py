@@ -20,8 +20,8 @@ from hint_plugins.labelling.run import label_file
 from hint_plugins.labelling.shards import ShardError, ShardStore
 from hint_plugins.labels.store import read_structures, write_structures
 
-QUARTIC = EngineSpec("labelling.engines:QuarticEngine")
-FUSSY = EngineSpec("labelling.engines:FussyEngine")
+QUARTIC = EngineSpec("helpers.label_engines:QuarticEngine")
+FUSSY = EngineSpec("helpers.label_engines:FussyEngine")
 
 
 def some(count, symbols="H2O", seed=0):
@@ -180,7 +180,7 @@ def test_kill_minus_nine_three_times(tmp_path):
     structures = some(24)
     source = tmp_path / "in.xyz"
     write_structures(source, structures)
-    slow = EngineSpec("labelling.engines:QuarticEngine", {"delay": 0.01})
+    slow = EngineSpec("helpers.label_engines:QuarticEngine", {"delay": 0.01})
     script = (
         "import sys\n"
         "from pathlib import Path\n"

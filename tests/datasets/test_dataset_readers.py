@@ -91,7 +91,7 @@ def test_rgd1(tmp_path):
     with h5py.File(path, "w") as file:
         group = file.create_group("MR_1_0")
         group["elements"] = [8, 1, 1]
-        for k, part in enumerate("R P TS".split()):
+        for k, part in enumerate(["R", "P", "TS"]):
             group[f"{part}G"] = RNG.normal(size=(3, 3))
             group[f"{part}_E"] = -76.0 - k
         file.create_group("other")
@@ -140,9 +140,7 @@ def test_hessian_qm9(qm9):
     for atoms, row in zip(frames, qm9_rows(), strict=True):
         n = len(atoms)
         np.testing.assert_allclose(atoms.positions, row["positions"])
-        np.testing.assert_allclose(
-            atoms.info["REF_hessian"], np.reshape(row["hessian"], 9 * n * n), rtol=1e-14
-        )
+        np.testing.assert_allclose(atoms.info["REF_hessian"], np.reshape(row["hessian"], 9 * n * n), rtol=1e-14)
     assert len(collect(qm9, split="water")[0]) == 3
 
 
@@ -208,7 +206,7 @@ def test_deepmd_damaged(deepmd):
     with pytest.raises(StoreError, match=r"force.npy: not a numpy file, or cut short"):
         list(read_dataset(system))
     np.save(file, arrays["force"][:1])
-    with pytest.raises(StoreError, match="1 frames, coord.npy 2"):
+    with pytest.raises(StoreError, match=r"1 frames, coord\.npy 2"):
         list(read_dataset(system))
     np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(StoreError, match="not a numpy file"):

@@ -1,0 +1,43 @@
+# make env     .venv with everything that the tests and the demo need (quick when nothing changed)
+# make demo    label, train with and without Hessians, compare (about 10 minutes on 2 cores)
+# make test    the whole test-suite
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := mace,xtb,dft,select,datasets,executors,ts,phonons,notebooks,dev
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: env env-fairchem demo demo-full test test-quick test-fairchem bench lint clean
+
+env: $(VENV)/.stamp
+
+$(VENV)/.stamp: pyproject.toml constraints.txt scripts/env_sscha.sh adapters/hint_mace/hint_plugins_boot.pth
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0 numpy -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]' -c constraints.txt
+	scripts/env_sscha.sh $(BIN)/python
+	touch $@
+
+demo: env
+	$(BIN)/hint demo --out demo-out
+
+demo-full: env
+	$(BIN)/hint demo --out demo-out-full --seeds 3 --curve
+
+test: env
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-quick: env
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+bench: env
+	$(BIN)/python benchmarks/training_step.py
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .venv-fairchem build dist demo-out demo-out-full

@@ -1,0 +1,116 @@
+"""What Hessians do for an eSCN-MD model in fairchem: few GFN2-xTB labels, with and without their Hessians.
+
+    python benchmarks/fairchem_demo.py --out demo-fairchem
+
+makes normal-mode samples of small molecules, labels them (energies, forces, Hessians), trains the shipped
+``minimal.yaml`` twice on the same structures with the same seed and steps (energies and forces; plus Hessians), and the
+shipped ``direct.yaml`` twice (without and with the symmetry penalty), and prints held-out errors. Steps that are done
+already are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+MOLECULES = ("H2O", "NH3", "CH4", "HCN", "H2CO", "C2H2", "CH3OH", "C2H4")
+TEST_EACH = 4
+
+
+def hint(*arguments: object) -> None:
+    command = [Path(sys.executable).with_name("hint"), *map(str, arguments)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def make_data(out: Path, train_each: int) -> None:
+    """train.aselmdb and valid.aselmdb: total energies less a least-squares sum over atoms."""
+    from ase.build import molecule
+    from ase.io import write
+
+    from hint_plugins.labels.store import read_structures, write_structures
+
+    if (out / "valid.aselmdb").exists():
+        return
+    write(out / "minima.xyz", [molecule(name) for name in MOLECULES])
+    count = train_each + TEST_EACH
+    hint("displace", out / "minima.xyz", "--out", out / "samples", "--method", "normal-modes", "--count", count,
+         "--temperature", 600, "--seed", 1, "--overwrite")  # fmt: skip
+    hint("label", out / "samples" / "structures.xyz", out / "labelled.xyz", "--engine", "xtb", "--workers", 1)
+    structures = list(read_structures(out / "labelled.xyz"))
+    numbers = sorted({int(z) for atoms in structures for z in atoms.numbers})
+    counts = np.array([[np.sum(atoms.numbers == z) for z in numbers] for atoms in structures])
+    energies = np.array([atoms.info["REF_energy"] for atoms in structures])
+    offsets = np.linalg.lstsq(counts, energies, rcond=None)[0]
+    for atoms, row in zip(structures, counts, strict=True):
+        atoms.info["REF_energy"] -= float(row @ offsets)
+    held_out = np.arange(len(structures)) % count >= train_each
+    write_structures(out / "train.aselmdb", [a for a, h in zip(structures, held_out, strict=True) if not h])
+    write_structures(out / "valid.aselmdb", [a for a, h in zip(structures, held_out, strict=True) if h])
+
+
+def train(out: Path, name: str, config: str, steps: int, *overrides: str) -> dict[str, float]:
+    """Train unless done; the last row of the metrics and the host's own validation errors."""
+    import hint_fairchem
+
+    folder = out / name
+    if not (folder / "done").exists():
+        path = Path(hint_fairchem.__file__).parent / "configs" / config
+        width = [f"runner.train_eval_unit.model.backbone.{k}=32" for k in WIDTHS]
+        thin = f"+runner.callbacks.1.metrics_every_n_steps={steps // 4}"
+        command = [Path(sys.executable).with_name("fairchem"), "-c", path, f"train_data={out / 'train.aselmdb'}",
+                   f"valid_data={out / 'valid.aselmdb'}", f"steps={steps}", "max_atoms=40", f"job.run_dir={folder}",
+                   "job.device_type=CPU", f"runner.evaluate_every_n_steps={steps}", *width,
+                   "runner.callbacks.0.checkpoint_every_n_steps=100000", "+job.timestamp_id=run",
+                   "runner.train_eval_unit.ema_decay=0.99", "runner.train_eval_unit.optimizer_fn.lr=0.003",
+                   "hint.hessian_num_probes=2", thin, *overrides]  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "log.txt").open("w") as log:
+            subprocess.run([str(part) for part in command], check=True, stdout=log, stderr=subprocess.STDOUT)
+        (folder / "done").touch()
+    with (folder / "run" / "results" / "hessian_metrics.csv").open() as handle:
+        row = {key: float(value) for key, value in list(csv.DictReader(handle))[-1].items()}
+    for line in (folder / "log.txt").read_text().splitlines():
+        for key in ("energy,per_atom_mae", "forces,mae"):
+            if line.strip().startswith(f"val/mol.val,{key}"):
+                row[key] = float(line.split(":")[1])
+    return row
+
+
+WIDTHS = ("sphere_channels", "hidden_channels", "edge_channels", "num_distance_basis")
+COLUMNS = ("energy,per_atom_mae", "forces,mae", "hessian_mae", "eigenvalue_mae", "frequency_mae_cm1", "asymmetry")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("demo-fairchem"))
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--train-each", type=int, default=3, help="training structures of each molecule")
+    arguments = parser.parse_args()
+    out = arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    make_data(out, arguments.train_each)
+    ramp = ("+hint.hessian_ramp_unit=steps", "+hint.hessian_ramp_end=" + str(arguments.steps // 4))
+    runs = {
+        "E/F": ("minimal.yaml", "hint.hessian_weight=0"),
+        "E/F/H": ("minimal.yaml", "hint.hessian_weight=0.1", *ramp),
+        "direct E/F": ("direct.yaml", "hint.hessian_weight=0"),
+        "direct E/F/H": ("direct.yaml", "hint.hessian_weight=0.1", "hint.hessian_symmetry_weight=0", *ramp),
+        "direct E/F/H + symmetry": ("direct.yaml", "hint.hessian_weight=0.1", *ramp),
+    }
+    table = {}
+    print("| run | " + " | ".join(COLUMNS) + " |")
+    for name, (config, *overrides) in runs.items():
+        folder = name.replace("/", "").replace(" ", "_").replace("+", "and")
+        table[name] = train(out, folder, config, arguments.steps, *overrides)
+        print(f"| {name} | " + " | ".join(f"{table[name][key]:.4g}" for key in COLUMNS) + " |", flush=True)
+    (out / "table.json").write_text(json.dumps(table, indent=2))
+
+
+if __name__ == "__main__":
+    main()

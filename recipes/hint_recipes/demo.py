@@ -1,0 +1,265 @@
+"""Does training on Hessians pay? One small, honest comparison on real GFN2-xTB labels.
+
+Geometries along and around small reactions are labelled with ``hint label``; MACE's own trainer then trains the same
+model twice on the same structures, with energies and forces (E/F) and with Hessians besides (E/F/H); both are
+evaluated on held-out structures of the same reactions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.io import read, write
+
+from hint_plugins.cli.common import replacing, write_csv
+from hint_plugins.datasets.minireactions import geometries
+
+#: Reactions of 3 to 7 atoms of H, C, N, O.
+REACTIONS = (
+    "hydrogen cyanide",
+    "vinyl alcohol",
+    "formaldehyde = hydroxycarbene",
+    "formaldehyde = hydrogen",
+    "formic acid = carbon monoxide",
+    "methanol",
+    "oxirane",
+)
+#: Held-out and validation structures a reaction.
+TEST, VALID = 10, 2
+ERRORS = {
+    "hessian_mae": "Hessian MAE (eV/Å²)",
+    "eigenvalue_mae": "eigenvalue MAE (eV/Å²)",
+    "frequency_mae_cm1": "frequency MAE (cm⁻¹)",
+    "forces_mae": "force MAE (eV/Å)",
+    "energy_mae_per_atom": "energy MAE (eV/atom)",
+}
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Size of the comparison.
+
+    Attributes
+    ----------
+    structures
+        Training structures a reaction.
+    labelled
+        How many of them carry a Hessian.
+    steps
+        Optimiser steps of each training, so that trainings of different size see as many batches.
+    weight
+        Hessian weight w_H after the ramp.
+    model
+        MACE, or a model that a plugin offers (AlphaNet).
+    """
+
+    structures: int = 6
+    labelled: int = 6
+    steps: int = 1200
+    weight: float = 0.1
+    batch_size: int = 6
+    model: str = "MACE"
+
+
+def make_geometries(path: Path, seed: int = 0) -> None:
+    """Write the unlabelled geometries: 44 a reaction, around its minimum-energy path."""
+    frames = list(geometries(names=list(REACTIONS), images=6, samples=3, temperature=600.0, seed=seed))
+    with replacing(path) as temporary:
+        write(temporary, frames, format="extxyz")
+
+
+def make_labels(out: Path, workers: int) -> Path:
+    """Label the geometries with ``hint label`` (GFN2-xTB); resumes what was begun."""
+    structures, labels = out / "geometries.xyz", out / "labels.xyz"
+    if not structures.exists():
+        make_geometries(structures)
+    if not labels.exists():
+        _run([_tool("hint"), "label", structures.name, labels.name, "--engine", "xtb", "--workers", workers], out)
+    return labels
+
+
+def split(labels: Path, settings: DemoSettings, seed: int) -> dict[str, list[Atoms]]:
+    """Train, validation and test structures of every reaction; the first ``labelled`` keep their Hessians.
+
+    The test structures are the same for every size of the training set and every seed.
+    """
+    groups: dict[str, list[Atoms]] = defaultdict(list)
+    for atoms in read(labels, ":"):
+        atoms.calc = None
+        groups[atoms.info["reaction"]].append(atoms)
+    parts: dict[str, list[Atoms]] = {"train": [], "valid": [], "test": []}
+    fixed, rng = np.random.default_rng(0), np.random.default_rng([1, seed])
+    for frames in groups.values():
+        order = fixed.permutation(len(frames))
+        parts["test"] += [frames[i] for i in order[:TEST]]
+        rest = rng.permutation(order[TEST:])
+        parts["valid"] += [frames[i] for i in rest[:VALID]]
+        for rank, i in enumerate(rest[VALID : VALID + settings.structures]):
+            atoms = frames[i].copy()
+            if rank >= settings.labelled:
+                atoms.info.pop("REF_hessian")
+            parts["train"].append(atoms)
+    return parts
+
+
+def training_command(name: str, settings: DemoSettings, num_train: int, seed: int, hessians: bool) -> list[str]:
+    """The literal command that is run."""
+    per_epoch = max(1, num_train // settings.batch_size)
+    epochs = max(1, round(settings.steps / per_epoch))
+    words = [_tool("mace_run_train"), "--name", name, "--train_file", "train.xyz", "--valid_file", "valid.xyz"]
+    options: dict[str, Any] = {
+        "E0s": "average",
+        "model": settings.model,
+        "hidden_irreps": "16x0e+16x1o",
+        "MLP_irreps": "16x0e",
+        "max_ell": 2,
+        "correlation": 2,
+        "r_max": 4.0,
+        "energy_key": "REF_energy",
+        "forces_key": "REF_forces",
+        "energy_weight": 4,
+        "forces_weight": 100,
+        "batch_size": settings.batch_size,
+        "valid_batch_size": 14,
+        "max_num_epochs": epochs,
+        "eval_interval": max(1, epochs // 20),
+        "lr": 0.01,
+        "scheduler_patience": 6,
+        "patience": 10_000,
+        "ema_decay": 0.99,
+        "default_dtype": "float32",
+        "device": "cpu",
+        "seed": seed,
+        "error_table": "PerAtomMAE",
+        "plot": False,
+    }
+    if hessians or settings.model != "MACE":
+        options |= {"plugins": "hint", "hessian_weight": settings.weight if hessians else 0.0}
+    if hessians:
+        options |= {"hessian_ramp_end": epochs // 3, "hessian_metrics": "probes"}
+    for key, value in options.items():
+        words += [f"--{key}", str(value)]
+    return [*words, "--ema", "--amsgrad"]
+
+
+def train_and_evaluate(out: Path, settings: DemoSettings, seed: int, hessians: bool, parts: dict) -> dict[str, Any]:
+    """One training and its errors on the test set; what is finished is not done again."""
+    name = "efh" if hessians else "ef"
+    directory = out / f"{settings.model.lower()}-n{settings.structures}-h{settings.labelled}-seed{seed}" / name
+    done = directory / "evaluation" / "summary.json"
+    if not done.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        for part, frames in parts.items():
+            write(directory / f"{part}.xyz", frames, format="extxyz")
+        command = training_command(name, settings, len(parts["train"]), seed, hessians)
+        (directory / "command.txt").write_text(" ".join(command) + "\n")
+        _run(command, directory)
+        _run([_tool("hint"), "evaluate", f"{name}.model", "test.xyz", "--out", "evaluation", "--overwrite"], directory)
+    errors = json.loads(done.read_text())
+    row: dict[str, Any] = {"training": "E/F/H" if hessians else "E/F", "seed": seed, **asdict(settings)}
+    return row | {key: errors[key] for key in ERRORS}
+
+
+def run_demo(out: Path, sizes: Sequence[DemoSettings], seeds: Sequence[int], workers: int = 2) -> list[dict[str, Any]]:
+    """All trainings, several at a time; one row each.
+
+    Parameters
+    ----------
+    out
+        Directory; a run that was stopped continues in it.
+    sizes
+        Sizes of the comparison (one, or the points of a curve).
+    seeds
+        Seeds of model, order and choice of training structures.
+    workers
+        Trainings at a time, one thread each.
+    """
+    labels = make_labels(out, workers)
+    jobs = [(size, seed, hessians) for seed in seeds for size in sizes for hessians in (True, False)]
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [
+            pool.submit(train_and_evaluate, out, size, seed, hessians, split(labels, size, seed))
+            for size, seed, hessians in jobs
+        ]
+        rows = [future.result() for future in futures]
+    write_csv(out / "errors.csv", rows)
+    return rows
+
+
+def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation over seeds, and the ratio E/F/H : E/F, by size."""
+    out = []
+    for size in sorted({(row["structures"], row["labelled"]) for row in rows}):
+        for key in ERRORS:
+            values = {
+                kind: np.array(
+                    [r[key] for r in rows if (r["structures"], r["labelled"]) == size and r["training"] == kind]
+                )
+                for kind in ("E/F", "E/F/H")
+            }
+            plain, ours = values["E/F"], values["E/F/H"]
+            out.append(
+                {
+                    "structures": size[0],
+                    "labelled": size[1],
+                    "error": key,
+                    "ef": plain.mean(),
+                    "ef_std": plain.std(),
+                    "efh": ours.mean(),
+                    "efh_std": ours.std(),
+                    "ratio": ours.mean() / plain.mean(),
+                }
+            )
+    return out
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Errors against the number of training structures a reaction, with and without Hessians."""
+    from matplotlib.figure import Figure
+
+    shown = ("hessian_mae", "eigenvalue_mae", "frequency_mae_cm1", "forces_mae")
+    figure = Figure(figsize=(3.2 * len(shown), 3.0), layout="constrained")
+    for axis, key in zip(figure.subplots(1, len(shown)), shown, strict=True):
+        for kind, colour in (("E/F", "C1"), ("E/F/H", "C0")):
+            mine = [r for r in rows if r["training"] == kind]
+            axis.scatter([r["structures"] for r in mine], [r[key] for r in mine], color=colour, s=14, label=kind)
+            sizes = sorted({r["structures"] for r in mine})
+            axis.plot(sizes, [np.mean([r[key] for r in mine if r["structures"] == n]) for n in sizes], color=colour)
+        axis.set(xlabel="training structures a reaction", ylabel=ERRORS[key], ylim=(0, None))
+    axis.legend(frameon=False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def _tool(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+def _run(command: Sequence[Any], directory: Path) -> None:
+    """Run a command in ``directory`` with one thread; its output goes to ``log.txt`` there."""
+    log = directory / "log.txt"
+    with log.open("a") as handle:
+        result = subprocess.run(
+            [str(word) for word in command],
+            cwd=directory,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if result.returncode:
+        tail = "\n".join(log.read_text().splitlines()[-15:])
+        raise RuntimeError(
+            f"{' '.join(map(str, command[:3]))} ... ended with status {result.returncode} ({log}):\n{tail}"
+        )

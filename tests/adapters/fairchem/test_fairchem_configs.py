@@ -1,0 +1,77 @@
+"""The shipped configs, run at toy size."""
+
+import pytest
+import torch
+from helpers.fairchem_run import CONFIGS, save, steps
+from helpers.structures import labelled_set
+
+from hint_plugins.config import HintConfig
+from hint_plugins.labels.store import write_structures
+
+MODEL = "runner.train_eval_unit.model"
+
+
+def finite(values):
+    return bool(torch.isfinite(torch.tensor(values)).all())
+
+
+@pytest.mark.parametrize("config", ["minimal.yaml", "direct.yaml"])
+def test_trains_and_reports(make_run, config):
+    run = make_run("+hint.hessian_ramp_unit=steps", "+hint.hessian_ramp_end=2", config=config)
+    assert finite(steps(run, 3))
+    (row,) = run.callback.history
+    assert {"hessian_mae", "eigenvalue_mae", "frequency_mae_cm1", "asymmetry", "hvp_mae"} <= set(row)
+    assert max(run.hessian_losses) > 0
+    assert (row["asymmetry"] > 1e-4) == (config == "direct.yaml")
+
+
+def test_kitchen_sink(make_run, tmp_path):
+    others = labelled_set(8, every=100, seed=3)
+    for atoms in others:
+        for key in [key for key in atoms.info if "hessian" in key]:
+            del atoms.info[key]
+    write_structures(tmp_path / "other.aselmdb", others)
+    run = make_run(
+        f"other_data={tmp_path / 'other.aselmdb'}",
+        "hint.hessian_ramp_start=0",
+        "hint.hessian_ramp_end=2",
+        "runner.train_dataloader.num_workers=0",
+        config="kitchen-sink.yaml",
+    )
+    assert finite(steps(run, 4))
+    assert run.callback.history[0]["hessian_mae"] > 0
+
+
+def test_kitchen_sink_names_every_option():
+    text = (CONFIGS / "kitchen-sink.yaml").read_text()
+    block = text[text.index("\nhint:") : text.index("\njob:")]
+    lines = [line for line in block.splitlines() if line.strip()]
+    named = {line.split(":")[0].strip() for line in lines if ":" in line.split("#")[0]}
+    assert set(HintConfig.model_fields) <= named
+    assert all("#" in line for line in lines)
+
+
+def test_fine_tuning_a_checkpoint(make_run, tmp_path):
+    """A toy of UMA's kind: mixture of experts, an embedding of data sets."""
+    source = make_run(
+        f"{MODEL}.backbone.model=fairchem.core.models.uma.escn_moe.eSCNMDMoeBackbone",
+        f"+{MODEL}.backbone.num_experts=2",
+        f"{MODEL}.backbone.use_dataset_embedding=true",
+        f"+{MODEL}.backbone.dataset_mapping={{omol: omol, mol: omol}}",
+        start=False,
+    )
+    checkpoint = save(source, tmp_path / "uma.pt")
+    run = make_run(
+        f"checkpoint={checkpoint}",
+        "hint.hessian_ramp_start=0",
+        "hint.hessian_ramp_end=2",
+        "runner.train_dataloader.num_workers=0",
+        "runner.eval_dataloader.num_workers=0",
+        config="realistic.yaml",
+        small=False,
+    )
+    before = run.unit.model.module.backbone.sphere_embedding.weight.detach().clone()
+    torch.testing.assert_close(before, source.unit.model.module.backbone.sphere_embedding.weight)
+    assert finite(steps(run, 3))
+    assert max(run.hessian_losses) > 0
+    assert not torch.equal(before, run.unit.model.module.backbone.sphere_embedding.weight)

@@ -1,0 +1,77 @@
+"""The gradient of a Hessian loss is a third derivative: stock eSCN-MD has it wrong, ours is right."""
+
+import pytest
+import torch
+
+from hint_fairchem.checks import force_outputs, inner_model
+from hint_fairchem.graphs import labelled_graphs
+from hint_fairchem.loading import example_batch
+from hint_plugins.curvature.engines import ENGINES, FiniteDifference, reverse
+from hint_plugins.curvature.layer_norm import restore_layer_norms, swap_layer_norms
+from hint_plugins.curvature.selftest import SelfTestError
+
+
+@pytest.fixture
+def double(make_run):
+    """Model and two labelled structures in float64."""
+    run = make_run(start=False)
+    model = inner_model(run.unit.model).double().train()
+    data = example_batch(run.runner.train_dataloader, 2, torch.float64)
+    return model, lambda: labelled_graphs(model, data, force_outputs(run.unit, ["mol"]))
+
+
+def third_derivative_error(model, view) -> float:
+    """Relative error of d(Hessian loss)/d(parameters) along its own direction."""
+    graphs = view()
+    probe = graphs.labels["hessian_probes"].transpose(0, 1)[:1]
+    target = graphs.labels["hessian_products"].transpose(0, 1)[:1]
+
+    def loss(create_graph):
+        return (reverse(view().view, probe, create_graph) - target).square().mean()
+
+    weights = [p for p in model.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(loss(True), weights, allow_unused=True)
+    direction = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, gradients, strict=True)]
+    norm = torch.sqrt(sum((d**2).sum() for d in direction))
+    direction = [d / norm for d in direction]
+    errors = []
+    for h in (1e-3, 1e-4, 1e-5):
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for w, d in zip(weights, direction, strict=True):
+                    w.add_(d, alpha=sign * h)
+            values.append(float(loss(False)))
+            with torch.no_grad():
+                for w, d in zip(weights, direction, strict=True):
+                    w.add_(d, alpha=-sign * h)
+        errors.append(abs((values[0] - values[1]) / (2 * h) / float(norm) - 1))
+    return min(errors)
+
+
+def test_third_derivative_stock_is_wrong_ours_is_right(double):
+    model, view = double
+    assert not restore_layer_norms(model)
+    assert third_derivative_error(model, view) > 1e-4
+    assert swap_layer_norms(model)
+    assert third_derivative_error(model, view) < 1e-7
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_agree_with_differences_of_forces(double, engine):
+    _, view = double
+    probes = view().labels["hessian_probes"].transpose(0, 1)
+    reference = FiniteDifference(step=1e-5)(view().view, probes, create_graph=False)
+    products = ENGINES[engine](view().view, probes, create_graph=False)
+    tolerance = 1e-5 if "one_sided" in engine else 1e-8
+    assert (products - reference).norm() <= tolerance * reference.norm()
+
+
+def test_self_test_refuses_the_stock_model(make_run, monkeypatch):
+    monkeypatch.setattr("hint_plugins.hint.swap_layer_norms", lambda model: [])
+    with pytest.raises(SelfTestError, match="LayerNorm has a wrong third derivative"):
+        make_run()
+
+
+def test_direct_forces_pass_the_self_test(make_run):
+    make_run(config="direct.yaml")

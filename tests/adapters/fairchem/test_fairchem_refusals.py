@@ -1,0 +1,75 @@
+"""Set-ups under which Hessians are impossible or wrong are refused with the reason."""
+
+import pytest
+import torch
+from fairchem.core.common import gp_utils
+from helpers.fairchem_run import begin
+from hydra.errors import InstantiationException
+
+from hint_plugins.config import ConfigError
+from hint_plugins.labels.store import read_structures, write_structures
+
+BACKBONE = "runner.train_eval_unit.model.backbone"
+
+
+def test_euler_angles(make_run):
+    with pytest.raises(ConfigError, match="use_quaternion_wigner: true"):
+        make_run(f"+{BACKBONE}.use_quaternion_wigner=false")
+
+
+def test_bf16(make_run):
+    with pytest.raises(ConfigError, match="bf16"):
+        make_run("+runner.train_eval_unit.bf16=true")
+
+
+def test_compiled_model(make_run):
+    run = make_run(start=False)
+    run.unit.model.module.backbone = torch.compile(run.unit.model.module.backbone)
+    with pytest.raises(ConfigError, match=r"torch\.compile"):
+        begin(run)
+
+
+def test_graph_parallel(make_run, monkeypatch):
+    run = make_run(start=False)
+    run.unit.on_train_start(run.state)
+    monkeypatch.setattr(gp_utils, "initialized", lambda: True)
+    with pytest.raises(ConfigError, match="graph-parallel"):
+        run.callback.on_train_start(run.state, run.unit)
+
+
+def test_no_labels_at_all(make_run, stores, tmp_path):
+    bare = [a for a in read_structures(stores.train) if "REF_hessian" not in a.info]
+    write_structures(tmp_path / "bare.aselmdb", bare)
+    with pytest.raises(ConfigError, match="none of the 6 training structures carries a Hessian label"):
+        make_run(f"train_data={tmp_path / 'bare.aselmdb'}")
+    make_run(f"train_data={tmp_path / 'bare.aselmdb'}", "hint.hessian_weight=0")
+
+
+def test_missing_task(make_run):
+    run = make_run(start=False)
+    run.unit.tasks.pop()
+    with pytest.raises(ConfigError, match=r"hint_fairchem\.task\.hessian_task, datasets: \[mol\]"):
+        begin(run)
+
+
+def test_task_that_lacks_a_data_set(make_run):
+    with pytest.raises(ConfigError, match="lacks dataset mol"):
+        make_run("tasks.2.datasets=[others]")
+
+
+def test_stock_data_set(make_run):
+    where = "runner.train_dataloader.dataset.dataset_configs.mol.format=ase_db"
+    with pytest.raises((ConfigError, AttributeError), match=r"hint_fairchem.dataset.HessianAseDBDataset|hessian_loss"):
+        make_run(where)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+hint.hesian_weight=1", "hint.hesian_weight: no such option; did you mean hessian_weight"),
+        ("hint.hessian_num_probes=0", "hessian_num_probes"),
+    ],
+)
+def test_typing_errors_in_the_yaml(make_run, override, message):
+    with pytest.raises((ConfigError, InstantiationException, ValueError), match=message):
+        make_run(override)
