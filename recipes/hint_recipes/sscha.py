@@ -130,7 +130,7 @@ def population(state: State, engine: EnsembleEngine, settings: SschaSettings) ->
     if not finite:
         raise InputError(
             f"stage {state.stage + 1}, population {number}: the minimisation failed ({reason}). The sample does not "
-            "carry the step: more configurations, a higher --floor or stiffer starting force constants (--start-from) help"
+            "carry the step: take more configurations, a higher --floor or a stiffer start (--start-from)"
         )
     clock.lap("minimisation")
     _record(state, minimiser, ensemble, dropped, clock.laps)
