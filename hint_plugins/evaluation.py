@@ -5,7 +5,7 @@ Errors are accumulated over parts of a file, so that files of any size stream th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -72,7 +72,7 @@ def evaluate_part(
     first: int,
     keys: Keys,
     *,
-    hessian: Callable[[int], bool] = lambda index: True,
+    hessians: Collection[int] | None = None,
     seed: int = 0,
 ) -> Part:
     """Errors of ``potential`` on consecutive structures of a file.
@@ -87,8 +87,8 @@ def evaluate_part(
         Index of the first one in its file.
     keys
         Names of the reference values.
-    hessian
-        Whether the Hessian of the structure with this index shall be computed.
+    hessians
+        Indices of the structures whose Hessian shall be computed; None for all.
     seed
         Of the selection of points for plots.
     """
@@ -97,7 +97,7 @@ def evaluate_part(
     labels: list[HessianLabel | None] = []
     for k, atoms in enumerate(structures):
         row: dict[str, Any] = {"index": first + k, "formula": atoms.get_chemical_formula(), "num_atoms": len(atoms)}
-        labels.append(_label(atoms, keys, row) if hessian(first + k) else None)
+        labels.append(_label(atoms, keys, row) if hessians is None or first + k in hessians else None)
         part.rows.append(row)
     stress = any(keys.stress in atoms.info and atoms.pbc.any() for atoms in structures)
 
@@ -213,7 +213,7 @@ def summarise(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
         average = np.average(np.abs(values) ** power, weights=atoms if by_atoms else None)
         return float(average ** (1 / power))
 
-    failed = [{k: row[k] for k in ("index", "formula", "reason")} for row in table if row.get("reason")]
+    failed = [{k: row.get(k) for k in ("file", "index", "formula", "reason")} for row in table if row.get("reason")]
     return {
         "n_structures": len(table),
         "n_energies": len(column("energy_error_per_atom")[0]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from hint_plugins.curvature.selftest import SelfTestError, check_derivatives
 from hint_plugins.hookspecs import Options, TrainingRun, hookimpl
 from hint_plugins.labels.checks import check_label
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError
+from hint_plugins.models.registry import AlphaNetOptions, make_alphanet
 from hint_plugins.objective.loss import global_mean, structure_losses
 from hint_plugins.objective.validation import HessianValidation
 
@@ -44,12 +45,18 @@ class HintPlugin:
         self.seed = seed
         self.engine: Engine | None = None
         self.engine_name = self.config.hessian_engine
+        self.alphanet = AlphaNetOptions()
         self.scale: float | None = None
         self.dropped: list[str] = []
 
     @hookimpl
     def add_options(self, options: Options) -> None:
         options.add("hint", HintConfig)
+        options.add("hint: model AlphaNet", AlphaNetOptions)
+
+    @hookimpl
+    def register_models(self) -> dict[str, Callable]:
+        return {"AlphaNet": lambda settings: make_alphanet(settings, self.alphanet)}
 
     @hookimpl
     def configure(self, values: Mapping[str, Any]) -> None:
@@ -57,6 +64,8 @@ class HintPlugin:
         config = make_config(HintConfig, known)
         assert isinstance(config, HintConfig)
         self.config = config
+        alphanet = {name: value for name, value in values.items() if name in AlphaNetOptions.model_fields}
+        self.alphanet = AlphaNetOptions(**alphanet)
         self.engine_name = config.hessian_engine
         self.seed = int(values.get("seed", self.seed))
 
@@ -67,7 +76,7 @@ class HintPlugin:
             label = HessianLabel.from_info(atoms.info, len(atoms), self.config.hessian_key)
             if label is None:
                 return None
-            reasons = check_label(label, atoms).reasons
+            reasons = check_label(label, atoms, atoms.arrays.get("REF_forces")).reasons
         except LabelError as error:
             reasons = [str(error)]
         if reasons:

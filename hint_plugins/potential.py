@@ -234,6 +234,8 @@ class Potential:
         if values.shape[-1:] != (3 * n,) and values.shape[-2:] != (n, 3):
             raise ValueError(f"vectors of shape {values.shape} do not fit {n} atoms: expected (3N,) or (m, 3N)")
         structures = self._checked([atoms])
+        if values.size == 0:
+            return np.zeros_like(values)
         view, _ = self._call(self.backend.view, structures, [0])
         probes = torch.as_tensor(values.reshape(-1, n, 3), dtype=view.positions.dtype, device=view.positions.device)
         products = [
@@ -241,8 +243,6 @@ class Potential:
             for part in probes.split(8)
         ]
         self.calls.products += len(probes)
-        if not products:
-            return np.zeros_like(values)
         return np.concatenate(products).reshape(values.shape)
 
     def hessian(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from typing import Any
 
@@ -103,16 +104,20 @@ def load_potential(path: str, device: torch.device, dtype: torch.dtype | None) -
     if scripted is None:
         return None
     try:
-        import mace  # noqa: F401  (before e3nn: it sets how torch.load reads)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import mace  # noqa: F401  (before e3nn: it sets how torch.load reads)
     except ImportError as error:
         raise PotentialError(
             f"{file} is a MACE model, but mace-torch is not installed ({error}): pip install 'hint-plugins[mace]'"
         ) from error
     try:
-        if scripted:
-            model = torch.jit.load(file, map_location=device)
-        else:
-            model = torch.load(file, map_location=device, weights_only=False)
+        with warnings.catch_warnings():  # deprecations inside torch.jit and e3nn, of no use to the user
+            warnings.simplefilter("ignore")
+            if scripted:
+                model = torch.jit.load(file, map_location=device)
+            else:
+                model = torch.load(file, map_location=device, weights_only=False)
     except Exception as error:
         raise PotentialError(f"{file} is a MACE model but cannot be read: {error}") from error
     if not hasattr(model, "r_max") or not hasattr(model, "atomic_numbers"):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import logging
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -82,25 +84,28 @@ def _device(device: torch.device | str) -> torch.device:
 
 
 def _from_object(spec: Any, name: str, device: torch.device, dtype: torch.dtype | None) -> Backend:
-    if isinstance(spec, BaseCalculator) or (hasattr(spec, "get_potential_energy") and not isinstance(spec, Atoms)):
+    if inspect.isclass(spec) or inspect.isroutine(spec) or isinstance(spec, partial):
+        made = [spec()]
+        if _is_calculator(made[0]):
+            return CalculatorBackend(lambda: made.pop() if made else spec(), name)
+        if not inspect.isroutine(made[0]):
+            return _from_object(made[0], name, device, dtype)
+    elif _is_calculator(spec):
         return CalculatorBackend(lambda: spec, name)
-    if isinstance(spec, Backend):
+    elif isinstance(spec, Backend):
         return spec
-    if hasattr(spec, "cutoff") and hasattr(spec, "forward"):
+    elif hasattr(spec, "cutoff") and hasattr(spec, "forward"):
         own = next((p.dtype for p in spec.parameters()), None) if isinstance(spec, torch.nn.Module) else None
         # The caller's model may be in training: it stays as it is.
         return EnergyModelBackend(copy.deepcopy(spec), name, device, dtype or own or torch.get_default_dtype())
-    if callable(spec):
-        made = spec()
-        if isinstance(made, BaseCalculator):
-            first = [made]
-            return CalculatorBackend(lambda: first.pop() if first else spec(), name)
-        if not callable(made) or hasattr(made, "cutoff") or isinstance(made, Backend):
-            return _from_object(made, name, device, dtype)
     raise PotentialError(
         f"{name}: a potential is a file name, a calculator's name, an ase calculator, an EnergyModel "
         f"(attribute cutoff, method forward(graph)) or a function that makes one; got {type(spec).__name__}"
     )
+
+
+def _is_calculator(spec: Any) -> bool:
+    return isinstance(spec, BaseCalculator) or (hasattr(spec, "get_potential_energy") and not isinstance(spec, Atoms))
 
 
 def _from_name(spec: str, device: torch.device, dtype: torch.dtype | None) -> Backend:

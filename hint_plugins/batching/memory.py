@@ -92,8 +92,8 @@ class MemoryBudget:
     def failed(self, cost: float) -> None:
         """Remember that a batch of this cost did not fit, and free what can be freed."""
         self.limit = cost / 2
-        gc.collect()
         if self.device.type == "cuda":
+            gc.collect()
             torch.cuda.empty_cache()
 
 

@@ -25,6 +25,12 @@ def convert(
         str, typer.Option(help="Unit of the Hessians in IN: eV/A^2, Ha/Bohr^2, Ry/Bohr^2 or eV/Bohr^2.")
     ] = "eV/A^2",
     symmetrize: Annotated[bool, typer.Option(help="Write (H + H^T)/2 for full Hessians.")] = False,
+    align_to: Annotated[
+        Path | None,
+        typer.Option(
+            help="Shift the energies by a constant an element to the scale of this data set (another level of theory)."
+        ),
+    ] = None,
     on_bad: Annotated[
         str, typer.Option(help="drop: leave bad records out and name them; error: stop at the first.")
     ] = "drop",
@@ -32,6 +38,10 @@ def convert(
     metadata: Annotated[
         bool, typer.Option(help="Write metadata.npz (natoms, has_hessian) beside an .aselmdb, for fairchem.")
     ] = False,
+    plugins: Annotated[
+        str | None,
+        typer.Option(envvar="HINT_PLUGINS", help="Plugins whose readers may be used, separated by commas."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Convert a data set, checking every record.
@@ -45,16 +55,18 @@ def convert(
     from tqdm import tqdm
 
     from hint_plugins.cli.common import InputError, finish, replacing, write_json
-    from hint_plugins.cli.options import name_values, refuse_existing, stem_of
+    from hint_plugins.cli.options import name_values, refuse_existing, stem_of, use_plugins
     from hint_plugins.curvature.layouts import UNITS
     from hint_plugins.datasets import read_dataset
     from hint_plugins.datasets.convert import ConversionReport, checked
+    from hint_plugins.datasets.energies import AtomicEnergies, aligned
     from hint_plugins.labels.store import StoreError, raise_bad, store_format, writing
 
     if hessian_unit not in UNITS:
         raise InputError(f"unknown unit {hessian_unit!r}: choose {', '.join(UNITS)}")
     if on_bad not in ("drop", "error"):
         raise InputError(f"--on-bad is drop or error, not {on_bad!r}")
+    use_plugins(plugins)
     report = ConversionReport()
     natoms: list[int] = []
     labelled: list[bool] = []
@@ -72,6 +84,9 @@ def convert(
             report.add_bad(index, reason)
 
         records = read_dataset(source, format, reject or skip, **name_values(setting or []))
+        if align_to is not None:
+            own = AtomicEnergies(read_dataset(source, format, lambda *_: None, **name_values(setting or [])))
+            records = aligned(records, own, AtomicEnergies(read_dataset(align_to)))
         records = itertools.islice(tqdm(records, unit="record", disable=None), limit)
         with writing(output) as write:
             for atoms in checked(records, report, symmetrize=symmetrize, factor=UNITS[hessian_unit], on_bad=reject):
@@ -80,7 +95,7 @@ def convert(
                     natoms.append(len(atoms))
                     labelled.append(any(key.startswith("REF_hessian") for key in atoms.info))
         report.n_input += unreadable
-    except StoreError as error:
+    except (StoreError, ValueError) as error:
         raise InputError(str(error)) from error
     if metadata:
         with replacing(output.parent / "metadata.npz") as temporary:

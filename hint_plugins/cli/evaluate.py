@@ -67,13 +67,21 @@ def evaluate(
         parts = _parts_directory(out, options, data)
         done: list[Part] = []
         with tqdm(total=total, unit="structure", desc="evaluate") as bar:
-            for first, batch in _batches(data, unreadable):
-                file = parts / f"{first:09d}.npz"
+            for path, first, batch in _batches(data, unreadable):
+                file = parts / f"{data.index(path)}-{first:09d}.npz"
                 part = _load_part(file)
                 if part is None:
+                    wanted = None if chosen is None else {k for where, k in chosen if where == path}
                     part = evaluate_part(
-                        potential, batch, first, keys, hessian=lambda k: chosen is None or k in chosen, seed=seed
+                        potential,
+                        batch,
+                        first,
+                        keys,
+                        hessians=wanted,
+                        seed=seed,
                     )
+                    for row in part.rows:
+                        row["file"] = str(path)
                     _save_part(part, file)
                 done.append(part)
                 bar.update(len(batch))
@@ -88,8 +96,7 @@ def evaluate(
             raise InputError(f"{data[0]}: no labels under {energy_key}, {forces_key}, {hessian_key}{_present(data[0])}")
     summary["n_failed"] += len(unreadable)
     summary["failed"] += unreadable
-    out_rows = [{"data": str(data[0]) if len(data) == 1 else "", **row} for row in rows]
-    write_csv(out / "structures.csv", out_rows)
+    write_csv(out / "structures.csv", rows)
     plot_parity(_joined(done, seed), out / "parity.png", f"{potential.name}")
     write_config(out, "evaluate", options)
     seconds = round(time.perf_counter() - started, 3)
@@ -98,7 +105,7 @@ def evaluate(
     for line in _table(summary):
         typer.echo(line)
     for item in summary["failed"][:10]:
-        typer.echo(f"structure {item['index']} ({item['formula']}): {item['reason']}", err=True)
+        typer.echo(f"{item['file']}, structure {item['index']} ({item['formula']}): {item['reason']}", err=True)
     finish(summary["n_failed"])
 
 
@@ -123,27 +130,25 @@ def _missing(path: Path) -> int:
     raise InputError(f"{path}: no such file")
 
 
-def _batches(data: list[Path], unreadable: list[dict[str, Any]]) -> Iterator[tuple[int, list[Atoms]]]:
-    """Structures of all files in parts, with the running index of the first; damaged records are noted."""
+def _batches(data: list[Path], unreadable: list[dict[str, Any]]) -> Iterator[tuple[Path, int, list[Atoms]]]:
+    """Structures of all files in parts: file, index of the first one in it, structures; damaged records are noted."""
+    from itertools import islice
+
     from hint_plugins.labels.store import read_structures
 
-    index, batch = 0, []
     for path in data:
 
         def bad(where: int, reason: str, path: Path = path) -> None:
-            unreadable.append({"index": where, "formula": str(path), "reason": reason})
+            unreadable.append({"file": str(path), "index": where, "formula": "", "reason": reason})
 
-        for atoms in read_structures(path, bad):
-            batch.append(atoms)
-            if len(batch) == PART:
-                yield index, batch
-                index, batch = index + len(batch), []
-    if batch:
-        yield index, batch
+        structures, first = read_structures(path, bad), 0
+        while batch := list(islice(structures, PART)):
+            yield path, first, batch
+            first += len(batch)
 
 
-def _choose(data: list[Path], keys: Keys, limit: int | None, seed: int) -> set[int] | None:
-    """Indices of the structures whose Hessian is computed; None for all."""
+def _choose(data: list[Path], keys: Keys, limit: int | None, seed: int) -> set[tuple[Path, int]] | None:
+    """File and index of the structures whose Hessian is computed; None for all."""
     import numpy as np
 
     from hint_plugins.labels.hessian_label import SUFFIXES
@@ -151,8 +156,8 @@ def _choose(data: list[Path], keys: Keys, limit: int | None, seed: int) -> set[i
     if limit is None:
         return None
     labelled = [
-        first + k
-        for first, batch in _batches(data, [])
+        (path, first + k)
+        for path, first, batch in _batches(data, [])
         for k, atoms in enumerate(batch)
         if any(keys.hessian + suffix in atoms.info for suffix in SUFFIXES)
     ]

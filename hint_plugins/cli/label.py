@@ -48,6 +48,10 @@ def label(
     parsl_config: Annotated[Path | None, typer.Option(help="Python file that defines `config` for Parsl.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Structures sent to a worker at once.")] = 8,
     retry_failed: Annotated[bool, typer.Option(help="Compute again what failed in an earlier run.")] = False,
+    plugins: Annotated[
+        str | None,
+        typer.Option(envvar="HINT_PLUGINS", help="Plugins whose engines may be used, separated by commas."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Discard OUT and the records it was made from.")] = False,
 ) -> None:
     """Label structures with a reference method.
@@ -60,8 +64,8 @@ def label(
     import time
 
     from hint_plugins.cli.common import InputError, finish, replacing, write_csv, write_json
-    from hint_plugins.cli.options import stem_of
-    from hint_plugins.labelling.engine import EngineError, EngineSpec
+    from hint_plugins.cli.options import stem_of, use_plugins
+    from hint_plugins.labelling.engine import ENGINES, EngineError, EngineSpec
     from hint_plugins.labelling.executors import ExecutorError, available_cores, executor_factory
     from hint_plugins.labelling.record import LabelTask
     from hint_plugins.labelling.run import label_file
@@ -77,11 +81,12 @@ def label(
             raise InputError("IN and OUT are the same file")
         n_input = count_structures(structures) if structures.is_file() else 0
         read = lambda: read_structures(structures)  # noqa: E731
-        spec = EngineSpec(engine, _engine_options(engine, method, calculator, setting or []))
+        use_plugins(plugins)
+        spec = EngineSpec(ENGINES.get(engine, engine), _engine_options(engine, method, calculator, setting or []))
         task = LabelTask(kind, num_probes, seed, step, symmetry=symmetry)
         open_executor = executor_factory(executor, workers, scheduler=scheduler, parsl_config=parsl_config)
         shards = output.with_name(output.name + ".shards")
-        with _Bar(n_input, spec.name, kind) as bar:
+        with _Bar(n_input, engine, kind) as bar:
             summary, failures = label_file(
                 read,
                 output,

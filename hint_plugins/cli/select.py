@@ -31,6 +31,12 @@ def select(
     format: Annotated[str, typer.Option(help="Of the data set; auto or as in `hint convert`.")] = "auto",
     output_format: Annotated[str, typer.Option(help="extxyz or aselmdb.")] = "extxyz",
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    plugins: Annotated[
+        str | None,
+        typer.Option(
+            envvar="HINT_PLUGINS", help="Plugins whose readers and selectors may be used, separated by commas."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result in DIR.")] = False,
 ) -> None:
     """Choose structures to label, and which of them get Hessians.
@@ -44,6 +50,7 @@ def select(
     import numpy as np
 
     from hint_plugins.cli.common import InputError, prepare_output, replacing, write_config, write_summary
+    from hint_plugins.cli.options import use_plugins
     from hint_plugins.datasets import read_dataset
     from hint_plugins.labelling.record import REQUEST
     from hint_plugins.labels.hessian_label import SUFFIXES
@@ -54,6 +61,7 @@ def select(
     options = {k: v for k, v in locals().items() if isinstance(v, str | int | float | bool | Path)}
     if output_format not in ("extxyz", "aselmdb"):
         raise InputError(f"--output-format is extxyz or aselmdb, not {output_format!r}")
+    use_plugins(plugins)
     prepare_output(out, overwrite=overwrite)
     bad: list[dict] = []
 

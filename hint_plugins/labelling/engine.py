@@ -54,7 +54,8 @@ class LabelEngine(Protocol):
     def surface(self, atoms: Atoms) -> Surface: ...
 
 
-#: Engines by name; the value is ``module:class``. Anything else of that form is taken as it stands.
+#: Engines by name; the value is ``module:class``, so that workers can import it. Anything else of that form is
+#: taken as it stands; plugins add to this.
 ENGINES: dict[str, str] = {
     "xtb": "hint_plugins.labelling.xtb:XTBEngine",
     "pyscf": "hint_plugins.labelling.pyscf:PySCFEngine",

@@ -14,11 +14,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from hint_plugins.labelling.threads import single_threaded
+
 #: Opens an executor; called again when the workers of the former one died.
 ExecutorFactory = Callable[[], AbstractContextManager[Executor]]
 
 EXECUTORS = ("local", "dask", "parsl")
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 class ExecutorError(RuntimeError):
@@ -70,21 +71,6 @@ def executor_factory(
     return lambda: _parsl(workers, parsl_config)
 
 
-@contextlib.contextmanager
-def _single_threaded() -> Iterator[None]:
-    """One thread for every process started inside: libraries read this when they are loaded."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
 def _leave_with_parent() -> None:
     """Let a worker end when the process that started it was killed."""
     parent = multiprocessing.parent_process()
@@ -99,7 +85,7 @@ def _leave_with_parent() -> None:
 
 @contextlib.contextmanager
 def _local(workers: int) -> Iterator[Executor]:
-    with _single_threaded():
+    with single_threaded(force=True):
         pool = ProcessPoolExecutor(
             workers, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_with_parent
         )
@@ -114,7 +100,7 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Executor]:
     from distributed import Client, LocalCluster
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_single_threaded())
+        stack.enter_context(single_threaded(force=True))
         if scheduler is None:
             cluster: Any = stack.enter_context(
                 LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
@@ -133,7 +119,7 @@ def _parsl(workers: int, config_file: Path | None) -> Iterator[Executor]:
     from parsl.concurrent import ParslPoolExecutor
 
     config = _parsl_config(config_file) if config_file else _local_parsl_config(workers)
-    with _single_threaded(), _own_scripts_on_path(), ParslPoolExecutor(config=config) as pool:
+    with single_threaded(force=True), _own_scripts_on_path(), ParslPoolExecutor(config=config) as pool:
         yield pool
 
 

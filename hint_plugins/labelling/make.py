@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,6 +14,7 @@ from hint_plugins.labelling import differences
 from hint_plugins.labelling.engine import EngineError, EngineSpec, Evaluation, LabelEngine, Scalar, Surface
 from hint_plugins.labelling.record import LabelTask, structure_key
 from hint_plugins.labelling.symmetry import symmetric_hessian
+from hint_plugins.labelling.threads import single_threaded
 
 Record = dict[str, Any]
 
@@ -142,9 +142,8 @@ def _engine(name: str, options: tuple[tuple[str, Any], ...]) -> LabelEngine:
 
 def label_batch(spec: EngineSpec, task: LabelTask, batch: Sequence[tuple[str, Atoms]]) -> list[Record]:
     """Label a batch on a worker, one thread; a structure that fails becomes a record with its error."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    engine = _engine(spec.name, tuple(sorted(spec.options.items())))
+    with single_threaded():
+        engine = _engine(spec.name, tuple(sorted(spec.options.items())))
     records = []
     for key, atoms in batch:
         try:

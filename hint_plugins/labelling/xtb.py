@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.units import Bohr, Hartree
 
 from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar, charge_and_multiplicity
+from hint_plugins.labelling.threads import single_threaded
 
 if TYPE_CHECKING:
     from tblite.interface import Result
@@ -54,7 +55,8 @@ class XTBEngine:
             raise ValueError(f"unknown xTB method {method!r}: choose {', '.join(METHODS)}")
         if not 0 < accuracy <= 100:
             raise ValueError(f"accuracy must be positive (smaller is tighter), got {accuracy}")
-        import tblite.interface  # noqa: F401  (a missing library is an error now, not in each structure)
+        with single_threaded():
+            import tblite.interface  # noqa: F401  (a missing library is an error now, not in each structure)
 
         self.method = matches[0]
         self.accuracy = accuracy

@@ -127,8 +127,10 @@ def check_label(
 def _rotation(label: HessianLabel, positions: np.ndarray, forces: np.ndarray | None, largest: float) -> float | None:
     """Largest violation of ``H t = -(e x F)`` over three axes e, relative to what its terms could add up to.
 
-    For a full label every row turns about its own atom, so that only its neighbours count; 2 % of max|H| at 1 A
-    is added to the scale, since rows that are nearly zero carry nothing but noise.
+    For a full label every row turns about its own atom, so that only its neighbours count. What noise explains is
+    taken off: its size, from asymmetry and translational sum rule (both about three standard deviations of one
+    number), times the root of the sum of squared distances. 2 % of max|H| at 1 A is added to the scale, since rows
+    that are nearly zero carry nothing but noise.
     """
     n, axes = len(positions), np.eye(3)
     if label.kind == "full":
@@ -137,7 +139,9 @@ def _rotation(label: HessianLabel, positions: np.ndarray, forces: np.ndarray | N
         turned = np.stack([np.einsum("iajb,ijb->ia", blocks, np.cross(axis, apart)) for axis in axes])
         if forces is None:
             forces = 0.5 * np.cross(axes[:, None], turned).sum(axis=0)  # the least-squares solution
+        noise = max(np.abs(blocks.sum(axis=2)).max() / np.sqrt(n), np.abs(label.products - label.products.T).max())
         violation = np.abs(turned + np.cross(axes[:, None], forces)).max(axis=(0, 2))
+        violation = np.maximum(violation - noise * np.linalg.norm(apart, axis=(1, 2)), 0.0)
         scale = (np.linalg.norm(blocks, axis=(1, 3)) * np.linalg.norm(apart, axis=2)).sum(axis=1)
         return float((violation / (scale + 0.02 * largest)).max())
     if forces is None:
@@ -212,8 +216,9 @@ def check_structure(
     """
     row: dict[str, Any] = {"formula": atoms.get_chemical_formula(), "num_atoms": len(atoms), "kind": ""}
     reasons = []
-    if not np.isfinite(atoms.positions).all():
-        reasons.append("a position is not finite")
+    lost = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
+    if len(lost):
+        reasons.append(f"the position of atom {lost[0]} is not finite")
     else:
         reasons += _overlap(atoms)
     energy, forces = atoms.info.get(energy_key), atoms.arrays.get(forces_key)

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from hint_plugins.selection.density import SoapMap, local_density_weights
 from hint_plugins.selection.energy import by_energy
-from hint_plugins.selection.survey import SelectionError, Stream, draw, how_many, survey
+from hint_plugins.selection.survey import SelectionError, Stream, Survey, draw, how_many, survey
 
-METHODS = ("density", "energy", "random")
+#: A way to choose: survey, map (or None), number to take, source of randomness and the options of :func:`choose`
+#: to the indices taken (ascending) and a score for every structure. Plugins add to this.
+Selector = Callable[
+    [Survey, "np.ndarray | None", int, np.random.Generator, dict[str, Any]], tuple[np.ndarray, np.ndarray]
+]
+
+
+def _density(found, points, count, rng, options):
+    scores = local_density_weights(points, options["neighbours"])
+    return draw(scores, count, rng), scores
+
+
+def _energy(found, points, count, rng, options):
+    return by_energy(found, count, options["end"])
+
+
+def _random(found, points, count, rng, options):
+    scores = np.full(len(found), 1.0 / len(found))
+    return draw(scores, count, rng), scores
+
+
+SELECTORS: dict[str, Selector] = {"density": _density, "energy": _energy, "random": _random}
 
 
 @dataclass
@@ -59,7 +82,7 @@ def choose(
     stream
         Opens the structures.
     method
-        One of :data:`METHODS`.
+        A key of :data:`SELECTORS`.
     fraction
         Part to take.
     hessian_fraction
@@ -78,8 +101,8 @@ def choose(
     SelectionError
         Wrong option, no structures, missing energies or libraries.
     """
-    if method not in METHODS:
-        raise SelectionError(f"unknown method {method!r}: choose {', '.join(METHODS)}")
+    if method not in SELECTORS:
+        raise SelectionError(f"unknown method {method!r}: choose {', '.join(SELECTORS)}")
     if not 0 <= hessian_fraction <= 1:
         raise SelectionError(f"the Hessian fraction must be between 0 and 1, got {hessian_fraction}")
     found = survey(stream(), rng)
@@ -89,14 +112,8 @@ def choose(
     if method == "density" or with_map:
         soap_map = SoapMap.fit(found, components=components, r_cut=r_cut)
         points, explained = soap_map(stream()), soap_map.explained
-    if method == "energy":
-        indices, scores = by_energy(found, count, end)
-    else:
-        scores = np.full(total, 1.0 / total)
-        if method == "density":
-            assert points is not None
-            scores = local_density_weights(points, neighbours)
-        indices = draw(scores, count, rng)
+    options = {"neighbours": neighbours, "end": end}
+    indices, scores = SELECTORS[method](found, points, count, rng, options)
     taken = np.zeros(total, dtype=bool)
     taken[indices] = True
     hessian = np.zeros(total, dtype=bool)

@@ -66,6 +66,23 @@ def parse_masses(entries: Sequence[str]) -> dict[str, float]:
     return values
 
 
+def parse_supercell(text: str) -> tuple[int, int, int]:
+    """``2x2x2`` -> ``(2, 2, 2)``.
+
+    Raises
+    ------
+    InputError
+        If it is malformed.
+    """
+    try:
+        n1, n2, n3 = (int(part) for part in text.lower().replace(",", "x").split("x"))
+    except ValueError:
+        raise InputError(f"supercell {text!r}: expected three repetitions like 2x2x2") from None
+    if min(n1, n2, n3) < 1:
+        raise InputError(f"supercell {text!r}: repetitions must be positive")
+    return n1, n2, n3
+
+
 def relax(potential: Potential, atoms: Atoms, *, cell: bool, fmax: float = 1e-3, pressure: float = 0.0) -> Atoms:
     """Relax positions, and the cell at ``pressure`` (GPa), keeping the symmetry that is there.
 

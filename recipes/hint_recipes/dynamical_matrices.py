@@ -5,6 +5,7 @@ CellConstructor is an optional dependency (extra ``sscha``); it works in Rydberg
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ def require_cellconstructor():
     InputError
         If it is not installed; the message says how to install it.
     """
+    os.environ.setdefault("GFORTRAN_UNBUFFERED_PRECONNECTED", "y")  # else its Fortran prints escape redirection
     try:
         import cellconstructor as CC
         import cellconstructor.Phonons
@@ -84,7 +86,13 @@ def to_cellconstructor(constants: ForceConstants) -> Phonons:
     dyn = CC.Phonons.Phonons(structure, nqirr=len(q_grid))
     dyn.q_tot = [np.array(q) for q in q_grid]
     dyn.q_stars = [[np.array(q)] for q in q_grid]
-    dyn.AdjustQStar()
+    try:
+        dyn.AdjustQStar()
+    except (ValueError, IndexError):
+        raise InputError(
+            f"CellConstructor cannot group the q points of a {'x'.join(map(str, constants.multiples))} supercell into "
+            "stars: the supercell breaks the crystal's symmetry; repeat equivalent directions equally (2x2x2)"
+        ) from None
     order = _lattice_vectors(structure, constants)
     blocks = constants.hessian.reshape(constants.num_cells, 3 * len(structure.atoms), constants.num_cells, -1)
     phases = np.exp(-2j * np.pi * np.array(dyn.q_tot) @ order.T)

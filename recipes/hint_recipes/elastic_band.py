@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
-from ase.build import minimize_rotation_and_translation
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.mep import NEB
 from ase.optimize.fire2 import FIRE2
@@ -76,9 +75,6 @@ class BatchedNEB(NEB):
         self.potential = potential
 
     def get_forces(self) -> np.ndarray:
-        if not self.images[0].pbc.any():
-            for left, right in zip(self.images, self.images[1:], strict=False):
-                minimize_rotation_and_translation(left, right)
         stale = [
             image
             for image in self.images

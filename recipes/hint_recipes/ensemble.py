@@ -23,7 +23,7 @@ MAX_DROPPED = 0.2
 
 @dataclass
 class Evaluated:
-    """Energies (eV), forces (eV/A) and stresses (eV/A^3, ASE's sign, 3x3) of configurations; ``reasons`` names bad ones."""
+    """Energies (eV), forces (eV/A), stresses (eV/A^3, ASE's sign, 3x3); ``reasons`` names configurations not usable."""
 
     energies: np.ndarray
     forces: np.ndarray
@@ -80,7 +80,8 @@ class EnsembleEngine:
             force = np.abs(result.forces[index]).max()
             if abs(per_atom[index] - median) > self.max_energy:
                 result.reasons[int(index)] = (
-                    f"energy {per_atom[index] - median:+.2f} eV an atom from the median (--max-energy {self.max_energy})"
+                    f"energy {per_atom[index] - median:+.2f} eV an atom from the median "
+                    f"(--max-energy {self.max_energy})"
                 )
             elif force > self.max_force:
                 result.reasons[int(index)] = f"force of {force:.0f} eV/A (--max-force {self.max_force:.0f})"
@@ -160,7 +161,10 @@ class EnsembleEngine:
 
     def _report(self, structures: list[Atoms], reasons: dict[int, str], label: str) -> None:
         first = min(reasons)
-        message = f"{label}: {len(reasons)} of {len(structures)} configurations cannot be used; number {first}: {reasons[first]}"
+        message = (
+            f"{label}: {len(reasons)} of {len(structures)} configurations cannot be used; number {first}: "
+            f"{reasons[first]}"
+        )
         where = ""
         if self.directory is not None:
             from ase.io import write
@@ -199,11 +203,15 @@ def require_sscha() -> Any:
     from hint_recipes.dynamical_matrices import require_cellconstructor
 
     require_cellconstructor()
+    import warnings
+
     try:
-        import sscha
-        import sscha.Ensemble
-        import sscha.Relax
-        import sscha.SchaMinimizer
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # optional parts of python-sscha that are not installed
+            import sscha
+            import sscha.Ensemble
+            import sscha.Relax
+            import sscha.SchaMinimizer
     except ImportError as error:
         raise InputError(f"this needs python-sscha ({error}): run `make env-sscha` (scripts/env_sscha.sh)") from None
     return sscha

@@ -7,20 +7,21 @@ python-sscha's; here are the batched force engine, the checkpoint after every po
 from __future__ import annotations
 
 import contextlib
-import json
+import os
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ase import Atoms
 
-from hint_plugins.cli.common import InputError, replacing
+from hint_plugins.cli.common import InputError
 from hint_recipes.dynamical_matrices import from_cellconstructor, interpolate, to_cellconstructor
 from hint_recipes.ensemble import EnsembleEngine, require_sscha
 from hint_recipes.force_constants import ForceConstants
+from hint_recipes.sscha_state import SschaSettings, State
 
 if TYPE_CHECKING:
     from sscha.Ensemble import Ensemble
@@ -29,140 +30,8 @@ if TYPE_CHECKING:
 GPA = 1 / 160.21766208
 
 
-@dataclass(frozen=True)
-class SschaSettings:
-    """Options of a run; the defaults are those of the HINT paper (arXiv:2603.25373).
-
-    Parameters
-    ----------
-    temperature
-        K.
-    configurations
-        Configurations of a population (even: each comes with its mirror image).
-    max_populations
-        Populations of a stage at most.
-    step
-        Starting step of dynamical matrix and positions; the line search adapts it.
-    kong_liu
-        A new population is drawn when the effective sample falls below this share.
-    meaningful_factor
-        Converged when the gradient is below this share of its statistical error.
-    representation
-        ``normal``, ``sqrt``, ``root4``, or ``auto``: ``root4`` with large steps and a Kong-Liu ratio of 0.2 while far from
-        the solution (the start had imaginary modes; first population), ``normal`` otherwise.
-    relax_positions, relax_cell, fix_volume
-        What moves; symmetry is kept.
-    pressure
-        Target pressure, GPa.
-    bulk_modulus
-        GPa; sets the size of cell steps.
-    stress
-        Evaluate stresses also at fixed cell.
-    seed
-        Every population draws from ``(seed, stage, population)``.
-    """
-
-    temperature: float = 0.0
-    configurations: int = 500
-    max_populations: int = 30
-    step: float = 0.002
-    kong_liu: float = 0.5
-    meaningful_factor: float = 0.001
-    representation: str = "auto"
-    relax_positions: bool = True
-    relax_cell: bool = False
-    fix_volume: bool = False
-    pressure: float = 0.0
-    bulk_modulus: float = 100.0
-    stress: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        problems = {
-            "the temperature must not be negative": self.temperature < 0,
-            "the number of configurations must be even and at least 2": self.configurations < 2
-            or self.configurations % 2,
-            "at least one population is needed": self.max_populations < 1,
-            "the step must be positive": self.step <= 0,
-            "the Kong-Liu ratio must lie between 0 and 1": not 0 < self.kong_liu < 1,
-            "the meaningful factor must be positive": self.meaningful_factor <= 0,
-            "the representation must be auto, normal, sqrt or root4": self.representation
-            not in ("auto", "normal", "sqrt", "root4"),
-            "the bulk modulus must be positive": self.bulk_modulus <= 0,
-            "the seed must not be negative": self.seed < 0,
-        }
-        for message, wrong in problems.items():
-            if wrong:
-                raise InputError(message)
-
-
-@dataclass
-class State:
-    """Where a run stands: everything the next population needs."""
-
-    constants: ForceConstants  #: auxiliary force constants, centroids, cell
-    stage: int = 0
-    population: int = 0  #: populations done in this stage
-    converged: bool = False
-    difficult: bool = False  #: the start had imaginary modes
-    history: list[dict[str, Any]] = field(default_factory=list)
-    steps: list[dict[str, Any]] = field(default_factory=list)
-
-    def save(self, path: Path, fingerprint: dict[str, Any]) -> None:
-        """Write the checkpoint, whole or not at all."""
-        crystal = self.constants.primitive
-        meta = {
-            "stage": self.stage,
-            "population": self.population,
-            "converged": self.converged,
-            "difficult": self.difficult,
-            "history": self.history,
-            "steps": self.steps,
-            "fingerprint": fingerprint,
-        }
-        with replacing(path) as temporary:
-            np.savez(
-                temporary,
-                hessian=self.constants.hessian,
-                multiples=np.array(self.constants.multiples),
-                numbers=crystal.numbers,
-                positions=crystal.positions,
-                cell=crystal.cell.array,
-                masses=crystal.get_masses(),
-                meta=np.array(json.dumps(meta)),
-            )
-
-    @classmethod
-    def load(cls, path: Path, fingerprint: dict[str, Any]) -> State:
-        """Read a checkpoint.
-
-        Raises
-        ------
-        InputError
-            If it is damaged or belongs to a run with other options.
-        """
-        try:
-            with np.load(path) as content:
-                meta = json.loads(str(content["meta"]))
-                crystal = Atoms(content["numbers"], positions=content["positions"], cell=content["cell"], pbc=True)
-                crystal.set_masses(content["masses"])
-                constants = ForceConstants(crystal, tuple(content["multiples"]), content["hessian"])
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path}: damaged checkpoint ({error}): start again with --overwrite") from None
-        old = meta.pop("fingerprint")
-        changed = sorted(k for k in fingerprint if json.dumps(old.get(k)) != json.dumps(fingerprint[k]))
-        if changed:
-            raise InputError(
-                f"{path}: the unfinished run there had other options ({changed[0]}: {old.get(changed[0])}, now "
-                f"{fingerprint[changed[0]]}): repeat it with the old ones, choose another --out, or add --overwrite"
-            )
-        return cls(constants, **meta)
-
-
 def start(constants: ForceConstants, floor: float = 20.0) -> tuple[ForceConstants, int]:
     """Symmetrised, positive definite starting force constants and the number of modes that had to be raised."""
-    from hint_recipes.dynamical_matrices import unit_factor  # noqa: F401  (an early, clear message when not installed)
-
     ruled = constants.symmetrized().acoustic_sum_rule()
     raised, changed = ruled.positive_definite(floor)
     return raised.acoustic_sum_rule(), changed
@@ -208,7 +77,8 @@ def run(
         if state.converged or state.population >= settings.max_populations:
             if state.stage + 1 >= len(stages):
                 return state
-            wider = interpolate(state.constants, stages[state.stage + 1])
+            with _log_to(log):
+                wider = interpolate(state.constants, stages[state.stage + 1])
             constants, changed = start(wider)
             state = State(constants, state.stage + 1, difficult=changed > 0, history=state.history, steps=state.steps)
         with _log_to(log):
@@ -221,7 +91,7 @@ def run(
 
 def population(state: State, engine: EnsembleEngine, settings: SschaSettings) -> None:
     """Draw, evaluate and minimise one population; updates ``state``."""
-    sscha = require_sscha()
+    sscha = require_sscha()  # before the clock: the first import takes seconds
     stress = settings.stress or settings.relax_cell
     number = state.population + 1
     clock = _Clock()
@@ -244,34 +114,24 @@ def population(state: State, engine: EnsembleEngine, settings: SschaSettings) ->
     minimiser.minim_struct = settings.relax_positions
     loop = sscha.Relax.SSCHA(minimiser, N_configs=settings.configurations, max_pop=number)
     loop.save_dyn = False
-    if settings.relax_cell:
-        loop.vc_relax(
-            settings.pressure,
-            settings.bulk_modulus,
-            restart_from_ens=True,
-            start_pop=number,
-            fix_volume=settings.fix_volume,
-        )
-        converged = loop.minim.is_converged() and _cell_at_rest(minimiser, settings)
-    else:
-        converged = loop.relax(restart_from_ens=True, start_pop=number)
+    with _remembered_distances():
+        if settings.relax_cell:
+            converged = loop.vc_relax(
+                settings.pressure,
+                settings.bulk_modulus,
+                restart_from_ens=True,
+                start_pop=number,
+                fix_volume=settings.fix_volume,
+            )
+        else:
+            converged = loop.relax(restart_from_ens=True, start_pop=number)
     clock.lap("minimisation")
     _record(state, minimiser, ensemble, dropped, clock.laps)
     state.constants = from_cellconstructor(minimiser.dyn)
     lowest = np.sort(state.constants.frequencies().ravel())[3]
     state.history[-1]["lowest_cm1"] = float(lowest)
     state.population = number
-    # one population may only polish the sample it was drawn from: the matrix must not have left that sample
     state.converged = bool(converged)
-
-
-def _cell_at_rest(minimiser: Any, settings: SschaSettings) -> bool:
-    """python-sscha's test of the cell: deviation from the target within the statistical error."""
-    tensor, error = minimiser.get_stress_tensor()
-    factor = _ry_bohr3_to_ev()
-    pressure = np.trace(tensor) / 3 if settings.fix_volume else settings.pressure * GPA / factor
-    moving = error != 0
-    return bool((np.abs((tensor - pressure * np.eye(3))[moving]) <= error[moving]).all())
 
 
 def _ry_bohr3_to_ev() -> float:
@@ -378,11 +238,28 @@ def free_energy_hessian(
         return from_cellconstructor(ensemble.get_free_energy_hessian(include_v4=four_phonon))
 
 
-def fingerprint(settings: SschaSettings, **more: Any) -> dict[str, Any]:
-    """What must be the same for a checkpoint to be continued; more populations may be asked for."""
-    values = {**asdict(settings), **more}
-    values.pop("max_populations")
-    return json.loads(json.dumps(values, default=str))
+@contextlib.contextmanager
+def _remembered_distances() -> Iterator[None]:
+    """Remember the distances between q points that CellConstructor computes anew in every symmetrisation.
+
+    Every minimisation step symmetrises with the same q points and cell; finding which point a rotation maps to which
+    took two thirds of a step for a 3x3x3 grid. Arguments are compared bit by bit, so results are unchanged.
+    """
+    import cellconstructor as CC
+
+    original, known = CC.Methods.get_min_dist_into_cell, {}
+
+    def remembered(unit_cell: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
+        key = unit_cell.tobytes(), first.tobytes(), second.tobytes()
+        if key not in known:
+            known[key] = original(unit_cell, first, second)
+        return known[key]
+
+    CC.Methods.get_min_dist_into_cell = remembered
+    try:
+        yield
+    finally:
+        CC.Methods.get_min_dist_into_cell = original
 
 
 class _Clock:
@@ -400,14 +277,16 @@ class _Clock:
 
 @contextlib.contextmanager
 def _log_to(path: Path | None) -> Iterator[None]:
-    """python-sscha prints much: into ``path``, or nowhere."""
-    import os
-    import warnings
-
-    with (
-        open(path or os.devnull, "a") as handle,
-        contextlib.redirect_stdout(handle),
-        warnings.catch_warnings(),
-    ):
+    """python-sscha and its Fortran parts print much: into ``path``, or nowhere."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    with open(path or os.devnull, "a") as handle, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        os.dup2(handle.fileno(), 1)
+        try:
+            with contextlib.redirect_stdout(handle):
+                yield
+        finally:
+            handle.flush()
+            os.dup2(saved, 1)
+            os.close(saved)

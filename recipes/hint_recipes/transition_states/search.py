@@ -14,6 +14,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.build import minimize_rotation_and_translation
 
+from hint_plugins.cli.common import plain
 from hint_plugins.objective.metrics import frequencies
 from hint_recipes.elastic_band import evaluate_images, geodesic_path, relax_band, without_repeats
 from hint_recipes.transition_states.bonds import bond_matrix, changed_bonds
@@ -143,6 +144,7 @@ def search(reaction: Reaction, potential: Potential, settings: SearchSettings | 
         "seconds": round(time.monotonic() - started, 3),
         "cpu_seconds": round(time.process_time() - cpu, 3),
     }
+    result.record = plain(record)
     return result
 
 
@@ -224,7 +226,7 @@ def _guess(
     if method == "gsm":
         from hint_recipes.transition_states.pysisyphus import growing_string
 
-        images, converged = growing_string(reactant, product, potential, settings.num_images)
+        images, converged = growing_string(reactant, product, potential, settings.num_images, deadline=deadline)
     else:
         try:
             images = geodesic_path(reactant, product, settings.num_images, settings.seed)

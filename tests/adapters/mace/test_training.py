@@ -1,5 +1,6 @@
 """MACE's own commands with ``--plugins hint``: every way in, every mode of training."""
 
+import json
 import os
 import signal
 import subprocess
@@ -219,6 +220,33 @@ def test_fine_tuning_with_two_heads(data):
     result = train(data, **options, pt_train_file="replay.xyz", name="tuned", num_samples_pt=4, E0s="foundation")
     assert "carry a Hessian label" in result.stdout + result.stderr
     assert any("hessian_mae" in row for row in records(data, "eval", name="tuned"))
+
+
+ALPHANET = "hidden_channels: 16\nnum_layers: 2\nmain_chi1: 4\nmp_chi1: 4\nchi2: 2\nframe_channels: 4\n"
+
+
+def test_alphanet_trains_restarts_and_evaluates(data):
+    """Second stage, average, restart; the saved model is read by ``hint evaluate``."""
+    (data / "net.yaml").write_text(ALPHANET)
+    options = HINT | {"model": "AlphaNet", "alphanet_config": "net.yaml", "max_num_epochs": 2, "hessian_selftest": True}
+    options |= {"ema": "", "swa": "", "start_swa": 2}
+    result = train(data, **options)
+    assert "Building AlphaNet" in result.stdout + result.stderr
+    train(data, **options | {"max_num_epochs": 3}, restart_latest="")
+    assert {row["epoch"] for row in records(data, "opt")} == {0, 1, 2}
+    words = [str(BIN / "hint"), "evaluate", "run_stagetwo.model", "valid.xyz", "--out", "errors"]
+    subprocess.run(words, cwd=data, env=environment(), check=True, capture_output=True)
+    errors = json.loads((data / "errors" / "summary.json").read_text())
+    assert errors["n_hessians"] == 2
+    assert errors["hessian_mae"] == pytest.approx(records(data, "eval")[-1]["hessian_mae"], rel=1e-6)
+
+
+def test_alphanet_trains_on_crystals_with_stress(tmp_path):
+    write_data(tmp_path, stress=True)
+    (tmp_path / "net.yaml").write_text(ALPHANET)
+    options = HINT | {"model": "AlphaNet", "alphanet_config": "net.yaml", "max_num_epochs": 1}
+    train(tmp_path, **options, loss="stress", stress_key="REF_stress", compute_stress=True)
+    assert records(tmp_path, "eval")[-1]["rmse_stress"] > 0
 
 
 def test_somebody_elses_plugin_adds_a_term_and_a_metric(data, tmp_path):

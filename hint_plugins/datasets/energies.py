@@ -1,0 +1,66 @@
+"""Energies of two levels of theory on one scale: a constant for each element is all that is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from ase import Atoms
+
+
+class AtomicEnergies:
+    """Least-squares energies of the elements, from a stream of labelled structures.
+
+    Attributes
+    ----------
+    values
+        (119,) eV by atomic number; 0 for elements that did not occur. Where the compositions do not determine them
+        (for example isomers only), the smallest solution is taken, and sums over these compositions are still right.
+    seen
+        Atomic numbers that occurred.
+    """
+
+    def __init__(self, structures: Iterable[Atoms]) -> None:
+        normal, right = np.zeros((119, 119)), np.zeros(119)
+        count = 0
+        for atoms in structures:
+            if "REF_energy" not in atoms.info:
+                continue
+            composition = np.bincount(atoms.numbers, minlength=119).astype(float)
+            normal += np.outer(composition, composition)
+            right += composition * float(atoms.info["REF_energy"])
+            count += 1
+        if not count:
+            raise ValueError("no structure has an energy (REF_energy)")
+        self.seen = set(np.flatnonzero(np.diag(normal)).tolist())
+        self.values = np.linalg.pinv(normal, rcond=1e-10, hermitian=True) @ right
+
+    def sum(self, atoms: Atoms) -> float:
+        """Energy of the separate atoms, eV."""
+        return float(self.values[atoms.numbers].sum())
+
+
+def aligned(structures: Iterable[Atoms], own: AtomicEnergies, other: AtomicEnergies) -> Iterator[Atoms]:
+    """Shift energies from the scale of one level of theory to that of another; forces and Hessians stay.
+
+    A model pre-trained on the other level then starts from energies that differ by interactions only.
+
+    Parameters
+    ----------
+    structures
+        Labelled at the first level.
+    own, other
+        Atomic energies of the first and of the other level.
+
+    Raises
+    ------
+    ValueError
+        If an element has no energy at the other level.
+    """
+    for atoms in structures:
+        if "REF_energy" in atoms.info:
+            missing = set(atoms.numbers.tolist()) - other.seen
+            if missing:
+                raise ValueError(f"no structure of the other set holds the element with atomic number {min(missing)}")
+            atoms.info["REF_energy"] = float(atoms.info["REF_energy"]) - own.sum(atoms) + other.sum(atoms)
+        yield atoms

@@ -1,0 +1,106 @@
+"""``hint sscha``: quantum and thermal anharmonic phonons and free energy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def sscha(
+    cell: Annotated[Path, typer.Argument(help="Unit cell (any format of ASE).")],
+    model: Annotated[str, typer.Option(help="Model or reference calculator.")],
+    out: Annotated[Path, typer.Option(help="Output directory; an unfinished run there is continued.")],
+    supercell: Annotated[tuple[int, int, int], typer.Option(help="Repetitions of the unit cell (last stage).")] = (
+        2,
+        2,
+        2,
+    ),
+    stage: Annotated[
+        list[str] | None, typer.Option(help="Smaller supercell to converge first, e.g. 1x1x1; repeatable.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="K.")] = 0.0,
+    configurations: Annotated[int, typer.Option(help="Configurations of a population (even).")] = 500,
+    max_populations: Annotated[int, typer.Option(help="Populations of a stage at most.")] = 30,
+    step: Annotated[float, typer.Option(help="Starting step of the minimisation.")] = 0.002,
+    kong_liu: Annotated[float, typer.Option(help="New population below this effective sample share.")] = 0.5,
+    meaningful_factor: Annotated[float, typer.Option(help="Converged below this gradient over its error.")] = 0.001,
+    representation: Annotated[str, typer.Option(help="auto, normal, sqrt or root4.")] = "auto",
+    relax_positions: Annotated[bool, typer.Option(help="Let the centroids relax.")] = True,
+    relax_cell: Annotated[bool, typer.Option(help="Relax the cell to --pressure.")] = False,
+    fix_volume: Annotated[bool, typer.Option(help="With --relax-cell: shape only.")] = False,
+    pressure: Annotated[float, typer.Option(help="GPa.")] = 0.0,
+    bulk_modulus: Annotated[float, typer.Option(help="GPa, sets cell steps.")] = 100.0,
+    stress: Annotated[bool, typer.Option(help="Report the pressure at fixed cell too.")] = False,
+    mass: Annotated[list[str] | None, typer.Option(help="Isotope, SYMBOL=MASS in u (H=2.014); repeatable.")] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Starting force constants: dyn prefix, phonopy yaml, q2r .fc, .npz.")
+    ] = None,
+    floor: Annotated[float, typer.Option(help="Lowest starting frequency, cm^-1.")] = 20.0,
+    hessian_configurations: Annotated[
+        int, typer.Option(help="Configurations for the free-energy Hessian; 0: none.")
+    ] = 0,
+    four_phonon: Annotated[bool, typer.Option(help="Fourth-order term in the free-energy Hessian.")] = False,
+    reference: Annotated[str | None, typer.Option(help="Reference calculator for the free-energy correction.")] = None,
+    reference_configurations: Annotated[int, typer.Option(help="Configurations for it.")] = 20,
+    on_bad: Annotated[str, typer.Option(help="Configuration the model cannot do: drop or stop.")] = "drop",
+    max_energy: Annotated[float, typer.Option(help="... further from the median energy than this, eV an atom.")] = 5.0,
+    max_force: Annotated[float, typer.Option(help="... or with a larger force component, eV/A.")] = 500.0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: what the model chooses.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
+    seed: Annotated[int, typer.Option(help="Random numbers.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Discard what is in --out.")] = False,
+) -> None:
+    """Anharmonic phonons, free energy and structure by the stochastic self-consistent harmonic approximation."""
+    options = dict(locals())
+    from hint_plugins.cli.common import InputError, finish, prepare_output, write_config
+    from hint_recipes.crystal_input import load_potential, parse_supercell, read_crystal
+    from hint_recipes.ensemble import EnsembleEngine
+    from hint_recipes.sscha_state import SschaSettings
+    from hint_recipes.sscha_study import CHECKPOINT, run_sscha
+
+    settings = SschaSettings(
+        temperature=temperature,
+        configurations=configurations,
+        max_populations=max_populations,
+        step=step,
+        kong_liu=kong_liu,
+        meaningful_factor=meaningful_factor,
+        representation=representation,
+        relax_positions=relax_positions,
+        relax_cell=relax_cell,
+        fix_volume=fix_volume,
+        pressure=pressure,
+        bulk_modulus=bulk_modulus,
+        stress=stress,
+        seed=seed,
+    )
+    if on_bad not in ("drop", "stop"):
+        raise InputError(f"--on-bad {on_bad}: choose drop or stop")
+    crystal = read_crystal(cell, mass or [])
+    stages = [*(parse_supercell(s) for s in stage or []), tuple(supercell)]
+    potential = load_potential(model, device, dtype)
+    prepare_output(out, overwrite=overwrite)
+    if overwrite:
+        for name in (CHECKPOINT, "summary.json", "bad_configurations.extxyz", "sscha.log"):
+            (out / name).unlink(missing_ok=True)
+    write_config(out, "sscha", {**options, "overwrite": False})
+    summary = run_sscha(
+        crystal,
+        potential,
+        out,
+        settings,
+        stages,
+        engine=EnsembleEngine(potential, on_bad, max_energy, max_force, out),
+        start_from=start_from,
+        floor=floor,
+        hessian_configurations=hessian_configurations,
+        four_phonon=four_phonon,
+        reference=load_potential(reference, device, dtype) if reference else None,
+        reference_configurations=reference_configurations,
+        label=f"{model} {crystal.get_chemical_formula()}",
+    )
+    if not summary["converged"]:
+        print(f"hint: not converged after {summary['n_populations']} populations (see populations.csv)")
+    finish(0 if summary["converged"] else 1)

@@ -1,0 +1,69 @@
+"""Frequencies along a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+
+from hint_plugins.objective.metrics import frequencies
+from hint_plugins.potential import Potential
+from hint_recipes.path_study import run_path
+from hint_recipes.reaction_path import BandSettings, fingerprint, orthogonal_frequencies
+from hint_recipes.transition_states import Reaction
+
+
+@pytest.fixture(scope="module")
+def xtb() -> Potential:
+    pytest.importorskip("tblite")
+    return Potential.load("tblite:GFN2-xTB")
+
+
+def test_orthogonal_to_a_normal_mode_leaves_the_others() -> None:
+    """With the path along a normal mode, exactly this mode's frequency disappears."""
+    atoms = molecule("NH3")
+    random = np.random.default_rng(0).normal(size=(12, 12))
+    hessian = random @ random.T + np.eye(12)
+    waves = frequencies(hessian, atoms)
+    roots = np.sqrt(np.repeat(atoms.get_masses(), 3))
+    from hint_plugins.objective.metrics import external_modes
+
+    external = external_modes(atoms)
+    projector = np.eye(12) - external @ external.T
+    values, modes = np.linalg.eigh(projector @ (hessian / np.outer(roots, roots)) @ projector)
+    assert (np.abs(values[:6]) < 1e-9).all()
+    left = orthogonal_frequencies(hessian, atoms, modes[:, 8])
+    assert left == pytest.approx(np.delete(waves, 2), rel=1e-6)
+
+
+def test_path_of_hcn(xtb: Potential, tmp_path: Path) -> None:
+    pytest.importorskip("geodesic_interpolate")
+    ends = {
+        "reactant": Atoms("HCN", [[0, 0, -1.07], [0, 0, 0], [0, 0, 1.15]]),
+        "product": Atoms("HCN", [[0, 0, 2.15], [0, 0, 0], [0, 0, 1.17]]),
+    }
+    settings = BandSettings(num_images=7, fmax=0.1, steps=200)
+    record = run_path("HCN", Reaction("HCN", ends), xtb, settings, tmp_path, "key")
+    assert record["converged"], record["reason"]
+    assert record["barrier"] == pytest.approx(73.2 * 0.0433641, abs=0.02)
+    assert record["n_imaginary_top"] == 1
+    written = {path.name for path in (tmp_path / "HCN").iterdir()}
+    assert written == {"path.extxyz", "frequencies.csv", "hessians.npz", "fingerprint.png"}
+
+
+def test_end_points_that_do_not_fit_are_named(xtb: Potential, tmp_path: Path) -> None:
+    ends = {"reactant": molecule("H2O"), "product": molecule("HCN")}
+    record = run_path("odd", Reaction("odd", ends), xtb, BandSettings(), tmp_path, "key")
+    assert not record["converged"]
+    assert record["reason"].startswith("different_atoms")
+
+
+def test_a_path_needs_images(xtb: Potential) -> None:
+    water = molecule("H2O")
+    with pytest.raises(ValueError, match="at least 3"):
+        fingerprint([water, water], xtb)
+    with pytest.raises(ValueError, match="same structure"):
+        fingerprint([water] * 3, xtb)

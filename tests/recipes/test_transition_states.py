@@ -1,0 +1,229 @@
+"""Searches from end points to intended transition states, and every named way to fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from recipe_workers import upper
+
+from hint_plugins.labelling.executors import executor_factory
+from hint_plugins.potential import Potential
+from hint_recipes.elastic_band import geodesic_path, path_length, relax_band
+from hint_recipes.parallel import WorkerDied, map_items
+from hint_recipes.store import ItemStore, digest, safe_name
+from hint_recipes.transition_states import (
+    Reaction,
+    SearchFailure,
+    SearchSettings,
+    check_reaction,
+    group_reactions,
+    search,
+    search_set,
+    summarise,
+)
+from hint_recipes.transition_states.bonds import bond_matrix, changed_bonds, num_fragments
+from hint_recipes.transition_states.search import KCAL, rmsd
+from hint_recipes.transition_states.stationary import minimise
+
+HCN = Atoms("HCN", [[0, 0, -1.07], [0, 0, 0], [0, 0, 1.15]])
+HNC = Atoms("HCN", [[0, 0, 2.15], [0, 0, 0], [0, 0, 1.17]])
+# fmt: off
+VINYL = Atoms("OCCH4", [
+    [1.2, 0.0, 0.1], [0.0, 0.65, 0], [-1.2, 0.03, 0], [1.05, -0.95, 0], [0.05, 1.73, 0], [-1.25, -1.05, 0],
+    [-2.1, 0.6, 0],
+])
+ACETALDEHYDE = Atoms("OCCH4", [
+    [1.2, 0.25, 0], [0.1, 0.7, 0], [-1.2, -0.1, 0], [-1.0, -1.15, 0.3], [0, 1.8, 0], [-1.7, 0.05, -0.96],
+    [-1.85, 0.3, 0.75],
+])
+# fmt: on
+
+
+def reaction(name: str, reactant: Atoms, product: Atoms) -> Reaction:
+    return Reaction(name, {"reactant": reactant.copy(), "product": product.copy()})
+
+
+@pytest.fixture(scope="module")
+def xtb() -> Potential:
+    pytest.importorskip("tblite")
+    pytest.importorskip("sella")
+    return Potential.load("tblite:GFN2-xTB")
+
+
+@pytest.mark.parametrize(
+    ("item", "barrier", "wave"),
+    [(reaction("HCN", HCN, HNC), 73.2, 1427), (reaction("vinyl", VINYL, ACETALDEHYDE), 61.6, 2109)],
+    ids=["HCN", "vinyl alcohol"],
+)
+def test_known_transition_states(xtb: Potential, item: Reaction, barrier: float, wave: float) -> None:
+    """GFN2-xTB barriers (kcal/mol) and imaginary modes (cm^-1) found independently with two other programs."""
+    record = search(item, xtb).record
+    assert record["intended"], record["reason"]
+    assert record["barrier"] / KCAL == pytest.approx(barrier, abs=0.2)
+    assert record["imaginary_cm1"] == pytest.approx(wave, abs=5)
+    assert record["n_imaginary"] == 1
+    assert record["reason"] is None
+    assert record["n_forces"] > 0
+    assert record["n_hessians"] > 0
+
+
+def frames(item: Reaction) -> list[Atoms]:
+    out = []
+    for role, atoms in item.frames.items():
+        frame = atoms.copy()
+        frame.info |= {"reaction": item.name, "role": role}
+        out.append(frame)
+    return out
+
+
+def test_set_resumes_and_repeats_nothing(xtb: Potential, tmp_path: Path) -> None:
+    items = group_reactions(frames(reaction("HCN", HCN, HNC)) + frames(reaction("same", HCN, HCN)))
+    first = search_set(items, xtb, tmp_path)
+    calls = xtb.calls.forces
+    again = search_set(items, xtb, tmp_path)
+    assert xtb.calls.forces == calls
+    assert json.loads(json.dumps(again)) == json.loads(json.dumps(first))
+    summary = summarise(again)
+    assert (summary["n_reactions"], summary["n_intended"], summary["n_failed"]) == (2, 1, 1)
+    assert summary["reasons"] == {"same_molecule": 1}
+    written = {path.name for path in (tmp_path / "reactions" / "HCN").iterdir()}
+    assert written == {"path.extxyz", "ts.extxyz", "irc.extxyz", "profile.png"}
+    search_set(items, xtb, tmp_path, SearchSettings(saddle_fmax=0.02, path="geodesic"))
+    assert xtb.calls.forces > calls  # other settings are another run
+
+
+def test_reference_errors(xtb: Potential) -> None:
+    result = search(reaction("HCN", HCN, HNC), xtb)
+    assert result.ts is not None
+    item = reaction("HCN", HCN, HNC)
+    turned = result.ts.copy()
+    turned.rotate(50, (1, 1, 0))
+    item.frames["ts"] = turned
+    item.energies = {"reactant": 10.0, "ts": 13.0}
+    record = search(item, xtb).record
+    assert record["ts_rmsd"] < 1e-3
+    assert record["barrier_error"] == pytest.approx(record["barrier"] - 3.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        (HCN, molecule("H2O"), "different_atoms"),
+        (HCN, HCN[[1, 0, 2]], "different_atoms"),
+        (HCN, HCN, "same_molecule"),
+        (HCN, Atoms("HCN", [[0, 0, 0], [0, 0, 0.05], [0, 0, 1.2]]), "overlapping_atoms"),
+        (HCN, Atoms("HCN", [[0, 0, np.nan], [0, 0, 0], [0, 0, 1.2]]), "not_finite"),
+    ],
+)
+def test_bad_end_points(first: Atoms, second: Atoms, reason: str) -> None:
+    with pytest.raises(SearchFailure) as caught:
+        check_reaction(reaction("bad", first, second))
+    assert caught.value.reason == reason
+
+
+def test_missing_and_doubled_end_points() -> None:
+    alone = group_reactions(frames(reaction("r", HCN, HNC))[:1])[0]
+    doubled = group_reactions(frames(reaction("r", HCN, HNC)) * 2)[0]
+    for item in (alone, doubled):
+        with pytest.raises(SearchFailure) as caught:
+            check_reaction(item)
+        assert caught.value.reason == "missing_end_point"
+    with pytest.raises(ValueError, match="frame 0 needs info"):
+        group_reactions([HCN])
+
+
+class Pushing:
+    """A potential whose forces drive atoms apart for ever."""
+
+    def __new__(cls) -> object:
+        from ase.calculators.calculator import Calculator, all_changes
+
+        class Repulsive(Calculator):
+            implemented_properties = ("energy", "forces")
+
+            def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+                super().calculate(atoms, properties, system_changes)
+                r = atoms.positions - atoms.positions.mean(axis=0)
+                self.results = {"energy": -float(np.linalg.norm(r)) * 5, "forces": 5 * r / np.linalg.norm(r)}
+
+        return Repulsive()
+
+
+def test_flying_apart_is_named() -> None:
+    record = search(reaction("boom", HCN, HNC), Potential.load(Pushing())).record
+    assert record["reason"] == "flew_apart"
+    assert "reactant" in record["detail"]
+
+
+def test_time_limit_is_named(xtb: Potential) -> None:
+    record = search(reaction("slow", HCN, HNC), xtb, SearchSettings(max_seconds=0.0)).record
+    assert record["reason"] == "time_limit"
+
+
+def test_potential_that_fails_is_named() -> None:
+    lithium = Atoms("LiOH", [[0, 0, -1.6], [0, 0, 0], [0, 0, 0.96]])
+    other = Atoms("LiOH", [[0, 0, 3.0], [0, 0, 0], [0, 0, 0.96]])
+    record = search(reaction("LiOH", lithium, other), Potential.load("emt")).record  # EMT knows no Li
+    assert record["reason"] == "potential_failed"
+    assert "Li" in record["detail"]
+
+
+def test_unknown_settings() -> None:
+    with pytest.raises(ValueError, match="path"):
+        SearchSettings(path="straight")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="num_images"):
+        SearchSettings(num_images=2)
+
+
+def test_bonds() -> None:
+    assert bond_matrix(molecule("CH3CH2OH")).sum() // 2 == 8
+    pair = molecule("H2O") + molecule("H2")
+    pair.positions[3:] += [0, 0, 5.0]
+    assert num_fragments(bond_matrix(pair)) == 2
+    change = changed_bonds(bond_matrix(HCN), bond_matrix(HNC), HCN)
+    assert change == {"formed": ["H0-N2"], "broken": ["H0-C1"]}
+
+
+def test_geodesic_path_is_reproducible_and_keeps_its_ends() -> None:
+    pytest.importorskip("geodesic_interpolate")
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    first, second = (geodesic_path(VINYL, ACETALDEHYDE, 7, seed=3) for _ in range(2))
+    assert all(np.array_equal(a.positions, b.positions) for a, b in zip(first, second, strict=True))
+    assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+    assert rmsd(first[0], VINYL) < 1e-8
+    assert rmsd(first[-1], ACETALDEHYDE) < 1e-8
+    assert (np.diff(path_length(first)) > 0).all()
+
+
+def test_band_finds_the_barrier(xtb: Potential) -> None:
+    ends = [minimise(end, xtb)[0] for end in (VINYL, ACETALDEHYDE)]
+    images = geodesic_path(*ends, 7)
+    calls = xtb.calls.forces
+    converged, steps = relax_band(images, xtb, fmax=0.2, steps=60)
+    assert converged
+    assert xtb.calls.forces - calls < 7 * steps  # the two ends are not evaluated again and again
+    energies = [image.get_potential_energy() for image in images]
+    assert (max(energies) - energies[0]) / KCAL == pytest.approx(61.6, abs=0.5)
+
+
+def test_a_dying_worker_costs_one_item() -> None:
+    outcomes = dict(map_items(upper, ["a", "die", "b", "raise"], executor_factory("local", 2), 2))
+    assert (outcomes[0], outcomes[2]) == ("A", "B")
+    assert isinstance(outcomes[1], WorkerDied)
+    assert isinstance(outcomes[3], RuntimeError)
+
+
+def test_store(tmp_path: Path) -> None:
+    store = ItemStore(tmp_path)
+    store.put("a/b", "key", {"x": np.float64(1.5)})
+    assert store.get("a/b", "key") == {"x": 1.5}
+    assert store.get("a/b", "other") is None
+    store.path("a/b").write_text("{ broken")
+    assert store.get("a/b", "key") is None
+    assert safe_name("a/b") != safe_name("a_b")
+    assert digest(HCN, 1) != digest(HNC, 1)
