@@ -45,7 +45,7 @@ class HessianAseDBDataset(AseDBDataset):
         self.dbs: list[Any] = []  # the host closes them, also when the options are refused
         self.hint = read_block(config.get("hint"))
         super().__init__(config, atoms_transform)
-        self._from_ase: Callable[..., AtomicData] = self.a2g
+        self._from_ase: Callable[..., AtomicData] = self.a2g  # type: ignore[has-type]
         self.a2g = self._to_data  # type: ignore[assignment]
         # Shared with loader processes: which epoch's probes to draw, -1 for validation.
         self._epoch = torch.full((1,), -1, dtype=torch.int64).share_memory_()
