@@ -1,6 +1,7 @@
 # make env     .venv with everything that the tests and the demo need (quick when nothing changed)
 # make demo    label, train with and without Hessians, compare (about 10 minutes on 2 cores)
 # make test    the whole test-suite
+# make test-fairchem   the fairchem adapter's tests, in an environment of their own (.venv-fairchem)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,6 +19,21 @@ $(VENV)/.stamp: pyproject.toml constraints.txt scripts/env_sscha.sh adapters/hin
 	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]' -c constraints.txt
 	scripts/env_sscha.sh $(BIN)/python
 	touch $@
+
+# MACE and fairchem pin different e3nn, so the fairchem adapter is tested in its own environment.
+FAIRCHEM := .venv-fairchem
+
+env-fairchem: $(FAIRCHEM)/.stamp
+
+$(FAIRCHEM)/.stamp: pyproject.toml constraints-fairchem.txt
+	test -x $(FAIRCHEM)/bin/python || $(PYTHON) -m venv $(FAIRCHEM)
+	$(FAIRCHEM)/bin/python -m pip install --quiet --upgrade pip
+	$(FAIRCHEM)/bin/python -m pip install --quiet torch==2.13.0 numpy -c constraints-fairchem.txt
+	$(FAIRCHEM)/bin/python -m pip install --quiet -e '.[fairchem,xtb,datasets]' pytest hypothesis pytest-xdist -c constraints-fairchem.txt
+	touch $@
+
+test-fairchem: env-fairchem
+	$(FAIRCHEM)/bin/python -m pytest -n 2 --dist worksteal tests/adapters/fairchem
 
 demo: env
 	$(BIN)/hint demo --out demo-out

@@ -83,6 +83,8 @@ class HintCallback(Callback):
         loader = state.train_state.dataloader
         check_unit(unit)
         datasets = hessian_datasets(loader.dataset)
+        if state.eval_state is not None:
+            hessian_datasets(state.eval_state.dataloader.dataset)
         names = sorted({name.rsplit(".", 1)[0] for name in loader.dataset.dataset_names})
         self.outputs = force_outputs(unit, names)
         self.unit, self.model = unit, inner_model(unit.model)
@@ -193,7 +195,6 @@ class HintCallback(Callback):
         if step == last or (step - last < self.metrics_every and not final):
             return
         loader = state.eval_state.dataloader
-        hessian_datasets(loader.dataset)
         model = inner_model(unit.eval_unit.model)
         batches = (
             self._view(model, data, stored)

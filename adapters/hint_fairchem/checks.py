@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from fairchem.core.common import gp_utils
 from fairchem.core.models.uma.nn.execution_backends import UMASFastGPUBackend
@@ -11,6 +13,8 @@ from torch import nn
 from hint_fairchem.dataset import TARGET
 from hint_fairchem.graphs import ForceOutputs
 from hint_plugins.config import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 def inner_model(model: nn.Module) -> nn.Module:
@@ -47,10 +51,18 @@ def check_unit(unit: MLIPTrainEvalUnit) -> None:
             f"torch.compile ({compiled[0]}) has no double backward, which Hessians need in training: train uncompiled "
             "(compile for inference)"
         )
+    if unit.tf32:
+        log.warning("tf32: true leaves Hessian-vector products three digits; tf32: false is safer")
     backbone = getattr(inner_model(unit.model), "backbone", None)
     if getattr(backbone, "use_quaternion_wigner", True) is False:
         raise ConfigError(
             "use_quaternion_wigner: false (Euler angles) has a wrong second derivative: set use_quaternion_wigner: true"
+        )
+    checkpointed = any(getattr(m, "activation_checkpoint_chunk_size", None) for m in unit.model.modules())
+    if checkpointed and hasattr(backbone, "global_mole_tensors"):
+        raise ConfigError(
+            "activation_checkpointing: true with a mixture-of-experts backbone (UMA): its routing is kept outside the "
+            "graph, so recomputed layers would see that of the labelled structures. Set activation_checkpointing: false"
         )
 
 

@@ -45,8 +45,8 @@ class HessianAseDBDataset(AseDBDataset):
         self.dbs: list[Any] = []  # the host closes them, also when the options are refused
         self.hint = read_block(config.get("hint"))
         super().__init__(config, atoms_transform)
-        self._from_ase = self.a2g
-        self.a2g = self._to_data
+        self._from_ase: Callable[..., AtomicData] = self.a2g  # type: ignore[has-type]
+        self.a2g = self._to_data  # type: ignore[assignment]
         # Shared with loader processes: which epoch's probes to draw, -1 for validation.
         self._epoch = torch.full((1,), -1, dtype=torch.int64).share_memory_()
 
@@ -92,7 +92,8 @@ class HessianAseDBDataset(AseDBDataset):
 
     def _to_data(self, atoms: Atoms, **options: Any) -> AtomicData:
         data = self._from_ase(atoms, **options)
-        stored, drawn = self._read(atoms), {}
+        stored = self._read(atoms)
+        drawn: dict[str, ndarray] = {}
         epoch = int(self._epoch)
         if stored:
             answers = self.hint.hook.draw_labels(

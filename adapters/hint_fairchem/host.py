@@ -83,7 +83,7 @@ class FairchemBackend:
         names = sorted(self.model.dataset_to_tasks)
         if dataset is None and len(names) == 1:
             return names[0]
-        if dataset not in names:
+        if dataset is None or dataset not in names:
             wrong = f"has no data set {dataset!r}" if dataset else "knows several data sets"
             raise PotentialError(f"{self.name} {wrong}; choose one as file#name: {', '.join(names)}")
         return dataset
@@ -140,7 +140,7 @@ class FairchemBackend:
         energies, forces = np.zeros(len(structures)), [np.zeros((0, 3))] * len(structures)
         stresses = np.full((len(structures), 6), np.nan)
         for flag in (True, False):
-            chosen = np.flatnonzero(periodic == flag)
+            chosen = [int(k) for k in np.flatnonzero(periodic == flag)]
             part = self.evaluate([structures[k] for k in chosen], stress=bool(flag))
             energies[chosen] = part.energies
             for k, values in zip(chosen, part.forces, strict=True):

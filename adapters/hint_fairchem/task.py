@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from fairchem.core.modules.normalization.normalizer import Normalizer
 from fairchem.core.units.mlip_unit.mlip_unit import OutputSpec, Task
 from torch import Tensor, nn
 
 from hint_fairchem.dataset import TARGET
+from hint_fairchem.options import no_unknown
 
 
 class HessianLoss(nn.Module):
@@ -23,14 +25,20 @@ class HessianLoss(nn.Module):
         return input.sum()
 
 
-def hessian_task(datasets: Sequence[str]) -> Task:
+def hessian_task(datasets: Sequence[str] = (), **unknown: Any) -> Task:
     """The task to add to ``tasks``: ``{_target_: hint_fairchem.task.hessian_task, datasets: [mol]}``.
 
     Parameters
     ----------
     datasets
         Names of all datasets of the run.
+
+    Raises
+    ------
+    ConfigError
+        For a misspelt key.
     """
+    no_unknown("hessian_task", unknown, ["datasets"])
     return Task(
         name=TARGET,
         level="system",

@@ -57,10 +57,16 @@ def test_task_that_lacks_a_data_set(make_run):
         make_run("tasks.2.datasets=[others]")
 
 
-def test_stock_data_set(make_run):
-    where = "runner.train_dataloader.dataset.dataset_configs.mol.format=ase_db"
-    with pytest.raises((ConfigError, AttributeError), match=r"hint_fairchem.dataset.HessianAseDBDataset|hessian_loss"):
-        make_run(where)
+@pytest.mark.parametrize("loader", ["train", "eval"])
+def test_stock_data_set(make_run, loader):
+    with pytest.raises(ConfigError, match=r"hint_fairchem\.dataset\.HessianAseDBDataset"):
+        make_run(f"runner.{loader}_dataloader.dataset.dataset_configs.mol.format=ase_db")
+
+
+def test_recomputed_experts(make_run):
+    experts = f"{BACKBONE}.model=fairchem.core.models.uma.escn_moe.eSCNMDMoeBackbone"
+    with pytest.raises(ConfigError, match="activation_checkpointing: false"):
+        make_run(experts, f"+{BACKBONE}.num_experts=2", f"+{BACKBONE}.activation_checkpointing=true")
 
 
 @pytest.mark.parametrize(
@@ -68,6 +74,8 @@ def test_stock_data_set(make_run):
     [
         ("+hint.hesian_weight=1", "hint.hesian_weight: no such option; did you mean hessian_weight"),
         ("hint.hessian_num_probes=0", "hessian_num_probes"),
+        ("+tasks.2.dataset=[mol]", "hessian_task.dataset: no such key; did you mean datasets"),
+        ("+runner.callbacks.1.hints={}", "HintCallback.hints: no such key; did you mean hint"),
     ],
 )
 def test_typing_errors_in_the_yaml(make_run, override, message):
