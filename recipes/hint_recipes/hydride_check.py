@@ -41,8 +41,7 @@ def line_scan(
     """Energies (eV a supercell, relative to no displacement) along ``pattern``."""
     structures = []
     for amplitude in (0.0, *amplitudes):
-        atoms = constants.supercell
-        atoms = atoms.copy()
+        atoms = constants.supercell.copy()
         atoms.positions += amplitude * pattern
         structures.append(atoms)
     energies = np.asarray(potential.evaluate(structures).energies)

@@ -103,7 +103,7 @@ def build(
         raise InputError(f"only {len(used)} displaced cells remain (of {len(cells)}); {skipped[:3]}")
     order = np.random.default_rng(seed).permutation(len(used))
     held = max(1, round(valid_fraction * len(used)))
-    supercell = constants.supercell
+    supercell = constants.supercell.copy()
     supercell.info["REF_energy"] = cell_energy * constants.num_cells
     supercell.arrays["REF_forces"] = np.zeros((len(supercell), 3))
     supercell.info["config_type"] = "equilibrium"

@@ -34,14 +34,10 @@ def finetune_hydride(
     """Train a model for one crystal on one supercell Hessian and a few displaced cells, and check it."""
     options = dict(locals())
     from hint_plugins.cli.common import InputError, prepare_output, write_config
+    from hint_recipes.crystal_input import parse_options
     from hint_recipes.finetune import run_finetune
 
-    values = {}
-    for entry in option or []:
-        name, mark, value = entry.partition("=")
-        if not mark or not name:
-            raise InputError(f"--option {entry}: expected NAME=VALUE")
-        values[name] = value
+    values = parse_options(option or [])
     if epochs < 1 or copies < 1 or not 0 < valid_fraction < 1:
         raise InputError("--epochs and --copies must be positive and --valid-fraction between 0 and 1")
     prepare_output(out, overwrite=overwrite)
