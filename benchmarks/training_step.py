@@ -144,7 +144,7 @@ class Trainer:
 class _Reader:
     """Stands in for the plugin manager: stores the label without the physical checks (it is random)."""
 
-    class hook:  # noqa: N801
+    class hook:
         @staticmethod
         def read_labels(atoms):
             return [_unchecked(atoms)]

@@ -65,7 +65,7 @@ def test_training_starts_with_a_mended_tested_model_and_a_measured_engine(tmp_pa
 
 
 def test_training_without_labels_is_refused_unless_the_weight_is_zero(tmp_path):
-    with pytest.raises(ConfigError, match="none of the 9 training structures.*REF_hessian"):
+    with pytest.raises(ConfigError, match=r"none of the 9 training structures.*REF_hessian"):
         HintPlugin().training_started(run_of(ToyPotential(), tmp_path, num_labelled=0))
     HintPlugin(HintConfig(hessian_weight=0)).training_started(run_of(ToyPotential(), tmp_path, num_labelled=0))
 
