@@ -31,6 +31,8 @@ from hint_plugins.objective.validation import HessianValidation
 
 log = logging.getLogger(__name__)
 
+#: Default key of a label in a structure file.
+KEY = HintConfig.model_fields["hessian_key"].default
 #: Name of a label's arrays while they ride through the host.
 LABEL = "hessian"
 #: Seed and counter of the validation probes: fixed for every run and epoch.
@@ -73,7 +75,7 @@ class HintPlugin:
     def read_labels(self, atoms: Atoms) -> dict[str, np.ndarray] | None:
         source = atoms.info.get("hint_source", atoms.get_chemical_formula())
         try:
-            label = HessianLabel.from_info(atoms.info, len(atoms), self.config.hessian_key)
+            label = self._find_label(atoms)
             if label is None:
                 return None
             reasons = check_label(label, atoms, atoms.arrays.get("REF_forces")).reasons
@@ -92,6 +94,12 @@ class HintPlugin:
         stored: dict[str, np.ndarray] = {f"{LABEL}_pbc": np.array(atoms.pbc, dtype=np.int8)}
         label.to_info(stored, LABEL)
         return stored
+
+    def _find_label(self, atoms: Atoms) -> HessianLabel | None:
+        """The label under the chosen key; databases (.aselmdb) call it ``hessian``."""
+        keys = (KEY, "hessian") if self.config.hessian_key == KEY else (self.config.hessian_key,)
+        labels = (HessianLabel.from_info(atoms.info, len(atoms), key) for key in keys)
+        return next((label for label in labels if label is not None), None)
 
     @hookimpl
     def draw_labels(

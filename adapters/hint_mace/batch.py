@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mace.tools.torch_geometric.batch import Batch
 from torch import Tensor, nn
 
 from hint_mace.data import SUB_BATCH
@@ -82,7 +81,7 @@ def forces_function(model: nn.Module, inputs: dict[str, Tensor], num_graphs: int
     return forces_at
 
 
-def labelled_graphs(model: nn.Module, packed: dict[str, Any], device: torch.device) -> LabelledGraphs:
+def labelled_graphs(model: Any, packed: dict[str, Any], device: torch.device) -> LabelledGraphs:
     """The labelled structures that :class:`hint_mace.data.Collate` packed, on ``device``."""
     batch = packed["batch"].to(device)
     inputs = {name: value for name, value in batch.to_dict().items() if name not in NOT_INPUTS}
@@ -100,7 +99,7 @@ def labelled_graphs(model: nn.Module, packed: dict[str, Any], device: torch.devi
     )
 
 
-def graph_batch(model: nn.Module, batch: Batch, predictions: dict[str, Tensor]) -> GraphBatch:
+def graph_batch(model: nn.Module, batch: Any, predictions: dict[str, Tensor]) -> GraphBatch:
     """A training batch and its predictions.
 
     When every structure is labelled, the force graph that MACE has made already serves the Hessian too.

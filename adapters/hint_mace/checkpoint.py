@@ -24,6 +24,8 @@ def side_file(checkpoint: str | os.PathLike) -> Path:
 
 def save_side_file(handler: CheckpointHandler, content: dict[str, Any]) -> None:
     """Write ``content`` beside the newest checkpoint, and drop files whose checkpoint is gone."""
+    if handler.io.old_path is None:
+        return
     path = side_file(handler.io.old_path)
     temporary = path.with_name(path.name + ".tmp")
     torch.save(content, temporary)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import ase.io
 import numpy as np
@@ -154,7 +154,7 @@ def labelled_loader(loader: DataLoader, collate: Collate, **settings: Any) -> Da
         ``batch_sampler``, or ``batch_size`` and ``sampler``, in place of the loader's own.
     """
     dataset = loader.dataset
-    base = dataset if isinstance(dataset, LabelledDataset) else LabelledDataset(dataset)
+    base = dataset if isinstance(dataset, LabelledDataset) else LabelledDataset(cast(Sequence, dataset))
     return DataLoader(
         base,
         collate_fn=collate,

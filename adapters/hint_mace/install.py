@@ -217,7 +217,7 @@ def _wrap_labels(adapter: Adapter) -> None:
         return load_from_xyz
 
     replace("load_from_xyz", named, "mace.data.utils", "mace.data")
-    make = AtomicData.from_config.__func__
+    make = getattr(AtomicData.from_config, "__func__")  # noqa: B009
 
     @functools.wraps(make)
     def from_config(cls: type, config: Any, *args: Any, **kwargs: Any) -> Any:
@@ -227,7 +227,7 @@ def _wrap_labels(adapter: Adapter) -> None:
             data.__dict__[STORED] = labels
         return data
 
-    AtomicData.from_config = classmethod(from_config)
+    setattr(AtomicData, "from_config", classmethod(from_config))  # noqa: B010
 
 
 def _wrap_checkpoints(adapter: Adapter) -> None:
@@ -241,7 +241,7 @@ def _wrap_checkpoints(adapter: Adapter) -> None:
         self.hint_loaded = path
         return result
 
-    CheckpointIO.load = remembering
+    setattr(CheckpointIO, "load", remembering)  # noqa: B010
 
 
 def _wrap_training(adapter: Adapter) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import pluggy
 import torch
@@ -77,7 +77,7 @@ class Session:
 
     def _loaders(self) -> None:
         loader: DataLoader = self.call["train_loader"]
-        self.dataset = LabelledDataset(loader.dataset)
+        self.dataset = LabelledDataset(cast(Sequence, loader.dataset))
         self.flags = self.dataset.labelled(progress=self.rank == 0)
         self.collate = Collate(self.manager, epoch=0)
         sampler = self.manager.hook.batch_sampler(
@@ -133,7 +133,7 @@ class Session:
             }
             save_side_file(handler, content)
 
-        handler.save = save_both
+        setattr(handler, "save", save_both)  # noqa: B010
 
     def _count(self, *_: Any) -> None:
         self.step += 1
@@ -189,7 +189,7 @@ class Session:
                 parameter.requires_grad_(state)
         share = extra.pop("loss", 0.0)
         # MACE's validation loss is a sum over batches divided by the number of structures.
-        valid_loss = valid_loss + share * len(loader) / max(1, len(loader.dataset))
+        valid_loss = valid_loss + share * len(loader) / max(1, len(cast(Sequence, loader.dataset)))
         metrics.update(extra)
         self.last_valid_loss = valid_loss
         if self.rank == 0 and extra:

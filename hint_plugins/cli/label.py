@@ -86,6 +86,8 @@ def label(
         task = LabelTask(kind, num_probes, seed, step, symmetry=symmetry)
         open_executor = executor_factory(executor, workers, scheduler=scheduler, parsl_config=parsl_config)
         shards = output.with_name(output.name + ".shards")
+        if output.exists() and not shards.is_dir() and not overwrite:
+            raise InputError(f"{output} exists and was not made by this command: choose another OUT, or --overwrite")
         with _Bar(n_input, engine, kind) as bar:
             summary, failures = label_file(
                 read,

@@ -67,7 +67,7 @@ class HessianLabel:
     @classmethod
     def projections(cls, probes: np.ndarray, products: np.ndarray, num_atoms: int) -> HessianLabel:
         """Label from directions ``probes`` (m, 3N) and ``products`` (m, 3N) = H z."""
-        z = np.asarray(probes, dtype=np.float64).reshape(-1)
+        z: np.ndarray = np.asarray(probes, dtype=np.float64).reshape(-1)
         if z.size == 0 or z.size % (3 * num_atoms):
             raise LabelError(f"{z.size} probe components are no multiple of 3N = {3 * num_atoms}")
         z = z.reshape(-1, 3 * num_atoms)
@@ -140,7 +140,7 @@ class HessianLabel:
             If parts are missing or lengths do not fit ``num_atoms``; physics is checked elsewhere
             (:mod:`hint_plugins.labels.checks`).
         """
-        parts = {suffix: _present(info.get(key + suffix)) for suffix in SUFFIXES}
+        parts: dict[str, Any] = {suffix: _present(info.get(key + suffix)) for suffix in SUFFIXES}
         if parts[""] is not None:
             length = parts[""].size
             if length != 9 * num_atoms**2:

@@ -66,6 +66,23 @@ def parse_masses(entries: Sequence[str]) -> dict[str, float]:
     return values
 
 
+def parse_options(entries: Sequence[str]) -> dict[str, str]:
+    """``["lr=0.01"]`` -> ``{"lr": "0.01"}``.
+
+    Raises
+    ------
+    InputError
+        If an entry is malformed.
+    """
+    values = {}
+    for entry in entries:
+        name, mark, value = entry.partition("=")
+        if not mark or not name:
+            raise InputError(f"--option {entry}: expected NAME=VALUE")
+        values[name] = value
+    return values
+
+
 def parse_supercell(text: str) -> tuple[int, int, int]:
     """``2x2x2`` -> ``(2, 2, 2)``.
 

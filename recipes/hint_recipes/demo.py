@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from ase import Atoms
 from ase.io import read, write
 
@@ -37,6 +38,12 @@ REACTIONS = (
 )
 #: Held-out and validation structures a reaction.
 TEST, VALID = 10, 2
+#: Size and learning rate of each model.
+MODELS: dict[str, dict[str, Any]] = {
+    "MACE": {"hidden_irreps": "16x0e+16x1o", "MLP_irreps": "16x0e", "max_ell": 2, "correlation": 2, "lr": 0.01},
+    "AlphaNet": {"alphanet_config": "net.yaml", "lr": 0.002},
+}
+ALPHANET = {"hidden_channels": 64, "num_layers": 3, "main_chi1": 8, "mp_chi1": 16, "chi2": 4, "frame_channels": 16}
 ERRORS = {
     "hessian_mae": "Hessian MAE (eV/Å²)",
     "eigenvalue_mae": "eigenvalue MAE (eV/Å²)",
@@ -66,7 +73,7 @@ class DemoSettings:
 
     structures: int = 6
     labelled: int = 6
-    steps: int = 1200
+    steps: int = 1000
     weight: float = 0.1
     batch_size: int = 6
     model: str = "MACE"
@@ -121,10 +128,6 @@ def training_command(name: str, settings: DemoSettings, num_train: int, seed: in
     options: dict[str, Any] = {
         "E0s": "average",
         "model": settings.model,
-        "hidden_irreps": "16x0e+16x1o",
-        "MLP_irreps": "16x0e",
-        "max_ell": 2,
-        "correlation": 2,
         "r_max": 4.0,
         "energy_key": "REF_energy",
         "forces_key": "REF_forces",
@@ -134,7 +137,6 @@ def training_command(name: str, settings: DemoSettings, num_train: int, seed: in
         "valid_batch_size": 14,
         "max_num_epochs": epochs,
         "eval_interval": max(1, epochs // 20),
-        "lr": 0.01,
         "scheduler_patience": 6,
         "patience": 10_000,
         "ema_decay": 0.99,
@@ -144,6 +146,7 @@ def training_command(name: str, settings: DemoSettings, num_train: int, seed: in
         "error_table": "PerAtomMAE",
         "plot": False,
     }
+    options |= MODELS.get(settings.model, {})
     if hessians or settings.model != "MACE":
         options |= {"plugins": "hint", "hessian_weight": settings.weight if hessians else 0.0}
     if hessians:
@@ -162,6 +165,7 @@ def train_and_evaluate(out: Path, settings: DemoSettings, seed: int, hessians: b
         directory.mkdir(parents=True, exist_ok=True)
         for part, frames in parts.items():
             write(directory / f"{part}.xyz", frames, format="extxyz")
+        (directory / "net.yaml").write_text(yaml.safe_dump(ALPHANET))
         command = training_command(name, settings, len(parts["train"]), seed, hessians)
         (directory / "command.txt").write_text(" ".join(command) + "\n")
         _run(command, directory)

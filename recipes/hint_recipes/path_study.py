@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
-from ase.io import read, write
+from ase.io import iread, write
 
 from hint_plugins.cli.common import replacing, write_csv
 from hint_recipes.elastic_band import without_repeats
@@ -86,7 +86,7 @@ def _relax(
 ) -> tuple[list[Atoms], bool]:
     start = None
     if checkpoint.is_file():
-        earlier = read(checkpoint, index=":")
+        earlier: list[Atoms] = list(iread(checkpoint, index=":"))
         if earlier[0].info.get("run") == key:
             start = [Atoms(image.numbers, image.positions) for image in earlier]
     made = 0

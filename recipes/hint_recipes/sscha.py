@@ -21,13 +21,10 @@ from hint_plugins.cli.common import InputError
 from hint_recipes.dynamical_matrices import from_cellconstructor, interpolate, to_cellconstructor
 from hint_recipes.ensemble import EnsembleEngine, require_sscha
 from hint_recipes.force_constants import ForceConstants
-from hint_recipes.sscha_state import SschaSettings, State
+from hint_recipes.sscha_state import GPA, SschaSettings, State
 
 if TYPE_CHECKING:
     from sscha.Ensemble import Ensemble
-
-#: GPa in eV/A^3.
-GPA = 1 / 160.21766208
 
 
 def start(constants: ForceConstants, floor: float = 20.0) -> tuple[ForceConstants, int]:
@@ -114,17 +111,27 @@ def population(state: State, engine: EnsembleEngine, settings: SschaSettings) ->
     minimiser.minim_struct = settings.relax_positions
     loop = sscha.Relax.SSCHA(minimiser, N_configs=settings.configurations, max_pop=number)
     loop.save_dyn = False
-    with _remembered_distances():
-        if settings.relax_cell:
-            converged = loop.vc_relax(
-                settings.pressure,
-                settings.bulk_modulus,
-                restart_from_ens=True,
-                start_pop=number,
-                fix_volume=settings.fix_volume,
-            )
-        else:
-            converged = loop.relax(restart_from_ens=True, start_pop=number)
+    try:
+        with _remembered_distances(), np.errstate(all="ignore"):
+            if settings.relax_cell:
+                converged = loop.vc_relax(
+                    settings.pressure,
+                    settings.bulk_modulus,
+                    restart_from_ens=True,
+                    start_pop=number,
+                    fix_volume=settings.fix_volume,
+                )
+            else:
+                converged = loop.relax(restart_from_ens=True, start_pop=number)
+        finite = np.isfinite(minimiser.get_free_energy(True)).all() and np.isfinite(minimiser.dyn.dynmats).all()
+        reason = "the free energy is not finite"
+    except (AssertionError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+        finite, reason = False, str(error).strip().split("\n")[0]
+    if not finite:
+        raise InputError(
+            f"stage {state.stage + 1}, population {number}: the minimisation failed ({reason}). The sample does not "
+            "carry the step: take more configurations, a higher --floor or a stiffer start (--start-from)"
+        )
     clock.lap("minimisation")
     _record(state, minimiser, ensemble, dropped, clock.laps)
     state.constants = from_cellconstructor(minimiser.dyn)

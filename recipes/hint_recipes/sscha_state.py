@@ -13,6 +13,9 @@ from ase import Atoms
 from hint_plugins.cli.common import InputError, replacing
 from hint_recipes.force_constants import ForceConstants
 
+#: GPa in eV/A^3.
+GPA = 1 / 160.21766208
+
 
 @dataclass(frozen=True)
 class SschaSettings:

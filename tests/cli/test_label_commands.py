@@ -107,6 +107,10 @@ def test_label_refuses(tmp_path, molecules, arguments, reason):
 
 def test_label_wrong_files(tmp_path, molecules):
     assert "same file" in hint(label, molecules, molecules)[1]
+    precious = tmp_path / "precious.xyz"
+    precious.write_text("not ours")
+    assert "was not made by this command" in hint(label, molecules, precious, *ENGINE)[1]
+    assert precious.read_text() == "not ours"
     assert "no such file" in hint(label, tmp_path / "none.xyz", tmp_path / "o.xyz", *ENGINE)[1]
     assert "unknown kind of file" in hint(label, molecules, tmp_path / "o.cif", *ENGINE)[1]
 

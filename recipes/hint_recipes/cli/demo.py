@@ -18,7 +18,7 @@ def demo(
     ] = None,
     curve: Annotated[bool, typer.Option(help="Also 3, 12 and 24 training structures a reaction.")] = False,
     model: Annotated[str, typer.Option(help="MACE, or a model of a plugin (AlphaNet).")] = "MACE",
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of each training.")] = 1200,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of each training.")] = 1000,
     weight: Annotated[float, typer.Option(min=0, help="Hessian weight w_H.")] = 0.1,
     workers: Annotated[int, typer.Option(min=1, help="Labels and trainings at a time, one thread each.")] = 2,
 ) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from hint_plugins.potential import Potential
 
 
 def gibbs(
@@ -80,7 +83,7 @@ def gibbs(
     )
     store = ItemStore(out / "structures")
 
-    def compute(which: object, spec: str) -> list[dict]:
+    def compute(which: Potential, spec: str) -> list[dict]:
         keys = [digest(file_digest(spec), dtype, asdict(settings), moves, fmax, atoms) for atoms in frames]
         with tqdm(total=len(frames), desc=f"Gibbs energies, {which.name}", unit="molecule", disable=None) as bar:
 

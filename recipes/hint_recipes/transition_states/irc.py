@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
 
-from hint_recipes.transition_states.stationary import guard, minimise
+from hint_recipes.transition_states.stationary import frozen, guard, minimise
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
@@ -70,10 +69,12 @@ def follow(
     """
     from sella import IRC
 
+    silent: Any = None  # declared as str there, but documented as None
+
     moving = saddle.copy()
     moving.set_masses(saddle.get_masses())
     moving.calc = potential.calculator()
-    coordinate = IRC(moving, logfile=None, dx=step_length, keep_going=True, hessian_function=potential.hessian)
+    coordinate = IRC(moving, logfile=silent, dx=step_length, keep_going=True, hessian_function=potential.hessian)
     coordinate.attach(guard(moving, deadline))
     branches = []
     for direction in ("forward", "reverse"):
@@ -84,7 +85,7 @@ def follow(
             for reached in coordinate.irun(fmax=fmax, steps=steps, direction=direction):
                 if np.allclose(moving.positions, saddle.positions, atol=1e-8):
                     continue
-                frames.append(_snapshot(moving))
+                frames.append(frozen(moving))
                 converged = bool(reached) or _at_minimum(frames, fmax)
                 if converged or _rises(frames):
                     break
@@ -93,14 +94,6 @@ def follow(
         )
         branches.append(Branch(frames, converged, end, end_converged))
     return branches[0], branches[1]
-
-
-def _snapshot(moving: Atoms) -> Atoms:
-    frame = moving.copy()
-    frame.calc = SinglePointCalculator(
-        frame, energy=float(moving.get_potential_energy()), forces=np.array(moving.get_forces())
-    )
-    return frame
 
 
 def _at_minimum(frames: list[Atoms], fmax: float) -> bool:

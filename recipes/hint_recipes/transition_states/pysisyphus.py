@@ -16,7 +16,7 @@ from hint_plugins.cli.common import InputError
 from hint_plugins.labelling.engine import charge_and_multiplicity
 from hint_recipes.elastic_band import evaluate_images
 from hint_recipes.transition_states.failures import SearchFailure
-from hint_recipes.transition_states.stationary import check_deadline
+from hint_recipes.transition_states.stationary import check_deadline, frozen
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
@@ -137,4 +137,4 @@ def rational_function_saddle(
     converged = bool(optimizer.is_converged) and float(np.linalg.norm(saddle.get_forces(), axis=1).max()) < max(
         fmax, 0.03
     )
-    return saddle, converged, int(optimizer.cur_cycle) + 1
+    return frozen(saddle), converged, int(optimizer.cur_cycle) + 1

@@ -260,7 +260,7 @@ def _saddle(
     record = result.record
     record |= {"ts_converged": False, "barrier": None, "barrier_kcal_mol": None, "irc_converged": None}
     result.ts = result.irc = None
-    options = {"fmax": settings.saddle_fmax, "steps": settings.saddle_steps, "deadline": deadline}
+    options: dict[str, Any] = {"fmax": settings.saddle_fmax, "steps": settings.saddle_steps, "deadline": deadline}
     try:
         if settings.saddle == "rsirfo":
             from hint_recipes.transition_states.pysisyphus import rational_function_saddle

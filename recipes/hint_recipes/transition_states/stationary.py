@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.optimize import BFGS
 
 from hint_recipes.transition_states.failures import SearchFailure
@@ -32,6 +33,15 @@ def guard(atoms: Atoms, deadline: float | None = None) -> Callable[[], None]:
         check_deadline(deadline)
 
     return look
+
+
+def frozen(atoms: Atoms) -> Atoms:
+    """A copy that keeps its energy and forces without the calculator they came from."""
+    copy = atoms.copy()
+    copy.calc = SinglePointCalculator(
+        copy, energy=float(atoms.get_potential_energy()), forces=np.array(atoms.get_forces())
+    )
+    return copy
 
 
 def check_deadline(deadline: float | None) -> None:
@@ -69,13 +79,14 @@ def minimise(
     Returns
     -------
     ase.Atoms, bool
-        The end, with calculator, and whether it converged.
+        The end, with energy and forces, and whether it converged.
     """
     moving = atoms.copy()
     moving.calc = potential.calculator()
     optimizer = BFGS(moving, logfile=None, maxstep=max_step)
     optimizer.attach(guard(moving, deadline))
-    return moving, bool(optimizer.run(fmax=fmax, steps=steps))
+    converged = bool(optimizer.run(fmax=fmax, steps=steps))
+    return frozen(moving), converged
 
 
 def find_saddle(
@@ -107,9 +118,11 @@ def find_saddle(
     Returns
     -------
     ase.Atoms, bool, int
-        The end, with calculator, whether it converged, and the steps made.
+        The end, with energy and forces, whether it converged, and the steps made.
     """
     from sella import Sella
+
+    silent: Any = None  # declared as str there, but documented as None
 
     moving = guess.copy()
     moving.calc = potential.calculator()
@@ -117,7 +130,7 @@ def find_saddle(
         warnings.simplefilter("ignore")
         try:
             optimizer = Sella(
-                moving, order=1, internal=internal, logfile=None, hessian_function=potential.hessian, diag_every_n=1
+                moving, order=1, internal=internal, logfile=silent, hessian_function=potential.hessian, diag_every_n=1
             )
             optimizer.attach(guard(moving, deadline))
             converged = bool(optimizer.run(fmax=fmax, steps=steps))
@@ -127,4 +140,4 @@ def find_saddle(
             if not internal:
                 raise
             return find_saddle(guess, potential, fmax=fmax, steps=steps, internal=False, deadline=deadline)
-    return moving, converged, optimizer.nsteps
+    return frozen(moving), converged, optimizer.nsteps

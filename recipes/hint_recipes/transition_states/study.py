@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,7 @@ def search_set(
     missing = [i for i, record in enumerate(records) if record is None]
     function = functools.partial(_work, spec=spec, device=device, dtype=dtype, settings=settings)
     todo = [reactions[i] for i in missing]
+    outcomes: Iterable[tuple[int, Any]]
     if open_executor is None:
         outcomes = ((i, function(reaction)) for i, reaction in enumerate(todo))
     else:
@@ -134,23 +135,9 @@ def write_result(result: SearchResult, reaction: Reaction, folder: Path) -> None
         if frames:
             folder.mkdir(parents=True, exist_ok=True)
             with replacing(folder / f"{name}.extxyz") as temporary:
-                write(temporary, [_with_results(frame) for frame in frames], format="extxyz")
+                write(temporary, frames, format="extxyz")
     if result.path or coordinate:
         plot_profile(result, coordinate, folder / "profile.png")
-
-
-def _with_results(frame: Any) -> Any:
-    from ase.calculators.singlepoint import SinglePointCalculator
-
-    copy = frame.copy()
-    copy.info.pop("frequencies_cm1", None)
-    if "frequencies_cm1" in frame.info:
-        copy.info["frequencies_cm1"] = np.asarray(frame.info["frequencies_cm1"])
-    if frame.calc is not None:
-        copy.calc = SinglePointCalculator(
-            copy, energy=float(frame.get_potential_energy()), forces=np.asarray(frame.get_forces())
-        )
-    return copy
 
 
 def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

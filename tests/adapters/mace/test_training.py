@@ -18,6 +18,8 @@ pytestmark = [pytest.mark.mace, pytest.mark.slow]
 from ase.io import read, write  # noqa: E402
 from helpers.training import BIN, HINT, SETTINGS, environment, flags, records, train, write_data  # noqa: E402
 
+from hint_plugins.labels.store import write_structures  # noqa: E402
+
 WHOLE = ("hessian_mae", "eigenvalue_mae", "frequency_mae_cm1", "asymmetry", "hvp_mae", "hessian_weight")
 
 
@@ -207,6 +209,23 @@ def test_prepared_hdf5_files_keep_their_labels(data):
         E0s="{1: 0.0, 6: 0.0, 7: 0.0, 8: 0.0}",
     )
     assert "4 of 12 training structures carry a Hessian label" in result.stdout + result.stderr
+
+
+def test_databases_are_read_lazily(data):
+    """An .aselmdb store, read by MACE's own data set class and by worker processes."""
+    for name in ("train", "valid"):
+        write_structures(data / f"{name}.aselmdb", read(data / f"{name}.xyz", ":"))
+    result = train(
+        data,
+        **HINT | {"max_num_epochs": 1},
+        train_file="train.aselmdb",
+        valid_file="valid.aselmdb",
+        atomic_numbers="[1, 6, 7, 8]",
+        E0s="{1: 0.0, 6: 0.0, 7: 0.0, 8: 0.0}",
+        num_workers=1,
+    )
+    assert "4 of 12 training structures carry a Hessian label" in result.stdout + result.stderr
+    assert records(data, "eval")[-1]["hessian_mae"] > 0
 
 
 def test_fine_tuning_with_two_heads(data):

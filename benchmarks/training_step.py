@@ -1,0 +1,236 @@
+"""Cost of a Hessian-informed training step with MACE, as ratios to the plain energy-and-force step.
+
+    python benchmarks/training_step.py [--out DIR] [--device cuda] [--channels 16] [--batch-size 8]
+
+Every case runs the code of a real training (collate, sub-batch, engine, loss, backward, optimiser step) in a process of
+its own, interleaved with the plain step in rounds; times are medians over rounds. ``one column`` is one one-hot probe,
+``full`` all 3N columns. Shares of labelled structures are averaged over a whole epoch of the sampler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase.build import molecule
+
+MOLECULES = ("CH3CH2OH", "C2H6", "CH3COOH", "CH3CHO", "C3H8", "CH3OCH3", "CH3NO2", "trans-butane")
+ENGINES = ("reverse", "replicate", "vmap", "finite_difference", "finite_difference_one_sided")
+
+
+def make_data(count: int, share: float, seed: int = 0) -> list:
+    """Rattled molecules with random labels; ``share`` of them carry a (random, symmetric) Hessian."""
+    rng = np.random.default_rng(seed)
+    labelled = set(rng.permutation(count)[: max(1, round(share * count))].tolist())
+    frames = []
+    for k in range(count):
+        atoms = molecule(MOLECULES[k % len(MOLECULES)])
+        atoms.positions += 0.05 * rng.standard_normal(atoms.positions.shape)
+        atoms.info["REF_energy"] = float(rng.standard_normal())
+        atoms.arrays["REF_forces"] = rng.standard_normal(atoms.positions.shape)
+        if k in labelled:
+            hessian = 20 * rng.standard_normal((3 * len(atoms), 3 * len(atoms)))
+            atoms.info["REF_hessian"] = (hessian + hessian.T).reshape(-1)
+        frames.append(atoms)
+    return frames
+
+
+def build(args: argparse.Namespace):
+    """A ScaleShiftMACE of common shape and its optimiser."""
+    from e3nn import o3
+    from mace import modules
+
+    torch.manual_seed(0)
+    block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
+    model = modules.ScaleShiftMACE(
+        r_max=5.0,
+        num_bessel=8,
+        num_polynomial_cutoff=5,
+        max_ell=3,
+        interaction_cls=block,
+        interaction_cls_first=block,
+        num_interactions=2,
+        num_elements=4,
+        hidden_irreps=o3.Irreps(f"{args.channels}x0e+{args.channels}x1o"),
+        MLP_irreps=o3.Irreps("16x0e"),
+        gate=torch.nn.functional.silu,
+        atomic_energies=np.zeros(4),
+        avg_num_neighbors=8.0,
+        atomic_numbers=[1, 6, 7, 8],
+        correlation=2,
+        radial_type="bessel",
+        atomic_inter_scale=1.0,
+        atomic_inter_shift=0.0,
+    ).to(args.device)
+    return model, torch.optim.Adam(model.parameters(), lr=1e-4)
+
+
+class Trainer:
+    """The training step of MACE's loop with the adapter's parts."""
+
+    def __init__(self, args: argparse.Namespace, share: float, options: dict) -> None:
+        from mace.data import AtomicData, KeySpecification, update_keyspec_from_kwargs
+        from mace.data.utils import config_from_atoms
+        from mace.modules.loss import WeightedEnergyForcesLoss
+        from mace.tools import AtomicNumberTable
+
+        from hint_mace.data import STORED, Collate, read_into, take_labels
+        from hint_plugins.curvature.engines import get_engine
+        from hint_plugins.plugins import load_plugins
+
+        self.args, self.share = args, share
+        self.model, self.optimizer = build(args)
+        self.loss = WeightedEnergyForcesLoss(4.0, 100.0)
+        self.manager = load_plugins(["hint"])
+        self.plugin = self.manager.get_plugin("hint")
+        self.manager.hook.configure(values={"hessian_on_bad_label": "error", "hessian_schedule": "constant", **options})
+        if options:
+            self.plugin.engine = get_engine(options["hessian_engine"])
+        keys = update_keyspec_from_kwargs(KeySpecification(), {"energy_key": "REF_energy", "forces_key": "REF_forces"})
+        table = AtomicNumberTable([1, 6, 7, 8])
+        self.items = []
+        for index, atoms in enumerate(make_data(args.structures, share)):
+            config = config_from_atoms(atoms, keys)
+            read_into(config, atoms, _Reader())
+            labels = take_labels(config)
+            data = AtomicData.from_config(config, z_table=table, cutoff=5.0)
+            if labels and options:
+                data.__dict__[STORED] = labels
+            self.items.append((index, data))
+        self.collate = Collate(self.manager, epoch=0)
+        flags = [STORED in data.__dict__ for _, data in self.items]
+        fraction = 0.5 if options and share < 1 else None
+        from hint_plugins.batching.sampler import HeterogeneousBatchSampler
+
+        self.sampler = HeterogeneousBatchSampler(flags, args.batch_size, fraction=fraction)
+
+    def step(self, indices: list[int]) -> None:
+        """One optimiser step on the structures ``indices``."""
+        from hint_mace.batch import graph_batch
+        from hint_plugins.batching.view import Progress
+
+        batch = self.collate([self.items[i] for i in indices]).to(self.args.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        output = self.model(batch.to_dict(), training=True, compute_force=True)
+        loss = self.loss(pred=output, ref=batch)
+        if self.plugin.engine is not None:
+            view = graph_batch(self.model, batch, output)
+            terms = self.plugin.loss_terms(self.model, view, {"loss": loss.detach()}, Progress(max_epochs=1))
+            loss = loss + sum(terms.values())
+        loss.backward()
+        self.optimizer.step()
+
+    def epoch(self) -> float:
+        """Mean seconds of a step over one epoch."""
+        batches = list(self.sampler)
+        if self.share >= 1:
+            batches = batches[:2]
+        start = time.perf_counter()
+        for indices in batches:
+            self.step(indices)
+        if self.args.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / len(batches)
+
+
+class _Reader:
+    """Stands in for the plugin manager: stores the label without the physical checks (it is random)."""
+
+    class hook:
+        @staticmethod
+        def read_labels(atoms):
+            return [_unchecked(atoms)]
+
+
+def _unchecked(atoms):
+    from hint_plugins.labels.hessian_label import HessianLabel
+
+    label = HessianLabel.from_info(atoms.info, len(atoms))
+    if label is None:
+        return None
+    stored: dict = {}
+    label.to_info(stored, "hessian")
+    return stored
+
+
+def _case(args: argparse.Namespace, share: float, options: dict, queue) -> None:
+    torch.set_num_threads(args.threads)
+    torch.set_default_dtype(torch.float32 if args.dtype == "float32" else torch.float64)
+    plain, ours = Trainer(args, share, {}), Trainer(args, share, options)
+    plain.epoch()
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        ours.epoch()
+    pairs = [(plain.epoch(), ours.epoch()) for _ in range(args.rounds)]
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024
+    if args.device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        ours.epoch()
+        memory = torch.cuda.max_memory_allocated() / 2**20
+    queue.put((statistics.median(p for p, _ in pairs), statistics.median(o / p for p, o in pairs), memory))
+
+
+def cases(args: argparse.Namespace) -> list[tuple[str, float, dict]]:
+    """Names, shares and options of everything that is measured."""
+    out = []
+    for share in (1.0, 0.1, 0.01):
+        for probes in (1, 5):
+            for engine in ENGINES:
+                options = {"hessian_engine": engine, "hessian_num_probes": probes}
+                out.append((f"{engine}, m = {probes}", share, options))
+        one = {"hessian_engine": "reverse", "hessian_num_probes": 1, "hessian_probes": "columns"}
+        out.append(("one column (reverse)", share, one))
+    full = {"hessian_num_probes": 3 * 14, "hessian_probes": "columns"}
+    out.append(("full Hessian (reverse)", 1.0, {**full, "hessian_engine": "reverse"}))
+    out.append(("full Hessian (vmap)", 1.0, {**full, "hessian_engine": "vmap"}))
+    if args.quick:
+        out = [c for c in out if c[0].startswith(("vmap", "reverse"))]
+    return out
+
+
+def main() -> None:
+    """Measure, print a Markdown table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/training_step"))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--structures", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="reverse and vmap only")
+    args = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    rows = []
+    print("| method | labelled | step / (E/F step) | extra memory (MiB) |\n|---|---|---|---|")
+    for name, share, options in cases(args):
+        queue = context.Queue()
+        process = context.Process(target=_case, args=(args, share, options, queue))
+        process.start()
+        while process.is_alive() and queue.empty():
+            process.join(0.2)
+        if queue.empty():
+            print(f"| {name} | {share:.0%} | failed | |", flush=True)
+            continue
+        seconds, ratio, memory = queue.get()
+        process.join()
+        rows.append({"name": name, "share": share, "ef_seconds": seconds, "ratio": ratio, "memory_MiB": memory})
+        print(f"| {name} | {share:.0%} | {ratio:.2f} | {memory:.0f} |", flush=True)
+    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.processor() or "CPU"
+    settings = {**vars(args), "out": str(args.out), "device_name": device, "torch": torch.__version__}
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "training_step.json").write_text(json.dumps({"settings": settings, "rows": rows}, indent=2) + "\n")
+    print(f"\n{args.out / 'training_step.json'}")
+
+
+if __name__ == "__main__":
+    main()

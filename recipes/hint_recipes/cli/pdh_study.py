@@ -1,0 +1,39 @@
+"""``hint pdh-study``: palladium hydride from density-functional data to the critical temperature."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def pdh_study(
+    out: Annotated[Path, typer.Option(help="Output directory; what is finished there is kept.")],
+    model: Annotated[str | None, typer.Option(help="Trained model; default: train one with and one without.")] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of training.")] = 2000,
+    configurations: Annotated[int, typer.Option(help="SSCHA configurations of a population (even).")] = 500,
+    max_populations: Annotated[int, typer.Option(help="SSCHA populations at most.")] = 30,
+    isotope: Annotated[list[str] | None, typer.Option(help="H, D or T; repeatable [all].")] = None,
+    broadening: Annotated[int, typer.Option(min=1, help="Electronic broadening of the coupling, 1-10.")] = 3,
+    mu_star: Annotated[float, typer.Option(help="Coulomb pseudopotential.")] = 0.125,
+    option: Annotated[list[str] | None, typer.Option(help="Option of mace_run_train, NAME=VALUE; repeatable.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Random numbers.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Discard what is in --out.")] = False,
+) -> None:
+    """Palladium hydride: model from one Hessian and 30 cells, SSCHA of PdH, PdD, PdT, coupling and Tc."""
+    options = dict(locals())
+    import shutil
+
+    from hint_plugins.cli.common import prepare_output, write_config
+    from hint_recipes.crystal_input import parse_options
+    from hint_recipes.pdh_study import StudySize, run_pdh
+
+    prepare_output(out, overwrite=overwrite)
+    if overwrite:
+        for name in ("model", "sscha-H", "sscha-D", "sscha-T", "tc"):
+            shutil.rmtree(out / name, ignore_errors=True)
+    write_config(out, "pdh-study", {**options, "overwrite": False})
+    size = StudySize(epochs, configurations, max_populations, broadening, mu_star, parse_options(option or []))
+    run_pdh(out, size, model=model, isotopes=isotope or ["H", "D", "T"], device=device, seed=seed)

@@ -1,0 +1,71 @@
+"""``hint rank``: which candidate structure is stable at a temperature and pressure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def rank(
+    cells: Annotated[list[Path], typer.Argument(help="Candidate unit cells of one composition, one file each.")],
+    model: Annotated[str, typer.Option(help="Model or reference calculator.")],
+    out: Annotated[Path, typer.Option(help="Output directory; unfinished candidates there are continued.")],
+    supercell: Annotated[tuple[int, int, int], typer.Option(help="Repetitions of each unit cell.")] = (2, 2, 2),
+    stage: Annotated[
+        list[str] | None, typer.Option(help="Smaller supercell to converge first, e.g. 1x1x1; repeatable.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="K.")] = 300.0,
+    pressure: Annotated[float, typer.Option(help="GPa.")] = 0.0,
+    relax_cell: Annotated[bool, typer.Option(help="Relax the cells to the pressure.")] = True,
+    configurations: Annotated[int, typer.Option(help="Configurations of a population (even).")] = 500,
+    max_populations: Annotated[int, typer.Option(help="Populations of a stage at most.")] = 30,
+    meaningful_factor: Annotated[float, typer.Option(help="Converged below this gradient over its error.")] = 0.001,
+    bulk_modulus: Annotated[float, typer.Option(help="GPa, sets cell steps.")] = 100.0,
+    reference: Annotated[str | None, typer.Option(help="Reference calculator for the free-energy correction.")] = None,
+    reference_configurations: Annotated[int, typer.Option(help="Configurations for it.")] = 20,
+    mass: Annotated[list[str] | None, typer.Option(help="Isotope, SYMBOL=MASS in u; repeatable.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: what the model chooses.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
+    seed: Annotated[int, typer.Option(help="Random numbers.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Discard what is in --out.")] = False,
+) -> None:
+    """Rank candidate structures by their anharmonic free energy, with errors."""
+    options = dict(locals())
+    from hint_plugins.cli.common import finish, prepare_output, write_config
+    from hint_recipes.crystal_input import load_potential, parse_supercell
+    from hint_recipes.rank import rank as run_rank
+    from hint_recipes.sscha_state import SschaSettings
+
+    settings = SschaSettings(
+        temperature=temperature,
+        pressure=pressure,
+        relax_cell=relax_cell,
+        configurations=configurations,
+        max_populations=max_populations,
+        meaningful_factor=meaningful_factor,
+        bulk_modulus=bulk_modulus,
+        stress=True,
+        seed=seed,
+    )
+    stages = [*(parse_supercell(s) for s in stage or []), tuple(supercell)]
+    potential = load_potential(model, device, dtype)
+    prepare_output(out, overwrite=overwrite)
+    if overwrite:
+        for name in ("summary.json", "checkpoint.npz"):
+            for path in out.glob(f"*/{name}"):
+                path.unlink()
+    write_config(out, "rank", {**options, "overwrite": False})
+    result = run_rank(
+        cells,
+        potential,
+        out,
+        settings,
+        stages,
+        reference=load_potential(reference, device, dtype) if reference else None,
+        reference_configurations=reference_configurations,
+        label=model,
+        masses=mass or [],
+    )
+    finish(len(result["failed"]) + len(result["ranking"]) - result["n_converged"])

@@ -1,0 +1,209 @@
+"""The HINT recipe for crystals as one command: training set, MACE's trainer with the hint plugin, checks."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hint_plugins.cli.common import InputError, write_json, write_summary
+from hint_recipes.crystal_input import load_potential, read_crystal
+from hint_recipes.hydride_check import check
+from hint_recipes.hydride_data import build, read_labelled, write
+from hint_recipes.phonons import read_force_constants
+
+#: MACE's options for a small model that two dozen cells can train; ``--option`` overrides them.
+SETTINGS: dict[str, Any] = {
+    "model": "MACE",
+    "hidden_irreps": "32x0e + 32x1o",
+    "r_max": 4.5,
+    "num_interactions": 2,
+    "correlation": 3,
+    "batch_size": 4,
+    "valid_batch_size": 4,
+    "lr": 0.01,
+    "weight_decay": 5e-7,
+    "ema": True,
+    "ema_decay": 0.99,
+    "amsgrad": True,
+    "scheduler_patience": 50,
+    "eval_interval": 10,
+    "E0s": "average",
+    "energy_weight": 4.0,
+    "forces_weight": 100.0,
+    "stress_weight": 100.0,
+    "loss": "stress",
+    "compute_stress": True,
+    "error_table": "PerAtomMAE",
+    "default_dtype": "float64",
+}
+#: Options of HINT (the paper's, and a place for the one labelled structure in every batch).
+HINT: dict[str, Any] = {"hessian_weight": 0.1, "hessian_num_probes": 5, "hessian_metrics": "probes"}
+
+
+def trainer_command(
+    train: Path,
+    valid: Path,
+    *,
+    name: str,
+    epochs: int,
+    seed: int,
+    device: str = "cpu",
+    hessians: bool = True,
+    foundation: Path | None = None,
+    stress: bool = True,
+    options: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """The ``mace_run_train`` command line.
+
+    Parameters
+    ----------
+    train, valid
+        extxyz files of :mod:`hint_recipes.hydride_data`.
+    name
+        Name of the model file.
+    epochs, seed, device
+        Options of the trainer.
+    hessians
+        Train with ``--plugins hint``.
+    foundation
+        Local MACE model to start from.
+    stress
+        Train on stresses.
+    options
+        Further options, which override :data:`SETTINGS` and :data:`HINT`.
+    """
+    values = {
+        "name": name,
+        "train_file": train.name,
+        "valid_file": valid.name,
+        "energy_key": "REF_energy",
+        "forces_key": "REF_forces",
+        "stress_key": "REF_stress",
+        "max_num_epochs": epochs,
+        "seed": seed,
+        "device": device,
+        **SETTINGS,
+    }
+    if not stress:
+        values.update(loss="weighted", compute_stress=False)
+    if foundation is not None:
+        values["foundation_model"] = str(Path(foundation).resolve())
+        for key in ("model", "hidden_irreps", "r_max", "num_interactions", "correlation"):
+            values.pop(key)
+    if hessians:
+        values.update(plugins="hint", **HINT, hessian_ramp_end=epochs / 2)
+    values.update(options or {})
+    words = []
+    for key, value in values.items():
+        if value is True and key in ("ema", "amsgrad"):
+            words.append(f"--{key}")
+        elif value is not None and not (value is False and key in ("ema", "amsgrad")):
+            words.append(f"--{key}={value}")
+    return words
+
+
+def train_model(command: Sequence[str], directory: Path, name: str) -> Path:
+    """Run ``mace_run_train`` in ``directory``; a finished model there is kept.
+
+    Returns
+    -------
+    Path
+        The model file.
+
+    Raises
+    ------
+    InputError
+        If the trainer is not installed or fails; its output is in ``NAME.out``.
+    """
+    model, log = directory / f"{name}.model", directory / f"{name}.out"
+    if model.exists():
+        return model
+    program = Path(sys.executable).with_name("mace_run_train")
+    found = str(program) if program.exists() else shutil.which("mace_run_train")
+    if found is None:
+        raise InputError("mace_run_train is not installed: pip install 'hint-plugins[mace]'")
+    with log.open("w") as handle:
+        done = subprocess.run(
+            [found, *command, "--restart_latest"], cwd=directory, stdout=handle, stderr=subprocess.STDOUT, check=False
+        )
+    if done.returncode or not model.exists():
+        tail = "\n".join(log.read_text().splitlines()[-5:])
+        raise InputError(f"mace_run_train failed (status {done.returncode}); last lines of {log}:\n{tail}")
+    return model
+
+
+def run_finetune(
+    cell: Path,
+    out: Path,
+    *,
+    hessian: Path,
+    cells: Path,
+    cell_energy: float,
+    test: Path | None = None,
+    compare_without: bool = False,
+    epochs: int = 500,
+    valid_fraction: float = 0.1,
+    max_energy: float | None = 4.0,
+    copies: int = 1,
+    foundation: Path | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    prepare_only: bool = False,
+) -> dict[str, Any]:
+    """Training set, training with (and for comparison without) Hessians, checks; options as in the command's help.
+
+    Returns
+    -------
+    dict
+        What ``summary.json`` holds.
+    """
+    crystal = read_crystal(cell)
+    constants = read_force_constants(hessian, crystal)
+    labelled = read_labelled(cells)
+    held = read_labelled(test) if test is not None else []
+    kinds = {"hint": True} | ({"plain": False} if compare_without else {})
+    summary: dict[str, Any] = {"models": {}, "n_cells": len(labelled)}
+    potentials = {}
+    for name, hessians in kinds.items():
+        data = build(
+            constants,
+            labelled,
+            cell_energy=cell_energy,
+            hessians=hessians,
+            valid_fraction=valid_fraction,
+            max_energy=max_energy,
+            copies=copies,
+            seed=seed,
+        )
+        directory = out / name
+        directory.mkdir(exist_ok=True)
+        train, valid = write(data, directory)
+        stress = all("REF_stress" in a.info for a in data.train if a.info["config_type"] != "equilibrium")
+        command = trainer_command(
+            train, valid, name=name, epochs=epochs, seed=seed, device=device, hessians=hessians,
+            foundation=foundation, stress=stress, options=_only(options, hessians),
+        )  # fmt: skip
+        write_json(directory / "command.json", {"command": ["mace_run_train", *command]})
+        summary["skipped_cells"] = data.skipped
+        summary["n_train"] = len(data.train)
+        if not prepare_only:
+            model = train_model(command, directory, name)
+            potentials[name] = load_potential(str(model), device, "float64")
+            summary["models"][name] = {"file": model}
+    if potentials:
+        found = check(potentials, constants, out, cell_energy=cell_energy, test=held)
+        for name, values in found.pop("models").items():
+            summary["models"][name].update(values)
+        summary.update(found)
+    write_summary(out, summary)
+    return summary
+
+
+def _only(options: Mapping[str, Any] | None, hessians: bool) -> dict[str, Any]:
+    """Without the plugin its options must not reach the trainer."""
+    return {k: v for k, v in (options or {}).items() if hessians or not k.startswith("hessian")}

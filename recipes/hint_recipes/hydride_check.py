@@ -1,0 +1,170 @@
+"""What a model trained on one Hessian and a few cells is worth: phonons, held-out structures, the double well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+
+from hint_plugins.cli.common import write_csv
+from hint_recipes.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.phonon_plots import figure, plot_bands, save
+from hint_recipes.phonons import bands, compare
+
+if TYPE_CHECKING:
+    from hint_plugins.potential import Potential
+
+
+def soft_mode(constants: ForceConstants) -> tuple[np.ndarray, float]:
+    """Displacement pattern ``(N, 3)`` of the lowest mode of the supercell that is no translation, and its cm^-1.
+
+    The pattern is real and normalised so that its largest atomic displacement is 1 A.
+    """
+    masses = np.repeat(constants.supercell.get_masses(), 3)
+    hessian = constants.acoustic_sum_rule().hessian
+    values, vectors = np.linalg.eigh(hessian / np.sqrt(masses[:, None] * masses))
+    order = np.argsort(np.abs(values))
+    free = set(order[:3].tolist())
+    index = next(i for i in range(len(values)) if i not in free)
+    pattern = (vectors[:, index] / np.sqrt(masses)).reshape(-1, 3)
+    from hint_recipes.force_constants import signed_frequencies
+
+    return pattern / np.linalg.norm(pattern, axis=1).max(), float(signed_frequencies(values[index]))
+
+
+def line_scan(
+    potential: Potential, constants: ForceConstants, pattern: np.ndarray, amplitudes: np.ndarray
+) -> np.ndarray:
+    """Energies (eV a supercell, relative to no displacement) along ``pattern``."""
+    structures = []
+    for amplitude in (0.0, *amplitudes):
+        atoms = constants.supercell.copy()
+        atoms.positions += amplitude * pattern
+        structures.append(atoms)
+    energies = np.asarray(potential.evaluate(structures).energies)
+    return energies[1:] - energies[0]
+
+
+def held_out(potential: Potential, structures: Sequence[Atoms], zero: float) -> dict[str, float]:
+    """Errors on labelled structures.
+
+    Parameters
+    ----------
+    potential
+        The model.
+    structures
+        With reference energies and forces.
+    zero
+        Energy of the undisplaced crystal an atom by the reference minus that by the model, eV: removed from energies.
+    """
+    found = potential.evaluate([Atoms(a.symbols, positions=a.positions, cell=a.cell, pbc=a.pbc) for a in structures])
+    sizes = np.array([len(a) for a in structures])
+    reference = np.array([a.calc.results["energy"] for a in structures])
+    energy = (np.asarray(found.energies) - reference) / sizes + zero
+    force = np.concatenate(
+        [(f - a.calc.results["forces"]).ravel() for f, a in zip(found.forces, structures, strict=True)]
+    )
+    scale = np.concatenate([a.calc.results["forces"].ravel() for a in structures])
+    return {
+        "n_structures": len(structures),
+        "energy_mae_per_atom": float(np.abs(energy).mean()),
+        "forces_mae": float(np.abs(force).mean()),
+        "forces_rmse": float(np.sqrt((force**2).mean())),
+        "forces_rms_reference": float(np.sqrt((scale**2).mean())),
+    }
+
+
+def harmonic_errors(constants: ForceConstants, structures: Sequence[Atoms]) -> dict[str, float]:
+    """The same errors for the harmonic approximation of the reference: what a model must beat."""
+    reference = constants.acoustic_sum_rule()
+    force, energy, scale = [], [], []
+    for atoms in structures:
+        from hint_recipes.force_constants import match_sites
+
+        order = match_sites(reference.supercell, atoms, tolerance=1.5)
+        moved = np.linalg.solve(atoms.cell.array.T, (atoms.positions[order] - reference.supercell.positions).T).T
+        shift = ((moved - np.rint(moved)) @ atoms.cell.array).ravel()
+        predicted = -(reference.hessian @ shift)
+        known = atoms.calc.results["forces"][order].ravel()
+        force.append(predicted - known)
+        scale.append(known)
+        energy.append(shift @ reference.hessian @ shift / 2)
+    errors, scales = np.concatenate(force), np.concatenate(scale)
+    return {
+        "forces_mae": float(np.abs(errors).mean()),
+        "forces_rmse": float(np.sqrt((errors**2).mean())),
+        "forces_rms_reference": float(np.sqrt((scales**2).mean())),
+        "harmonic_energies": [float(e) for e in energy],  # type: ignore[dict-item]
+    }
+
+
+def check(
+    models: Mapping[str, Potential],
+    constants: ForceConstants,
+    out: Path,
+    *,
+    cell_energy: float,
+    test: Sequence[Atoms] = (),
+    amplitude: float = 0.6,
+) -> dict[str, Any]:
+    """Compare models with the reference Hessian and held-out structures; tables and pictures into ``out``.
+
+    Parameters
+    ----------
+    models
+        Name to potential.
+    constants
+        Reference force constants.
+    cell_energy
+        Reference energy of the undisplaced unit cell, eV.
+    test
+        Held-out labelled supercells.
+    amplitude
+        Range of the line scan, A (largest atomic displacement).
+
+    Returns
+    -------
+    dict
+        For each model: differences of Hessian and frequencies, held-out errors, and the line scan.
+    """
+    reference = constants.acoustic_sum_rule()
+    pattern, soft = soft_mode(reference)
+    amplitudes = np.linspace(-amplitude, amplitude, 41)
+    harmonic = 0.5 * amplitudes**2 * (pattern.ravel() @ reference.hessian @ pattern.ravel())
+    result: dict[str, Any] = {"soft_mode_cm1": soft, "models": {}}
+    lines, curves = {"reference": bands(reference)}, {"harmonic reference": harmonic}
+    for name, potential in models.items():
+        own = hessian_from_potential(potential, reference.primitive, reference.multiples).acoustic_sum_rule()
+        energy = float(potential.evaluate([reference.primitive]).energies[0])
+        zero = (cell_energy - energy) / len(reference.primitive)
+        lines[name], curves[name] = bands(own), line_scan(potential, reference, pattern, amplitudes)
+        result["models"][name] = {
+            **compare(own, reference),
+            "frequencies_gamma_cm1": own.frequencies()[0],
+            "n_imaginary": int((own.frequencies() < -5).sum()),
+            "energy_offset_per_atom": zero,
+            **({"held_out": held_out(potential, test, zero)} if test else {}),
+        }
+    if test:
+        result["harmonic_held_out"] = harmonic_errors(reference, test)
+    plot_bands(lines, out / "bands.png")
+    _plot_scan(amplitudes, curves, soft, out / "line_scan.png")
+    write_csv(
+        out / "line_scan.csv",
+        [{"amplitude_A": x, **{k: float(v[i]) for k, v in curves.items()}} for i, x in enumerate(amplitudes)],
+    )
+    return result
+
+
+def _plot_scan(amplitudes: np.ndarray, curves: Mapping[str, np.ndarray], soft: float, path: Path) -> None:
+    fig, axes = figure()
+    for name, values in curves.items():
+        axes.plot(amplitudes, values, "k:" if name.startswith("harmonic") else "-", label=name)
+    axes.set(
+        xlabel=f"displacement along the softest mode ({soft:.0f} cm$^{{-1}}$), A", ylabel="energy (eV per supercell)"
+    )
+    axes.legend(fontsize=8)
+    save(fig, path)

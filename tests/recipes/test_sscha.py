@@ -1,0 +1,355 @@
+"""SSCHA against an exactly solvable crystal; batches, bad configurations, checkpoint and resume."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from quartic_crystal import QuarticCrystal
+
+from hint_plugins.cli.common import InputError
+from hint_plugins.potential import Potential
+from hint_recipes.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.perturbation import perturbation
+
+pytest.importorskip("sscha")
+pytestmark = pytest.mark.sscha
+
+from hint_recipes.dynamical_matrices import to_cellconstructor  # noqa: E402
+from hint_recipes.ensemble import EnsembleEngine  # noqa: E402
+from hint_recipes.sscha import draw, free_energy_hessian, run, start  # noqa: E402
+from hint_recipes.sscha_state import SschaSettings, State, fingerprint  # noqa: E402
+from hint_recipes.sscha_study import run_sscha  # noqa: E402
+
+
+@pytest.mark.parametrize("temperature", [0.0, 300.0])
+def test_exactly_solvable_crystal(temperature):
+    """Free energy within four standard errors, modes within 1 % (sampling noise of 200 configurations)."""
+    crystal = QuarticCrystal(k=0.5, g=8.0)
+    potential = Potential.load(crystal)
+    harmonic = hessian_from_potential(potential, crystal.primitive, (2, 2, 2))
+    exact, free_energy = crystal.solve(temperature)
+    constants, changed = start(harmonic)
+    assert changed == 0
+    settings = SschaSettings(temperature=temperature, configurations=200, max_populations=4)
+    state = run(State(constants), EnsembleEngine(potential), settings, [(2, 2, 2)])
+    assert state.converged
+    last = state.history[-1]
+    assert abs(last["free_energy_eV"] - free_energy) < 4 * last["free_energy_error_eV"]
+    shift = np.abs(exact.frequencies() - harmonic.frequencies()).max()
+    error = np.abs(state.constants.frequencies() - exact.frequencies()).max()
+    assert error < 0.01 * exact.frequencies().max()
+    assert error < 0.1 * shift
+
+
+def test_harmonic_crystal_keeps_its_matrix():
+    """Without anharmonicity the auxiliary matrix is the Hessian and the free energy the closed formula."""
+    crystal = QuarticCrystal(k=0.5, g=0.0)
+    potential = Potential.load(crystal)
+    harmonic = hessian_from_potential(potential, crystal.primitive, (2, 2, 2)).acoustic_sum_rule()
+    state = run(State(start(harmonic)[0]), EnsembleEngine(potential), SschaSettings(configurations=20), [(2, 2, 2)])
+    np.testing.assert_allclose(state.constants.hessian, harmonic.hessian, atol=1e-5)
+    assert state.history[-1]["free_energy_eV"] == pytest.approx(crystal.solve(0.0)[1], rel=1e-5)
+    curved = free_energy_hessian(harmonic, EnsembleEngine(potential), SschaSettings(), 40)
+    np.testing.assert_allclose(curved.frequencies(), harmonic.frequencies(), atol=0.05)
+
+
+def test_batched_equals_one_by_one():
+    """The whole ensemble at once against python-sscha's own loop over ASE calculators."""
+    potential = Potential.load("emt")
+    constants, _ = start(hessian_from_potential(potential, bulk("Pd", a=3.95), (2, 2, 2)))
+    dyn = to_cellconstructor(constants)
+    dyn.Symmetrize()
+    batched = draw(dyn, 300.0, 10, (1, 2))
+    batched, dropped = EnsembleEngine(potential).fill(batched, stress=True)
+    single = draw(dyn, 300.0, 10, (1, 2))
+    np.testing.assert_array_equal(batched.xats, single.xats)
+    single.compute_ensemble(potential.calculator(), compute_stress=True, verbose=False)
+    assert dropped == 0
+    # python-sscha divides by ASE's Rydberg of 2006, CellConstructor by a newer one: 1e-7 relative
+    np.testing.assert_allclose(batched.energies, single.energies, rtol=2e-7)
+    np.testing.assert_allclose(batched.forces, single.forces, rtol=2e-7, atol=1e-10)
+    np.testing.assert_allclose(batched.stresses, single.stresses, rtol=2e-7, atol=1e-12)
+    structures = [structure.get_ase_atoms() for structure in single.structures]
+    whole = EnsembleEngine(potential).evaluate(structures)
+    for index, atoms in enumerate(structures):
+        atoms.calc = potential.calculator()
+        assert whole.energies[index] == pytest.approx(atoms.get_potential_energy(), abs=1e-8)
+        np.testing.assert_allclose(whole.forces[index], atoms.get_forces(), rtol=0, atol=1e-8)
+
+
+def test_starting_matrix_is_made_positive():
+    crystal = QuarticCrystal(k=-0.3, g=12.0)
+    harmonic = hessian_from_potential(Potential.load(crystal), crystal.primitive, (2, 2, 2))
+    assert harmonic.frequencies().min() < -100
+    constants, changed = start(harmonic, floor=50.0)
+    assert changed == 21
+    frequencies = np.sort(constants.frequencies().ravel())
+    np.testing.assert_allclose(frequencies[:3], 0, atol=1e-3)
+    assert frequencies[3] >= 50 - 1e-6
+    np.testing.assert_allclose(
+        np.sort(np.abs(harmonic.acoustic_sum_rule().frequencies().ravel())), frequencies, atol=1.0
+    )
+
+
+class Exploding:
+    """A potential that fails on chosen configurations."""
+
+    def __init__(self, inner: Potential, bad: dict[int, str]) -> None:
+        self.inner, self.bad, self.seen = inner, bad, 0
+
+    def evaluate(self, structures, *, stress=False):
+        from hint_plugins.potential import PotentialError
+
+        found = self.inner.evaluate(structures, stress=stress)
+        for index in range(len(structures)):
+            kind = self.bad.get(self.seen + index)
+            if kind == "error" and len(structures) > 1:
+                raise PotentialError("structure 3: atoms overlap")
+            if kind == "error":
+                self.seen += 1
+                raise PotentialError("structure 0: atoms overlap")
+            if kind == "nan":
+                found.energies[index] = np.nan
+            if kind == "energy":
+                found.energies[index] += 1000
+            if kind == "force":
+                found.forces[index][0, 0] = 1e5
+        if len(structures) == 1:
+            self.seen += 1
+        return found
+
+
+@pytest.mark.parametrize("kind", ["error", "nan", "energy", "force"])
+def test_exploding_configurations_are_named_and_dropped(kind, tmp_path, capsys):
+    potential = Potential.load("emt")
+    constants, _ = start(hessian_from_potential(potential, bulk("Pd", a=3.95), (2, 2, 2)))
+    dyn = to_cellconstructor(constants)
+    dyn.Symmetrize()
+    engine = EnsembleEngine(Exploding(potential, {3: kind}), directory=tmp_path)
+    ensemble, dropped = engine.fill(draw(dyn, 0.0, 20, (0,)), label="population 7")
+    assert dropped == 1
+    assert ensemble.N == 19
+    assert np.isfinite(ensemble.energies).all()
+    assert "number 3" in capsys.readouterr().err
+    from ase.io import read
+
+    bad = read(tmp_path / "bad_configurations.extxyz", ":")
+    assert [a.info["configuration"] for a in bad] == [3]
+    assert bad[0].info["ensemble"] == "population 7"
+    with pytest.raises(InputError, match="number 3"):
+        EnsembleEngine(Exploding(potential, {3: kind}), on_bad="stop").fill(draw(dyn, 0.0, 20, (0,)))
+    with pytest.raises(InputError, match="not reliable"):
+        EnsembleEngine(Exploding(potential, dict.fromkeys(range(6), kind))).fill(draw(dyn, 0.0, 20, (0,)))
+
+
+def settings_of(populations: int = 2, **more) -> SschaSettings:
+    """Small, and never satisfied with one population."""
+    return SschaSettings(**{"configurations": 10, "max_populations": populations, "kong_liu": 0.999, **more})
+
+
+def test_resumed_run_equals_uninterrupted_run(tmp_path):
+    """Two populations at once, and one population continued from its checkpoint: the same numbers."""
+    crystal = QuarticCrystal(k=0.5, g=8.0)
+    potential = Potential.load(crystal)
+    options = {"bar": False, "label": "quartic"}
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole = run_sscha(crystal.primitive, potential, tmp_path / "whole", settings_of(2), [(2, 2, 2)], **options)
+    run_sscha(crystal.primitive, potential, tmp_path / "parts", settings_of(1), [(2, 2, 2)], **options)
+    parts = run_sscha(crystal.primitive, potential, tmp_path / "parts", settings_of(2), [(2, 2, 2)], **options)
+    assert whole["n_populations"] == parts["n_populations"] == 2
+    assert parts["free_energy"] == whole["free_energy"]
+    np.testing.assert_array_equal(parts["frequencies_gamma_cm1"], whole["frequencies_gamma_cm1"])
+    assert not whole["converged"]
+    assert whole["seconds"]["forces"] > 0
+    for name in ("bands.png", "convergence.png", "populations.csv", "minimisation.csv", "sscha.yaml", "dyn/sscha-dyn1"):
+        assert (tmp_path / "whole" / name).stat().st_size > 100
+    with pytest.raises(InputError, match="other options"):
+        run_sscha(crystal.primitive, potential, tmp_path / "parts", settings_of(2, seed=5), [(2, 2, 2)], **options)
+
+
+def test_damaged_checkpoint(tmp_path):
+    (tmp_path / "checkpoint.npz").write_bytes(b"rubbish")
+    with pytest.raises(InputError, match="damaged"):
+        State.load(tmp_path / "checkpoint.npz", fingerprint(SschaSettings()))
+
+
+def test_killed_command_goes_on(tmp_path):
+    """kill -9 during the run; the same command finishes it without repeating populations."""
+    bulk("Pd", a=3.95).write(tmp_path / "cell.extxyz")
+    out = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "hint_plugins.cli.main", "sscha", str(tmp_path / "cell.extxyz"), "--model", "emt",
+        "--out", str(out), "--configurations", "10", "--max-populations", "2", "--kong-liu", "0.9999",
+        "--temperature", "600",
+    ]  # fmt: skip
+    command[1:3] = ["-c", "from hint_plugins.cli.main import main; main()"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 60
+    while not (out / "checkpoint.npz").exists() and time.time() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    assert process.poll() is None, "finished before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "summary.json").exists()
+    with np.load(out / "checkpoint.npz") as content:
+        before = json.loads(str(content["meta"]))["history"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr  # never converged with this Kong-Liu ratio
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["n_populations"] == 2
+    with np.load(out / "checkpoint.npz") as content:
+        after = json.loads(str(content["meta"]))["history"]
+    assert after[: len(before)] == before
+
+
+def test_stages_start_from_the_interpolated_matrix():
+    crystal = QuarticCrystal(k=0.5, g=8.0, multiples=(3, 3, 3))
+    small = QuarticCrystal(k=0.5, g=8.0, multiples=(2, 2, 2))
+
+    class Both:
+        def evaluate(self, structures, *, stress=False):
+            inner = small if len(structures[0]) == 8 else crystal
+            return Potential.load(inner).evaluate(structures)
+
+    harmonic = ForceConstants(small.primitive, (2, 2, 2), small.springs(np.full((len(small.bonds[0]), 3), 0.5)))
+    state = run(
+        State(start(harmonic)[0]),
+        EnsembleEngine(Both()),
+        SschaSettings(configurations=20, max_populations=1),
+        [(2, 2, 2), (3, 3, 3)],
+    )
+    assert state.stage == 1
+    assert state.constants.multiples == (3, 3, 3)
+    exact, free_energy = crystal.solve(0.0)
+    np.testing.assert_allclose(state.constants.frequencies(), exact.frequencies(), rtol=0.06, atol=1e-3)
+    last = state.history[-1]
+    assert abs(last["free_energy_eV"] - free_energy) < 5 * last["free_energy_error_eV"]
+
+
+def test_cell_relaxes_to_the_pressure():
+    """EMT palladium at 0 K: one step moves the cell against the pressure, which is reported."""
+    potential = Potential.load("emt")
+    crystal = bulk("Pd", a=4.0)
+    harmonic = hessian_from_potential(potential, crystal, (2, 2, 2))
+    settings = SschaSettings(configurations=10, max_populations=2, relax_cell=True, bulk_modulus=180)
+    state = run(State(start(harmonic)[0]), EnsembleEngine(potential), settings, [(2, 2, 2)])
+    pressures = [row["pressure_GPa"] for row in state.history]
+    assert pressures[0] < -10
+    assert abs(pressures[-1]) < 0.6 * abs(pressures[0])
+    assert state.constants.primitive.get_volume() < 0.98 * crystal.get_volume()
+
+
+def test_isotope_is_lighter_on_the_zero_point_energy(tmp_path):
+    crystal = QuarticCrystal(k=0.5, g=0.0)
+    energies = []
+    for mass in (27.0, 54.0):
+        cell = crystal.primitive.copy()
+        cell.set_masses([mass])
+        out = tmp_path / str(mass)
+        out.mkdir()
+        summary = run_sscha(
+            cell, Potential.load(crystal), out, SschaSettings(configurations=10), [(2, 2, 2)], bar=False
+        )
+        energies.append(summary["free_energy"])
+    assert energies[0] / energies[1] == pytest.approx(np.sqrt(2), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": -1},
+        {"configurations": 5},
+        {"configurations": 0},
+        {"max_populations": 0},
+        {"step": 0},
+        {"kong_liu": 1.5},
+        {"meaningful_factor": 0},
+        {"representation": "cubic"},
+        {"seed": -1},
+    ],
+)
+def test_bad_settings(options):
+    with pytest.raises(InputError):
+        SschaSettings(**options)
+
+
+def test_failed_minimisation_is_an_error_and_keeps_the_checkpoint(tmp_path):
+    """Far too few configurations for a very unstable crystal."""
+    crystal = bulk("Pd", a=4.15)
+    with pytest.raises(InputError, match="more configurations"):
+        run_sscha(crystal, Potential.load("emt"), tmp_path, settings_of(5), [(2, 2, 2)], bar=False)
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_bad_supercells(tmp_path):
+    crystal = bulk("Pd", a=3.95)
+    potential = Potential.load("emt")
+    with pytest.raises(InputError, match="one atom"):
+        run_sscha(crystal, potential, tmp_path, settings_of(), [(1, 1, 1)])
+    with pytest.raises(InputError, match="symmetry"):
+        run_sscha(crystal, potential, tmp_path, settings_of(), [(2, 1, 1)], bar=False)
+    with pytest.raises(InputError, match="GB"):
+        free_energy_hessian(
+            ForceConstants(crystal, (5, 5, 5), np.zeros((375, 375))), EnsembleEngine(potential), settings_of(), 10,
+            four_phonon=True,
+        )  # fmt: skip
+
+
+def test_ranking(tmp_path):
+    """Two volumes and a failing candidate: sorted, the failure named, finished candidates not repeated."""
+    from hint_recipes.rank import rank
+
+    potential = Potential.load("emt")
+    for name, a in (("tight", 3.9), ("loose", 4.0)):
+        bulk("Pd", a=a).write(tmp_path / f"{name}.extxyz")
+    bulk("Pd", a=3.9, c=4.5, crystalstructure="bct").write(tmp_path / "odd.extxyz")
+    settings = SschaSettings(configurations=20, max_populations=1, stress=True)
+    cells = [tmp_path / f"{n}.extxyz" for n in ("loose", "tight", "odd")]
+    result = rank(cells, potential, tmp_path, settings, [(2, 2, 2)], reference=potential, reference_configurations=2)
+    names = [row["name"] for row in result["ranking"]]
+    assert names.index("tight") < names.index("loose")
+    assert result["ranking"][0]["above_best_meV_per_atom"] == 0
+    assert all(abs(row["correction_eV_per_atom"]) < 1e-12 for row in result["ranking"])
+    assert len(names) + len(result["failed"]) == 3
+    assert (tmp_path / "ranking.png").exists()
+    stamp = (tmp_path / "tight" / "checkpoint.npz").stat().st_mtime_ns
+    again = rank(cells[:2], potential, tmp_path, settings, [(2, 2, 2)])
+    assert again["ranking"][0]["gibbs_eV_per_atom"] == result["ranking"][0]["gibbs_eV_per_atom"]
+    assert (tmp_path / "tight" / "checkpoint.npz").stat().st_mtime_ns == stamp
+    bulk("Cu").write(tmp_path / "other.extxyz")
+    with pytest.raises(InputError, match="one composition"):
+        rank([cells[0], tmp_path / "other.extxyz"], potential, tmp_path, settings, [(2, 2, 2)])
+    with pytest.raises(InputError, match="different file names"):
+        rank([cells[0], cells[0]], potential, tmp_path, settings, [(2, 2, 2)])
+
+
+class TestPerturbation:
+    """Gaussian energy differences have closed forms."""
+
+    def test_gaussian(self):
+        from ase.units import kB
+
+        rng = np.random.default_rng(0)
+        model = rng.normal(size=20000)
+        reference = model + rng.normal(0.1, 0.02, size=20000)
+        result = perturbation(model, reference, 300.0)
+        assert result.first_order == pytest.approx(0.1, abs=5 * result.first_order_error)
+        exact = 0.1 - 0.02**2 / (2 * kB * 300)
+        assert result.exponential == pytest.approx(exact, abs=5 * result.exponential_error)
+        assert result.exponential < result.first_order
+        assert 0 < result.effective_sample < 20000
+
+    def test_zero_temperature_and_bad_input(self):
+        result = perturbation(np.zeros(4), np.ones(4), 0.0)
+        assert (result.first_order, result.exponential) == (1.0, None)
+        with pytest.raises(InputError, match="at least two"):
+            perturbation(np.zeros(1), np.zeros(1), 0.0)
+        with pytest.raises(InputError, match="not finite"):
+            perturbation(np.zeros(3), np.array([0, np.nan, 1]), 0.0)
