@@ -116,9 +116,13 @@ def test_two_processes_equal_one(stores, tmp_path):
             )
             for rank in range(size)
         ]
-        for worker in workers:
-            _, err = worker.communicate(timeout=300)
-            assert worker.returncode == 0, err.decode()[-2000:]
+        try:
+            for worker in workers:
+                _, err = worker.communicate(timeout=600)
+                assert worker.returncode == 0, err.decode()[-2000:]
+        finally:
+            for worker in workers:
+                worker.kill()
     one, two = (torch.load(tmp_path / f"{size}.pt") for size in (1, 2))
     torch.testing.assert_close(two["losses"], one["losses"], rtol=1e-5, atol=0)
     assert one["losses"][2] > 0.1 * one["losses"].sum()
