@@ -33,7 +33,7 @@ def read_labelled(path: str | Path) -> list[Atoms]:
     from ase.io import read
 
     try:
-        structures = read(path, ":")
+        structures: list[Atoms] = list(read(path, ":"))
     except Exception as error:  # ASE's readers raise whatever the format happens to trigger
         raise InputError(f"{path}: cannot read structures: {error}") from None
     for index, atoms in enumerate(structures):

@@ -107,6 +107,11 @@ def run_sscha(
         state = State(constants, difficult=changed > 0)
     static = float(potential.evaluate([crystal]).energies[0])
     with _Progress(settings.max_populations * len(stages), len(state.history), bar) as progress:
+
+        def report(current: State) -> None:
+            progress(current)
+            _write_history(out, current, static)
+
         state = run(
             state,
             engine,
@@ -115,7 +120,7 @@ def run_sscha(
             checkpoint=checkpoint,
             fingerprint=mark,
             log=log,
-            progress=lambda s: (progress(s), _write_history(out, s, static)),
+            progress=report,
         )
     last = state.history[-1]
     crystal_now = state.constants.primitive
