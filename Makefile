@@ -42,7 +42,7 @@ demo-full: env
 	$(BIN)/hint demo --out demo-out-full --seeds 3 --curve
 
 test: env
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal --nbmake --nbmake-timeout=900 tests recipes
 
 test-quick: env
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
