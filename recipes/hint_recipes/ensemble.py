@@ -100,7 +100,8 @@ class EnsembleEngine:
             found = self.potential.evaluate([structures[i] for i in indices], stress=stress)
             for place, index in enumerate(indices):
                 result.energies[index], result.forces[index] = found.energies[place], found.forces[place]
-                if stress and found.stresses is not None:
+                if stress:
+                    assert found.stresses is not None
                     stresses[index] = _full_stress(np.asarray(found.stresses[place]))
 
         try:

@@ -34,11 +34,11 @@ def draw_bands(axes, sources: Mapping[str, Bands]) -> None:
         axes.plot([], [], label=name, **style)
     ticks: dict[float, str] = {}
     for place, name in next(iter(sources.values())).labels:
-        tick, label = float(place), {"G": "Γ"}.get(name, name)
-        ticks[tick] = f"{ticks[tick]}|{label}" if tick in ticks and ticks[tick] != label else label
+        label = {"G": "Γ"}.get(name, name)
+        ticks[place] = f"{ticks[place]}|{label}" if ticks.get(place, label) != label else label
     axes.set_xticks(list(ticks), list(ticks.values()))
-    for tick in ticks:
-        axes.axvline(tick, color="0.8", lw=0.6, zorder=0)
+    for place in ticks:
+        axes.axvline(place, color="0.8", lw=0.6, zorder=0)
     axes.axhline(0, color="0.5", lw=0.6)
     axes.set_xlim(0, max(ticks))
     axes.set_ylabel("wave number (cm$^{-1}$), imaginary below 0")

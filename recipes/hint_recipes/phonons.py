@@ -87,7 +87,7 @@ def harmonic(
     constants: ForceConstants,
     *,
     mesh: Sequence[int] = (12, 12, 12),
-    temperatures: Sequence[float] | np.ndarray = (0.0, 100.0, 200.0, 300.0),
+    temperatures: Sequence[float] = (0.0, 100.0, 200.0, 300.0),
     points: int = 60,
     smearing: float = 10.0,
 ) -> Harmonic:
@@ -240,11 +240,12 @@ def _read_q2r(path: Path) -> ForceConstants:
         PhonopyAtoms(symbols=crystal.get_chemical_symbols(), cell=crystal.cell.array, positions=crystal.positions),
         is_full_fc=True,
     )
-    repeated = reader.supercell
-    assert repeated is not None
-    n = len(repeated)
+    assert reader.supercell is not None
+    n = len(reader.supercell)
     hessian = np.asarray(reader.fc).swapaxes(1, 2).reshape(3 * n, 3 * n) * UNITS["Ry/Bohr^2"]
-    supercell = Atoms(repeated.symbols, positions=repeated.positions, cell=repeated.cell, pbc=True)
+    supercell = Atoms(
+        reader.supercell.symbols, positions=reader.supercell.positions, cell=reader.supercell.cell, pbc=True
+    )
     return ForceConstants.from_supercell(crystal, supercell, hessian)
 
 

@@ -106,6 +106,11 @@ def run_sscha(
             )
         state = State(constants, difficult=changed > 0)
     static = float(potential.evaluate([crystal]).energies[0])
+
+    def report(now: State) -> None:
+        progress(now)
+        _write_history(out, now, static)
+
     with _Progress(settings.max_populations * len(stages), len(state.history), bar) as progress:
 
         def report(current: State) -> None:
