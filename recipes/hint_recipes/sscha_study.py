@@ -112,11 +112,6 @@ def run_sscha(
         _write_history(out, now, static)
 
     with _Progress(settings.max_populations * len(stages), len(state.history), bar) as progress:
-
-        def report(current: State) -> None:
-            progress(current)
-            _write_history(out, current, static)
-
         state = run(
             state,
             engine,
