@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 EXTRAS := mace,xtb,dft,select,datasets,executors,ts,phonons,notebooks,dev
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: env env-fairchem demo demo-full test test-quick test-fairchem bench lint clean
+.PHONY: env env-sscha env-fairchem demo demo-full test test-quick test-fairchem bench lint clean
 
 env: $(VENV)/.stamp
 
@@ -19,6 +19,10 @@ $(VENV)/.stamp: pyproject.toml constraints.txt scripts/env_sscha.sh adapters/hin
 	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]' -c constraints.txt
 	scripts/env_sscha.sh $(BIN)/python
 	touch $@
+
+env-sscha:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	scripts/env_sscha.sh $(BIN)/python
 
 # MACE and fairchem pin different e3nn, so the fairchem adapter is tested in its own environment.
 FAIRCHEM := .venv-fairchem
@@ -42,7 +46,7 @@ demo-full: env
 	$(BIN)/hint demo --out demo-out-full --seeds 3 --curve
 
 test: env
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal --nbmake --nbmake-timeout=900 tests recipes
 
 test-quick: env
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

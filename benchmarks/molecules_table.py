@@ -163,11 +163,11 @@ def one(out: Path, model: str, seed: int, hessians: bool, parts: dict, arguments
     file = (directory / f"{name}.model").resolve()
     where = out.resolve()
     hint(directory, "evaluate", file, "test.xyz", "--out", "evaluation")
-    hint(directory, "ts", where / "reactions.extxyz", "--model", file, "--dtype", "float64", "--out", "ts")
+    double = ("--model", file, "--dtype", "float64")
     hint(
-        directory, "gibbs", where / "reactions.extxyz", "--model", file, "--dtype", "float64", "--reference", XTB,
-        "--out", "gibbs",
+        directory, "ts", where / "reactions.extxyz", *double, "--out", "ts", "--max-seconds", arguments.max_seconds
     )  # fmt: skip
+    hint(directory, "gibbs", where / "reactions.extxyz", *double, "--reference", XTB, "--out", "gibbs")
     rise, interval, end = arguments.ramp
     hint(
         directory, "stability", where / "reactants.extxyz", "--model", file, "--out", "stability", "--seed", seed,
@@ -210,6 +210,7 @@ def main() -> None:
     parser.add_argument(
         "--ramp", type=float, nargs=3, default=[50.0, 0.25, 1500.0], help="temperature step (K), interval (ps), end (K)"
     )
+    parser.add_argument("--max-seconds", type=float, default=900.0, help="time limit of a transition-state search, s")
     parser.add_argument("--workers", type=int, default=1, help="trainings and studies at a time")
     arguments = parser.parse_args()
     out = arguments.out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,16 @@ from torch import Tensor, nn
 from hint_plugins.batching.sampler import HeterogeneousBatchSampler
 from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
 from hint_plugins.config import ConfigError, HintConfig, make_config
-from hint_plugins.curvature.auto import fastest_engine, measure_engines
 from hint_plugins.curvature.engines import EXACT, Engine, get_engine, reverse
 from hint_plugins.curvature.layer_norm import restore_layer_norms, swap_layer_norms
 from hint_plugins.curvature.probes import structure_rng
-from hint_plugins.curvature.selftest import SelfTestError, check_derivatives
 from hint_plugins.hookspecs import Options, TrainingRun, hookimpl
 from hint_plugins.labels.checks import check_label
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError
 from hint_plugins.models.registry import AlphaNetOptions, make_alphanet
 from hint_plugins.objective.loss import global_mean, structure_losses
 from hint_plugins.objective.validation import HessianValidation
+from hint_plugins.preparation import allowed_engine, measured_engine, require_right_derivatives
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +155,7 @@ class HintPlugin:
         """Hessian loss (G,) of labelled structures whose labels have been drawn."""
         config = self.config
         engine = self.engine or get_engine("reverse")
-        probes = graphs.labels[f"{LABEL}_probes"].transpose(0, 1).contiguous()
+        probes = _probes(graphs)
         reference = graphs.labels[f"{LABEL}_products"].transpose(0, 1)
         products = engine(graphs.view, probes, create_graph=True)
         losses = structure_losses(
@@ -225,7 +223,7 @@ class HintPlugin:
                 )
             return
         log.info("%d of %d training structures carry a Hessian label", run.num_labelled, run.num_structures)
-        self._check_host(run)
+        self.engine_name = allowed_engine(self.engine_name, run)
         if self.engine_name == "auto" or self.engine_name in EXACT:
             names = swap_layer_norms(run.model)
             if names:
@@ -234,57 +232,11 @@ class HintPlugin:
                     ", ".join(names),
                 )
             if config.hessian_selftest:
-                self._selftest(run)
+                require_right_derivatives(run)
         if self.engine_name == "auto":
-            self._choose_engine(run)
+            self.engine_name = measured_engine(run, _probes)
         self.engine = get_engine(self.engine_name, config.hessian_fd_step)
         log.info("HVP engine: %s, %d %s probes", self.engine_name, config.hessian_num_probes, config.hessian_probes)
-
-    def _check_host(self, run: TrainingRun) -> None:
-        if run.exact_derivatives:
-            return
-        if self.engine_name == "auto":
-            self.engine_name = "finite_difference"
-            log.info("the host's kernels have no third derivatives: HVPs by finite differences of forces")
-        elif self.engine_name in EXACT:
-            raise ConfigError(
-                f"--hessian_engine {self.engine_name} needs third derivatives, which the kernels of this model "
-                "(cuEquivariance, OpenEquivariance) do not have: use --hessian_engine finite_difference, or train "
-                "without --enable_cueq/--enable_oeq"
-            )
-
-    def _selftest(self, run: TrainingRun) -> None:
-        assert run.double_example is not None
-        model, graphs = run.double_example(2)
-        report = check_derivatives(model, lambda: _fresh(graphs))
-        log.info(
-            "self-test in float64: HVP error %.1e, gradient of the Hessian loss %.1e",
-            report.hvp_error,
-            report.gradient_error,
-        )
-        if not report.ok:
-            names = "; ".join(report.guilty) or "no single module could be named"
-            raise SelfTestError(
-                f"derivatives of this model are wrong (HVP {report.hvp_error:.1e}, gradient of the Hessian loss "
-                f"{report.gradient_error:.1e}, relative): {names}. Replace the module, or train with "
-                "--hessian_engine finite_difference, which needs no third derivative"
-            )
-
-    def _choose_engine(self, run: TrainingRun) -> None:
-        assert run.labelled_example is not None
-        name = ""
-        if run.progress.rank == 0:
-            graphs = run.labelled_example(8)
-            probes = graphs.labels[f"{LABEL}_probes"].transpose(0, 1).contiguous()
-            seconds = measure_engines(lambda: _fresh(graphs), probes, run.model.parameters())
-            name = fastest_engine(seconds)
-            table = ", ".join(f"{engine} {1e3 * time:.0f} ms" for engine, time in sorted(seconds.items()))
-            log.info("HVP engines on %d structures: %s", graphs.num_graphs, table)
-        if dist.is_available() and dist.is_initialized():
-            box = [name]
-            dist.broadcast_object_list(box, src=0)
-            name = box[0]
-        self.engine_name = name
 
     @hookimpl
     def training_finished(self, run: TrainingRun) -> None:
@@ -318,7 +270,6 @@ def _per_atom(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values.reshape(len(values), -1, 3).transpose(1, 0, 2))
 
 
-def _fresh(graphs: LabelledGraphs):
-    """The same view without its force graph, so that every engine starts from nothing."""
-
-    return replace(graphs.view, graph=None)
+def _probes(graphs: LabelledGraphs) -> Tensor:
+    """Drawn probes of labelled structures, (m, n, 3)."""
+    return graphs.labels[f"{LABEL}_probes"].transpose(0, 1).contiguous()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -116,7 +116,7 @@ def relax(potential: Potential, atoms: Atoms, *, cell: bool, fmax: float = 1e-3,
     relaxed = atoms.copy()
     relaxed.calc = potential.calculator()
     relaxed.set_constraint(FixSymmetry(relaxed))
-    target = FrechetCellFilter(relaxed, scalar_pressure=pressure * units.GPa) if cell else relaxed
+    target: Any = FrechetCellFilter(relaxed, scalar_pressure=pressure * units.GPa) if cell else relaxed
     if not BFGS(target, logfile=None, maxstep=0.05).run(fmax=fmax, steps=500):
         raise InputError(
             f"the relaxation did not reach {fmax} eV/A in 500 steps: relax the cell first, or loosen --fmax"

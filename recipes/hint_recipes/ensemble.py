@@ -101,6 +101,7 @@ class EnsembleEngine:
             for place, index in enumerate(indices):
                 result.energies[index], result.forces[index] = found.energies[place], found.forces[place]
                 if stress:
+                    assert found.stresses is not None
                     stresses[index] = _full_stress(np.asarray(found.stresses[place]))
 
         try:

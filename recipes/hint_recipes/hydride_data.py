@@ -30,10 +30,10 @@ def read_labelled(path: str | Path) -> list[Atoms]:
     InputError
         If the file cannot be read or a structure lacks energy or forces.
     """
-    from ase.io import read
+    from ase.io import iread
 
     try:
-        structures = read(path, ":")
+        structures = list(iread(path, ":"))
     except Exception as error:  # ASE's readers raise whatever the format happens to trigger
         raise InputError(f"{path}: cannot read structures: {error}") from None
     for index, atoms in enumerate(structures):

@@ -33,12 +33,12 @@ def draw_bands(axes, sources: Mapping[str, Bands]) -> None:
             axes.plot(x, y, **style)
         axes.plot([], [], label=name, **style)
     ticks: dict[float, str] = {}
-    for x, label in next(iter(sources.values())).labels:
-        label = {"G": "Γ"}.get(label, label)
-        ticks[x] = f"{ticks[x]}|{label}" if x in ticks and ticks[x] != label else label
+    for place, name in next(iter(sources.values())).labels:
+        label = {"G": "Γ"}.get(name, name)
+        ticks[place] = f"{ticks[place]}|{label}" if ticks.get(place, label) != label else label
     axes.set_xticks(list(ticks), list(ticks.values()))
-    for x in ticks:
-        axes.axvline(x, color="0.8", lw=0.6, zorder=0)
+    for place in ticks:
+        axes.axvline(place, color="0.8", lw=0.6, zorder=0)
     axes.axhline(0, color="0.5", lw=0.6)
     axes.set_xlim(0, max(ticks))
     axes.set_ylabel("wave number (cm$^{-1}$), imaginary below 0")

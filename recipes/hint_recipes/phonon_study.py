@@ -54,7 +54,7 @@ def run_phonons(
     if t_step <= 0 or t_max < 0:
         raise InputError("--t-step must be positive and --t-max not negative")
     crystal = read_crystal(cell, masses)
-    temperatures = np.arange(0.0, t_max + t_step / 2, t_step)
+    temperatures = [float(t) for t in np.arange(0.0, t_max + t_step / 2, t_step)]
 
     def prepared(constants: ForceConstants) -> ForceConstants:
         constants = constants.symmetrized() if symmetrize else constants

@@ -240,6 +240,7 @@ def _read_q2r(path: Path) -> ForceConstants:
         PhonopyAtoms(symbols=crystal.get_chemical_symbols(), cell=crystal.cell.array, positions=crystal.positions),
         is_full_fc=True,
     )
+    assert reader.supercell is not None
     n = len(reader.supercell)
     hessian = np.asarray(reader.fc).swapaxes(1, 2).reshape(3 * n, 3 * n) * UNITS["Ry/Bohr^2"]
     supercell = Atoms(

@@ -106,6 +106,11 @@ def run_sscha(
             )
         state = State(constants, difficult=changed > 0)
     static = float(potential.evaluate([crystal]).energies[0])
+
+    def report(now: State) -> None:
+        progress(now)
+        _write_history(out, now, static)
+
     with _Progress(settings.max_populations * len(stages), len(state.history), bar) as progress:
         state = run(
             state,
@@ -115,7 +120,7 @@ def run_sscha(
             checkpoint=checkpoint,
             fingerprint=mark,
             log=log,
-            progress=lambda s: (progress(s), _write_history(out, s, static)),
+            progress=report,
         )
     last = state.history[-1]
     crystal_now = state.constants.primitive

@@ -15,6 +15,9 @@ from hint_recipes.path_study import run_path
 from hint_recipes.reaction_path import BandSettings, fingerprint, orthogonal_frequencies
 from hint_recipes.transition_states import Reaction
 
+HCN = Atoms("HCN", [[0, 0, -1.07], [0, 0, 0], [0, 0, 1.15]])
+HNC = Atoms("HCN", [[0, 0, 2.15], [0, 0, 0], [0, 0, 1.17]])
+
 
 @pytest.fixture(scope="module")
 def xtb() -> Potential:
@@ -41,10 +44,7 @@ def test_orthogonal_to_a_normal_mode_leaves_the_others() -> None:
 
 def test_path_of_hcn(xtb: Potential, tmp_path: Path) -> None:
     pytest.importorskip("geodesic_interpolate")
-    ends = {
-        "reactant": Atoms("HCN", [[0, 0, -1.07], [0, 0, 0], [0, 0, 1.15]]),
-        "product": Atoms("HCN", [[0, 0, 2.15], [0, 0, 0], [0, 0, 1.17]]),
-    }
+    ends = {"reactant": HCN, "product": HNC}
     settings = BandSettings(num_images=7, fmax=0.1, steps=200)
     record = run_path("HCN", Reaction("HCN", ends), xtb, settings, tmp_path, "key")
     assert record["converged"], record["reason"]
@@ -52,6 +52,33 @@ def test_path_of_hcn(xtb: Potential, tmp_path: Path) -> None:
     assert record["n_imaginary_top"] == 1
     written = {path.name for path in (tmp_path / "HCN").iterdir()}
     assert written == {"path.extxyz", "frequencies.csv", "hessians.npz", "fingerprint.png"}
+
+
+def test_interrupted_band_goes_on_where_it_stood(
+    xtb: Potential, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("geodesic_interpolate")
+    item = Reaction("HCN", {"reactant": HCN, "product": HNC})
+    settings = BandSettings(num_images=5, fmax=0.1, steps=200)
+    evaluate, calls = xtb.evaluate, 0
+
+    def killed(structures, **options):
+        nonlocal calls
+        calls += len(structures) > 1
+        if calls > 25:
+            raise KeyboardInterrupt
+        return evaluate(structures, **options)
+
+    monkeypatch.setattr(xtb, "evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_path("HCN", item, xtb, settings, tmp_path, "key", checkpoint_every=5)
+    monkeypatch.undo()
+    assert (tmp_path / "HCN" / "band.extxyz").exists()
+    resumed = run_path("HCN", item, xtb, settings, tmp_path, "key")
+    whole = run_path("HCN", item, xtb, settings, tmp_path / "whole", "key")
+    assert resumed["converged"]
+    assert resumed["n_forces"] < whole["n_forces"]
+    assert resumed["barrier"] == pytest.approx(whole["barrier"], abs=0.02)
 
 
 def test_end_points_that_do_not_fit_are_named(xtb: Potential, tmp_path: Path) -> None:

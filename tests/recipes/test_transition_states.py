@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import molecule
 from recipe_workers import upper
 
+from hint_plugins.cli.common import InputError
 from hint_plugins.labelling.executors import executor_factory
 from hint_plugins.potential import Potential
 from hint_recipes.elastic_band import geodesic_path, path_length, relax_band
@@ -27,6 +29,7 @@ from hint_recipes.transition_states import (
     summarise,
 )
 from hint_recipes.transition_states.bonds import bond_matrix, changed_bonds, num_fragments
+from hint_recipes.transition_states.pysisyphus import AtomicUnits, needs_pysisyphus
 from hint_recipes.transition_states.search import KCAL, rmsd
 from hint_recipes.transition_states.stationary import minimise
 
@@ -178,6 +181,26 @@ def test_unknown_settings() -> None:
         SearchSettings(path="straight")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="num_images"):
         SearchSettings(num_images=2)
+
+
+def test_atomic_units_for_pysisyphus(xtb: Potential) -> None:
+    """Forces are minus the derivative of the energy, and the Hessian that of the forces, in Hartree and Bohr."""
+    adapter = AtomicUnits(xtb, VINYL)
+    x = VINYL.positions.reshape(-1) / units.Bohr
+    direction = np.random.default_rng(0).normal(size=x.size)
+    direction /= np.linalg.norm(direction)
+    ahead, behind = (adapter.get_forces(None, x + s * 0.005 * direction) for s in (1, -1))
+    found = adapter.get_hessian(None, x)
+    slope = (ahead["energy"] - behind["energy"]) / 0.01
+    assert slope == pytest.approx(-found["forces"] @ direction, abs=1e-5)
+    assert (behind["forces"] - ahead["forces"]) / 0.01 == pytest.approx(found["hessian"] @ direction, abs=1e-4)
+
+
+@pytest.mark.skipif(find_spec("pysisyphus") is not None, reason="pysisyphus is installed")
+def test_pysisyphus_is_asked_for() -> None:
+    with pytest.raises(InputError, match="pip install pysisyphus"):
+        needs_pysisyphus(SearchSettings(path="gsm"))
+    needs_pysisyphus(SearchSettings())
 
 
 def test_bonds() -> None:

@@ -49,7 +49,7 @@ def rank(
         stress=True,
         seed=seed,
     )
-    stages = [*(parse_supercell(s) for s in stage or []), tuple(supercell)]
+    stages = [*(parse_supercell(s) for s in stage or []), supercell]
     potential = load_potential(model, device, dtype)
     prepare_output(out, overwrite=overwrite)
     if overwrite:

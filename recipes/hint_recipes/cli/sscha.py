@@ -79,7 +79,7 @@ def sscha(
     if on_bad not in ("drop", "stop"):
         raise InputError(f"--on-bad {on_bad}: choose drop or stop")
     crystal = read_crystal(cell, mass or [])
-    stages = [*(parse_supercell(s) for s in stage or []), tuple(supercell)]
+    stages = [*(parse_supercell(s) for s in stage or []), supercell]
     potential = load_potential(model, device, dtype)
     prepare_output(out, overwrite=overwrite)
     if overwrite:

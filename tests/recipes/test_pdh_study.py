@@ -1,0 +1,51 @@
+"""The PdH study end to end, with a model whose answers are known: the harmonic reference itself."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hint_plugins.cli.common import InputError
+from hint_recipes.pdh_study import ENERGY, StudySize, palladium_hydride, run_pdh
+
+pytestmark = pytest.mark.sscha
+pytest.importorskip("sscha")
+
+
+@pytest.mark.slow
+def test_harmonic_model_gives_the_harmonic_answers(tmp_path):
+    size = StudySize(configurations=10, max_populations=2)
+    summary = run_pdh(tmp_path, size, model="harmonic_pdh:HarmonicPdH", isotopes=("H", "D"))
+    light, heavy = (summary["sscha"][name] for name in ("H", "D"))
+    for result in (light, heavy):
+        assert result["converged"]
+        np.testing.assert_allclose(
+            sorted(result["frequencies_gamma_cm1"])[3:], sorted(result["harmonic_frequencies_gamma_cm1"])[3:], atol=0.1
+        )
+    assert light["free_energy"] == pytest.approx(0.08776, abs=5e-4)  # zero-point energies of the reference, eV a cell
+    assert heavy["free_energy"] == pytest.approx(0.06880, abs=5e-4)
+    sources = summary["tc"]["sources"]
+    for name in ("PdH", "PdD"):
+        harmonic, sscha = sources[f"{name} harmonic (reference)"], sources[f"{name} SSCHA"]
+        assert sscha["lambda"] == pytest.approx(harmonic["lambda"], rel=0.02)
+        assert sscha["omega_log_K"] == pytest.approx(harmonic["omega_log_K"], rel=0.01)
+    tc = [sources[f"{name} SSCHA"]["tc_eliashberg_K"]["0.125"] for name in ("PdH", "PdD")]
+    assert tc[0] > tc[1] > 1  # harmonic phonons: the normal isotope effect
+    for name in ("isotopes.csv", "bands.png", "tc.png", "tc/gap.png"):
+        assert (tmp_path / name).stat().st_size > 100
+    stamp = (tmp_path / "sscha-H" / "summary.json").stat().st_mtime_ns
+    again = run_pdh(tmp_path, size, model="harmonic_pdh:HarmonicPdH", isotopes=("H", "D"))
+    assert (tmp_path / "sscha-H" / "summary.json").stat().st_mtime_ns == stamp
+    assert again["sscha"]["H"]["free_energy"] == light["free_energy"]
+    assert json.loads((tmp_path / "summary.json").read_text())["tc"]["unstable"] == {}
+
+
+def test_unknown_isotope(tmp_path):
+    with pytest.raises(InputError, match="isotope"):
+        run_pdh(tmp_path, StudySize(), isotopes=("He",))
+
+
+def test_constants_of_the_study():
+    crystal = palladium_hydride()
+    assert crystal.get_volume() == pytest.approx(4.085**3 / 4)
+    assert pytest.approx(-254.51677642 * 13.605693, abs=1e-3) == ENERGY
