@@ -31,6 +31,13 @@ def convert(
             help="Shift the energies by a constant an element to the scale of this data set (another level of theory)."
         ),
     ] = None,
+    align_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --align-to: labelled as IN is; gives the constants instead of IN, so that several files (the "
+            "training and the test part) get the same."
+        ),
+    ] = None,
     on_bad: Annotated[
         str, typer.Option(help="drop: leave bad records out and name them; error: stop at the first.")
     ] = "drop",
@@ -64,6 +71,8 @@ def convert(
 
     if hessian_unit not in UNITS:
         raise InputError(f"unknown unit {hessian_unit!r}: choose {', '.join(UNITS)}")
+    if align_from is not None and align_to is None:
+        raise InputError("--align-from belongs to --align-to")
     if on_bad not in ("drop", "error"):
         raise InputError(f"--on-bad is drop or error, not {on_bad!r}")
     use_plugins(plugins)
@@ -85,7 +94,11 @@ def convert(
 
         records = read_dataset(source, format, reject or skip, **name_values(setting or []))
         if align_to is not None:
-            own = AtomicEnergies(read_dataset(source, format, lambda *_: None, **name_values(setting or [])))
+            if align_from is None:
+                same_level = read_dataset(source, format, lambda *_: None, **name_values(setting or []))
+            else:
+                same_level = read_dataset(align_from)
+            own = AtomicEnergies(same_level)
             records = aligned(records, own, AtomicEnergies(read_dataset(align_to)))
         records = itertools.islice(tqdm(records, unit="record", disable=None), limit)
         with writing(output) as write:
