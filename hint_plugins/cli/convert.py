@@ -53,8 +53,9 @@ def convert(
 ) -> None:
     """Convert a data set, checking every record.
 
-    Records stream through: a set of any size fits. Beside OUT appears OUT's name with .summary.json: the counts, the
-    records left out with reasons, and the asymmetry and sum-rule residuals of the Hessians.
+    Records stream through: a set of any size fits. Beside OUT appears OUT's stem with .summary.json (its whole name
+    if another OUT of that stem came first): the counts, the records left out with reasons, and the asymmetry and
+    sum-rule residuals of the Hessians.
     """
     import itertools
 
@@ -62,7 +63,7 @@ def convert(
     from tqdm import tqdm
 
     from hint_plugins.cli.common import InputError, finish, replacing, write_json
-    from hint_plugins.cli.options import name_values, refuse_existing, stem_of, use_plugins
+    from hint_plugins.cli.options import name_values, refuse_existing, stem_beside, use_plugins
     from hint_plugins.curvature.layouts import UNITS
     from hint_plugins.datasets import read_dataset
     from hint_plugins.datasets.convert import ConversionReport, checked
@@ -113,7 +114,7 @@ def convert(
     if metadata:
         with replacing(output.parent / "metadata.npz") as temporary:
             np.savez(temporary, natoms=np.array(natoms), has_hessian=np.array(labelled))
-    write_json(output.with_name(f"{stem_of(output)}.summary.json"), {**vars(report), "output": output})
+    write_json(output.with_name(f"{stem_beside(output)}.summary.json"), {**vars(report), "output": output})
     typer.echo(
         f"{report.n_input} records: {report.n_output} written, {report.n_bad} bad; {report.n_hessians} Hessians"
         f" (asymmetry up to {report.asymmetry_max:.2g}, sum rule off by up to {report.sum_rule_max:.2g} eV/A^2)"

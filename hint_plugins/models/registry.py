@@ -121,7 +121,9 @@ def _read_weights(path: Path) -> Pretrained:
             ) from None
         scale, shift = whole.scale.unique(), whole.shift.unique()
         if len(scale) > 1 or len(shift) > 1:
-            raise ConfigError(f"--alphanet_checkpoint {path}: its heads {whole.heads} differ in scale or shift") from None
+            raise ConfigError(
+                f"--alphanet_checkpoint {path}: its heads {whole.heads} differ in scale or shift"
+            ) from None
         loaded = Pretrained(whole.inner, float(scale), float(shift))
     loaded.model.to(torch.get_default_dtype()).requires_grad_(True).train()
     return loaded
