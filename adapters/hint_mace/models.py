@@ -184,7 +184,7 @@ def build(factory: Callable, args: argparse.Namespace, model_config: dict[str, A
     settings = ModelSettings(
         cutoff=float(args.r_max), elements=tuple(numbers), avg_num_neighbors=float(args.avg_num_neighbors)
     )
-    inner = factory(settings)
+    inner: Any = factory(settings)
     scale, shift = _per_head(args.std, 1.0), _per_head(args.mean, 0.0)
     if isinstance(inner, Pretrained):
         inner, scale, shift = inner.model, [inner.scale], [inner.shift]

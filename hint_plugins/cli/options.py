@@ -28,8 +28,8 @@ def name_values(items: list[str]) -> dict[str, Any]:
 def stem_beside(output: Path) -> str:
     """First part of the names of the files written beside ``output``.
 
-    Its name without ``.xyz``, ``.aselmdb``, ``.extxyz.gz`` ...; its whole name where the summary under the short name is
-    that of another output (``a.xyz`` beside ``a.aselmdb``).
+    Its name without ``.xyz``, ``.aselmdb``, ``.extxyz.gz`` ...; its whole name where the summary under the short name
+    is that of another output (``a.xyz`` beside ``a.aselmdb``).
     """
     import json
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
 from hint_plugins.config import ConfigError
 from hint_plugins.models.energy_model import EnergyModel
+
+if TYPE_CHECKING:
+    from hint_plugins.models.alphanet import AlphaNet
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,7 @@ def make_alphanet(settings: ModelSettings, options: AlphaNetOptions) -> EnergyMo
     from hint_plugins.models.alphanet import AlphaNet, AlphaNetConfig
 
     if options.alphanet_checkpoint is not None:
-        loaded = _read_weights(Path(options.alphanet_checkpoint))
-        model = loaded.model
+        model, scale, shift = _read_weights(Path(options.alphanet_checkpoint))
         if model.cutoff != settings.cutoff:
             raise ConfigError(
                 f"{options.alphanet_checkpoint} has a cutoff of {model.cutoff:g} A: use --r_max {model.cutoff:g}"
@@ -83,7 +85,7 @@ def make_alphanet(settings: ModelSettings, options: AlphaNetOptions) -> EnergyMo
         missing = [z for z in settings.elements if not bool(model.known[z])]
         if missing:
             raise ConfigError(f"{options.alphanet_checkpoint} does not know the elements {missing}")
-        return loaded
+        return Pretrained(model, scale, shift)
     values: dict[str, Any] = {}
     if options.alphanet_config is not None:
         path = Path(options.alphanet_config)
@@ -99,8 +101,8 @@ def make_alphanet(settings: ModelSettings, options: AlphaNetOptions) -> EnergyMo
         raise ConfigError(f"AlphaNet: {error}") from None
 
 
-def _read_weights(path: Path) -> Pretrained:
-    """AlphaNet from its own file or from the whole model that a trainer stored, in the default dtype."""
+def _read_weights(path: Path) -> tuple[AlphaNet, float, float]:
+    """AlphaNet, in the default dtype, with scale and shift, from its own file or the whole model a trainer stored."""
     import torch
 
     from hint_plugins.models.alphanet import AlphaNet
@@ -108,7 +110,7 @@ def _read_weights(path: Path) -> Pretrained:
     if not path.is_file():
         raise ConfigError(f"--alphanet_checkpoint {path}: no such file")
     try:
-        loaded = Pretrained(AlphaNet.load(path))
+        model, scale, shift = AlphaNet.load(path), 1.0, 0.0
     except Exception as own:  # torch raises many kinds for a file of another make
         try:
             whole = torch.load(path, map_location="cpu", weights_only=False)
@@ -119,11 +121,8 @@ def _read_weights(path: Path) -> Pretrained:
                 f"--alphanet_checkpoint {path} holds a {type(whole).__name__}, no AlphaNet; take a file of "
                 "AlphaNet.save or the .model file of a training with --model AlphaNet"
             ) from None
-        scale, shift = whole.scale.unique(), whole.shift.unique()
-        if len(scale) > 1 or len(shift) > 1:
-            raise ConfigError(
-                f"--alphanet_checkpoint {path}: its heads {whole.heads} differ in scale or shift"
-            ) from None
-        loaded = Pretrained(whole.inner, float(scale), float(shift))
-    loaded.model.to(torch.get_default_dtype()).requires_grad_(True).train()
-    return loaded
+        if len(whole.scale.unique()) > 1 or len(whole.shift.unique()) > 1:
+            raise ConfigError(f"--alphanet_checkpoint {path}: its heads differ in scale or shift") from None
+        model, scale, shift = whole.inner, float(whole.scale[0]), float(whole.shift[0])
+    model.to(torch.get_default_dtype()).requires_grad_(True).train()
+    return model, scale, shift

@@ -250,7 +250,7 @@ def test_deepmd_of_another_layout(deepmd, tmp_path):
     system, _ = deepmd
     types = system / "set.000" / "real_atom_types.npy"
     np.save(types, np.zeros((2, 3), dtype=int))
-    with pytest.raises(StoreError, match="mixed-type systems .* convert with dpdata first"):
+    with pytest.raises(StoreError, match=r"mixed-type systems .* convert with dpdata first"):
         list(read_dataset(system))
     types.unlink()
     (system / "set.000" / "box.npy").unlink()
