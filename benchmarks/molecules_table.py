@@ -1,7 +1,7 @@
 """Does Hessian training pay for molecules? One table, from labels to transition states, Gibbs energies and stability.
 
     python benchmarks/molecules_table.py --out molecules-table --seeds 3 --models MACE AlphaNet
-    python benchmarks/molecules_table.py --out my-table --reactions endpoints.extxyz --limit 40 --seeds 3
+    python benchmarks/molecules_table.py --out my-table --reactions endpoints.extxyz --max-atoms 9 --seeds 3
 
 The steps, each a ``hint`` or ``mace_run_train`` command whose words are kept beside its result; what is done already is
 not repeated:
@@ -33,7 +33,7 @@ from ase import Atoms
 from ase.io import read, write
 
 from hint_plugins.cli.common import write_csv, write_json
-from hint_recipes.demo import DemoSettings, _run, _tool, training_command
+from hint_recipes.demo import DemoSettings, run_command, tool, train
 
 XTB = "tblite:GFN2-xTB"
 COLUMNS = {
@@ -57,10 +57,10 @@ def hint(directory: Path, *words: Any, partial: bool = True) -> None:
     if (out / "summary.json").exists():
         return
     out.mkdir(parents=True, exist_ok=True)
-    command = [_tool("hint"), *map(str, words)]
+    command = [tool("hint"), *map(str, words)]
     (out / "command.txt").write_text(shlex.join(["hint", *command[1:]]) + "\n")
     try:
-        _run(command, directory)
+        run_command(command, directory)
     except RuntimeError:
         if not (partial and (out / "summary.json").exists()):
             raise
@@ -79,12 +79,15 @@ def own_reactions(path: Path) -> None:
     write(path, frames, format="extxyz")
 
 
-def reference(out: Path, source: Path | None, limit: int | None) -> list[str]:
+def reference(out: Path, arguments: argparse.Namespace) -> list[str]:
     """Reference searches; ``reactions.extxyz`` gets reactant, saddle and product of the intended ones."""
-    if source is None:
-        source = out / "end_points.extxyz"
-        own_reactions(source)
-    words = ["ts", source.resolve(), "--model", XTB, "--out", "reference"]
+    limit, end_points = arguments.limit, out / "end_points.extxyz"
+    if arguments.reactions is None:
+        own_reactions(end_points)
+    else:
+        frames = read(arguments.reactions, index=":")
+        write(end_points, [a for a in frames if len(a) <= arguments.max_atoms], format="extxyz")
+    words = ["ts", end_points.name, "--model", XTB, "--out", "reference"]
     hint(out, *words, *(["--limit", limit] if limit else []))
     records = [r for r in json.loads((out / "reference" / "summary.json").read_text())["reactions"] if r["intended"]]
     frames, coordinates = [], []
@@ -119,7 +122,7 @@ def labels(out: Path, per_image: int, sigma: float) -> list[Atoms]:
     """Displaced and labelled structures around the reaction coordinates."""
     hint(out, "displace", "coordinates.extxyz", "--out", "displaced", "--count", per_image, "--sigma", sigma)
     if not (out / "labels.xyz").exists():
-        _run([_tool("hint"), "label", "displaced/structures.xyz", "labels.xyz", "--workers", "1"], out)
+        run_command([tool("hint"), "label", "displaced/structures.xyz", "labels.xyz", "--workers", "1"], out)
     parents = read(out / "coordinates.extxyz", index=":")
     frames = read(out / "labels.xyz", index=":")
     for frame in frames:
@@ -152,14 +155,9 @@ def one(out: Path, model: str, seed: int, hessians: bool, parts: dict, arguments
     """Train one model and put it to all tests."""
     name = "efh" if hessians else "ef"
     directory = out / f"{model.lower()}-seed{seed}" / name
-    directory.mkdir(parents=True, exist_ok=True)
     if not (directory / f"{name}.model").exists():
-        for part, frames in parts.items():
-            write(directory / f"{part}.xyz", frames, format="extxyz")
         settings = DemoSettings(steps=arguments.steps, model=model, batch_size=8)
-        command = training_command(name, settings, len(parts["train"]), seed, hessians)
-        (directory / "command.txt").write_text(shlex.join(command) + "\n")
-        _run(command, directory)
+        train(directory, name, settings, seed, hessians, parts)
     file = (directory / f"{name}.model").resolve()
     where = out.resolve()
     hint(directory, "evaluate", file, "test.xyz", "--out", "evaluation")
@@ -199,6 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("molecules-table"))
     parser.add_argument("--reactions", type=Path, help="end points (default: the mini reactions of this package)")
+    parser.add_argument("--max-atoms", type=int, default=10_000, help="leave out larger reactions")
     parser.add_argument("--limit", type=int, help="only the first so many reactions")
     parser.add_argument("--models", nargs="+", default=["MACE", "AlphaNet"])
     parser.add_argument("--seeds", type=int, default=3)
@@ -215,7 +214,7 @@ def main() -> None:
     arguments = parser.parse_args()
     out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    names = reference(out, arguments.reactions, arguments.limit)
+    names = reference(out, arguments)
     frames = labels(out, arguments.per_image, arguments.sigma)
     jobs = [(m, s, h) for s in range(1, arguments.seeds + 1) for m in arguments.models for h in (False, True)]
     with ThreadPoolExecutor(arguments.workers) as pool:

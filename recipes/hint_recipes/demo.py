@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections import defaultdict
@@ -92,7 +93,7 @@ def make_labels(out: Path, workers: int) -> Path:
     if not structures.exists():
         make_geometries(structures)
     if not labels.exists():
-        _run([_tool("hint"), "label", structures.name, labels.name, "--engine", "xtb", "--workers", workers], out)
+        run_command([tool("hint"), "label", structures.name, labels.name, "--engine", "xtb", "--workers", workers], out)
     return labels
 
 
@@ -124,7 +125,7 @@ def training_command(name: str, settings: DemoSettings, num_train: int, seed: in
     """The literal command that is run."""
     per_epoch = max(1, num_train // settings.batch_size)
     epochs = max(1, round(settings.steps / per_epoch))
-    words = [_tool("mace_run_train"), "--name", name, "--train_file", "train.xyz", "--valid_file", "valid.xyz"]
+    words = [tool("mace_run_train"), "--name", name, "--train_file", "train.xyz", "--valid_file", "valid.xyz"]
     options: dict[str, Any] = {
         "E0s": "average",
         "model": settings.model,
@@ -156,20 +157,26 @@ def training_command(name: str, settings: DemoSettings, num_train: int, seed: in
     return [*words, "--ema", "--amsgrad"]
 
 
+def train(directory: Path, name: str, settings: DemoSettings, seed: int, hessians: bool, parts: dict) -> None:
+    """Train ``name``.model in ``directory``; data, command and log are kept there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for part, frames in parts.items():
+        write(directory / f"{part}.xyz", frames, format="extxyz")
+    (directory / "net.yaml").write_text(yaml.safe_dump(ALPHANET))
+    command = training_command(name, settings, len(parts["train"]), seed, hessians)
+    (directory / "command.txt").write_text(shlex.join(command) + "\n")
+    run_command(command, directory)
+
+
 def train_and_evaluate(out: Path, settings: DemoSettings, seed: int, hessians: bool, parts: dict) -> dict[str, Any]:
     """One training and its errors on the test set; what is finished is not done again."""
     name = "efh" if hessians else "ef"
     directory = out / f"{settings.model.lower()}-n{settings.structures}-h{settings.labelled}-seed{seed}" / name
     done = directory / "evaluation" / "summary.json"
     if not done.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        for part, frames in parts.items():
-            write(directory / f"{part}.xyz", frames, format="extxyz")
-        (directory / "net.yaml").write_text(yaml.safe_dump(ALPHANET))
-        command = training_command(name, settings, len(parts["train"]), seed, hessians)
-        (directory / "command.txt").write_text(" ".join(command) + "\n")
-        _run(command, directory)
-        _run([_tool("hint"), "evaluate", f"{name}.model", "test.xyz", "--out", "evaluation", "--overwrite"], directory)
+        train(directory, name, settings, seed, hessians, parts)
+        words = ["evaluate", f"{name}.model", "test.xyz", "--out", "evaluation", "--overwrite"]
+        run_command([tool("hint"), *words], directory)
     errors = json.loads(done.read_text())
     row: dict[str, Any] = {"training": "E/F/H" if hessians else "E/F", "seed": seed, **asdict(settings)}
     return row | {key: errors[key] for key in ERRORS}
@@ -246,11 +253,12 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         figure.savefig(temporary, dpi=150)
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
+    """Path of a command of this environment."""
     return str(Path(sys.executable).parent / name)
 
 
-def _run(command: Sequence[Any], directory: Path) -> None:
+def run_command(command: Sequence[Any], directory: Path) -> None:
     """Run a command in ``directory`` with one thread; its output goes to ``log.txt`` there."""
     log = directory / "log.txt"
     with log.open("a") as handle:

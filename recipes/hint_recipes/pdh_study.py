@@ -6,6 +6,7 @@ The data (Quantum ESPRESSO, PBE) are in ``data/pdh``; its README gives their set
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +24,39 @@ from hint_recipes.phonons import bands, read_force_constants
 
 #: Data of the study.
 DATA = Path(__file__).parent / "data" / "pdh"
-#: Lattice constant (A) and energy of the undisplaced unit cell (eV), data/pdh/README.md.
-LATTICE, ENERGY = 4.085, -3462.877155
+#: Lattice constant, A (data/pdh/README.md).
+LATTICE = 4.085
 #: Hydrogen isotopes, u.
 ISOTOPES = {"H": 1.008, "D": 2.014, "T": 3.016}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Density-functional data of one k-point grid.
+
+    Attributes
+    ----------
+    dyn
+        Dynamical matrices of the 2x2x2 q-grid.
+    cells
+        Displaced unit cells.
+    energy
+        Of the undisplaced unit cell, eV.
+    supercells
+        Displaced supercells, for checking.
+    """
+
+    dyn: Path
+    cells: Path
+    energy: float
+    supercells: Path | None = None
+
+
+#: The data by k-points an axis of the unit cell.
+REFERENCES = {
+    6: Reference(DATA / "dfpt_222" / "dyn", DATA / "unit_cells.extxyz", -3462.877155, DATA / "check_supercells.extxyz"),
+    12: Reference(DATA / "dfpt_222_k12" / "dyn", DATA / "unit_cells_k12.extxyz", -3462.9),
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +69,7 @@ class StudySize:
     broadening: int = 3
     mu_star: float = 0.125
     trainer_options: Mapping[str, Any] = field(default_factory=dict)
+    kpoints: int = 12
 
 
 def palladium_hydride() -> Atoms:
@@ -79,6 +110,8 @@ def run_pdh(
     unknown = sorted(set(isotopes) - set(ISOTOPES))
     if unknown:
         raise InputError(f"isotope {unknown[0]!r}: choose among {', '.join(ISOTOPES)}")
+    if size.kpoints not in REFERENCES:
+        raise InputError(f"no data for {size.kpoints} k-points an axis: choose among {', '.join(map(str, REFERENCES))}")
     summary: dict[str, Any] = {}
     if model is None:
         summary["training"] = _train(out / "model", size, device, seed)
@@ -86,7 +119,7 @@ def run_pdh(
     potential = load_potential(model, device, "float64")
     summary["sscha"] = {name: _sscha(out / f"sscha-{name}", potential, name, size, seed, model) for name in isotopes}
     summary["tc"] = _superconductivity(out, isotopes, size)
-    _tables(out, summary, isotopes)
+    _tables(out, summary, isotopes, REFERENCES[size.kpoints])
     write_summary(out, summary)
     return summary
 
@@ -97,13 +130,14 @@ def _train(out: Path, size: StudySize, device: str, seed: int) -> dict[str, Any]
         return json.loads(finished.read_text())
     out.mkdir(parents=True, exist_ok=True)
     palladium_hydride().write(out / "pdh.extxyz")
+    reference = REFERENCES[size.kpoints]
     return run_finetune(
         out / "pdh.extxyz",
         out,
-        hessian=DATA / "dfpt_222" / "dyn",
-        cells=DATA / "unit_cells.extxyz",
-        cell_energy=ENERGY,
-        test=DATA / "check_supercells.extxyz",
+        hessian=reference.dyn,
+        cells=reference.cells,
+        cell_energy=reference.energy,
+        test=reference.supercells,
         compare_without=True,
         epochs=size.epochs,
         device=device,
@@ -132,30 +166,40 @@ def _sscha(out: Path, potential: Any, isotope: str, size: StudySize, seed: int, 
 
 
 def _superconductivity(out: Path, isotopes: Sequence[str], size: StudySize) -> dict[str, Any]:
-    """lambda and Tc on the harmonic reference phonons and on the SSCHA phonons of each isotope."""
-    from hint_recipes.electron_phonon import in_setting, read_mode_couplings, reproject
+    """lambda and Tc on harmonic phonons and on the SSCHA phonons of each isotope."""
+    from hint_recipes.alpha2f import read_alpha2f
+    from hint_recipes.electron_phonon import in_setting, prepare_matdyn, read_mode_couplings, reproject, run_matdyn
     from hint_recipes.tc_study import run_tc
 
-    couplings, harmonic = read_mode_couplings(DATA / "a2F_222" / "elph_dir", DATA / "a2F_222" / "dyn", size.broadening)
+    elph_dir = DATA / "a2F_222" / "elph_dir"
+    couplings, harmonic = read_mode_couplings(elph_dir, DATA / "a2F_222" / "dyn", size.broadening)
+    exact = all(map(shutil.which, ("q2r.x", "matdyn.x")))
+    directory = out / "tc"
+    directory.mkdir(exist_ok=True)
     spectra, unstable = {}, {}
     for name in isotopes:
         masses = {"H": ISOTOPES[name]}
-        crystals = {f"Pd{name} harmonic (reference)": harmonic.with_masses(masses)}
-        found = read_force_constants(out / f"sscha-{name}" / "sscha.npz", set_masses(palladium_hydride(), masses))
-        crystals[f"Pd{name} SSCHA"] = in_setting(found, harmonic.primitive)
-        for label, constants in crystals.items():
+        crystal = set_masses(palladium_hydride(), masses)
+        reference = read_force_constants(REFERENCES[size.kpoints].dyn, crystal).acoustic_sum_rule()
+        found = read_force_constants(out / f"sscha-{name}" / "sscha.npz", crystal)
+        for kind, constants in (("harmonic (DFT)", reference), ("SSCHA", found)):
+            label, other = f"Pd{name} {kind}", in_setting(constants, harmonic.primitive)
             try:
-                spectra[label] = reproject(couplings, harmonic, constants).spectrum(2.0)
+                if exact:
+                    script = prepare_matdyn(directory / f"matdyn-{name}-{kind[:5]}", elph_dir, other)
+                    spectra[label] = read_alpha2f(run_matdyn(script)[size.broadening - 1])
+                else:
+                    spectra[label] = reproject(couplings, harmonic, other).spectrum(2.0)
             except InputError as error:
                 unstable[label] = str(error)
-    directory = out / "tc"
-    directory.mkdir(exist_ok=True)
     if not spectra:
         raise InputError(f"no stable phonons to put the coupling on: {unstable}")
-    return {"unstable": unstable, **run_tc(directory, spectra, [size.mu_star], eliashberg=True)}
+    route = "matdyn" if exact else "projected"
+    found_tc = run_tc(directory, spectra, [size.mu_star], eliashberg=True)
+    return {"route": route, "unstable": unstable, **found_tc}
 
 
-def _tables(out: Path, summary: dict[str, Any], isotopes: Sequence[str]) -> None:
+def _tables(out: Path, summary: dict[str, Any], isotopes: Sequence[str], data: Reference) -> None:
     rows, sources = [], {}
     for name in isotopes:
         result = summary["sscha"][name]
@@ -165,7 +209,7 @@ def _tables(out: Path, summary: dict[str, Any], isotopes: Sequence[str]) -> None
         if name == isotopes[0]:
             model = read_force_constants(out / f"sscha-{name}" / "harmonic.npz", crystal)
             sources[f"Pd{name} harmonic (model)"] = bands(model)
-            reference = read_force_constants(DATA / "dfpt_222" / "dyn", crystal).acoustic_sum_rule()
+            reference = read_force_constants(data.dyn, crystal).acoustic_sum_rule()
             sources[f"Pd{name} harmonic (DFT)"] = bands(reference)
         rows.append(
             {
