@@ -1,8 +1,10 @@
 """Train on five stored projections a structure, on whole Hessians, and on neither: the same structures and seeds.
 
-    python benchmarks/projections.py DIR [--epochs 40] [--structures 40]
+    python benchmarks/projections.py DIR [--epochs 40] [--structures 40] [--seeds 1 2 3]
 
-Prints a table of errors on held-out structures and of what the labels cost in gradients.
+A seed fixes the training structures, the model's first weights and the order of batches; the test structures are
+always the same. Prints a table of errors on the test structures (mean and standard deviation over the seeds) and of
+what the labels cost in gradients. What is finished is not done again.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from hint_plugins.labels.store import read_structures, write_structures
 
 BIN = Path(sys.executable).parent
 REACTIONS = ["hydrogen isocyanide", "hydroxycarbene"]
+KINDS = ("none", "projections", "full")
+ERRORS = ("forces_mae", "hessian_mae", "eigenvalue_mae", "frequency_mae_cm1")
+TEST, VALID = 30, 10
 
 
 def run(directory: Path, *command: object) -> None:
@@ -27,11 +32,12 @@ def run(directory: Path, *command: object) -> None:
         subprocess.run([str(c) for c in command], cwd=directory, check=True, stdout=log, stderr=log)
 
 
-def make_data(directory: Path, structures: int) -> dict[str, int]:
+def make_data(directory: Path, structures: int, seed: int) -> dict[str, int]:
     """Label the same training structures in both ways; returns the gradients that each kind took."""
     frames = list(geometries(names=REACTIONS, images=6, samples=6, seed=0))
-    order = np.random.default_rng(0).permutation(len(frames))
-    parts = {"train": order[:structures], "valid": order[-20:-10], "test": order[structures : structures + 30]}
+    fixed = np.random.default_rng(0).permutation(len(frames))
+    rest = np.random.default_rng([1, seed]).permutation(fixed[TEST:])
+    parts = {"test": fixed[:TEST], "valid": rest[:VALID], "train": rest[VALID : VALID + structures]}
     for name, chosen in parts.items():
         write_structures(directory / f"{name}.xyz", [frames[i] for i in chosen])
         run(directory, BIN / "hint", "label", f"{name}.xyz", f"{name}_full.xyz")
@@ -42,8 +48,11 @@ def make_data(directory: Path, structures: int) -> dict[str, int]:
     } | {"none": structures}
 
 
-def train(directory: Path, kind: str, epochs: int) -> dict[str, float]:
+def train(directory: Path, kind: str, epochs: int, seed: int) -> dict[str, float]:
     """Train and evaluate one model."""
+    done = directory / f"eval_{kind}" / "summary.json"
+    if done.exists():
+        return json.loads(done.read_text())
     data = "train_full.xyz" if kind == "none" else f"train_{kind}.xyz"
     hessian = {
         "plugins": "hint",
@@ -74,31 +83,41 @@ def train(directory: Path, kind: str, epochs: int) -> dict[str, float]:
         "forces_key": "REF_forces",
         "default_dtype": "float64",
         "device": "cpu",
-        "seed": 1,
+        "seed": seed,
         "plot": False,
         **({} if kind == "none" else hessian),
     }
     flags = [item for name, value in options.items() for item in (f"--{name}", value)]
     run(directory, BIN / "mace_run_train", *flags)
     run(directory, BIN / "hint", "evaluate", f"{kind}.model", "test_full.xyz", "--out", f"eval_{kind}", "--overwrite")
-    return json.loads((directory / f"eval_{kind}" / "summary.json").read_text())
+    return json.loads(done.read_text())
 
 
 def main() -> None:
-    """Make the data, train three times, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Make the data, train three times a seed, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--structures", type=int, default=40)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
-    arguments.directory.mkdir(parents=True, exist_ok=True)
-    gradients = make_data(arguments.directory, arguments.structures)
+    gradients: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    errors: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
+    for seed in arguments.seeds:
+        directory = arguments.directory / f"seed{seed}"
+        directory.mkdir(parents=True, exist_ok=True)
+        cost = make_data(directory, arguments.structures, seed)
+        for kind in KINDS:
+            found = train(directory, kind, arguments.epochs, seed)
+            gradients[kind].append(cost[kind])
+            errors[kind].append([found[key] for key in ERRORS])
+            print(seed, kind, cost[kind], *(f"{value:.4g}" for value in errors[kind][-1]), flush=True)
     print("| labels | gradients | forces MAE eV/A | Hessian MAE eV/A^2 | eigenvalue MAE eV/A^2 | frequency MAE 1/cm |")
     print("|---|---|---|---|---|---|")
-    for kind in ("none", "projections", "full"):
-        found = train(arguments.directory, kind, arguments.epochs)
-        cells = [f"{found[key]:.4g}" for key in ("forces_mae", "hessian_mae", "eigenvalue_mae", "frequency_mae_cm1")]
-        print(f"| {kind} | {gradients[kind]} | " + " | ".join(cells) + " |", flush=True)
+    for kind in KINDS:
+        mean, spread = np.mean(errors[kind], axis=0), np.std(errors[kind], axis=0)
+        cells = [f"{m:.3g} ± {s:.2g}" for m, s in zip(mean, spread, strict=True)]
+        print(f"| {kind} | {np.mean(gradients[kind]):.0f} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

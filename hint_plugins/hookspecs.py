@@ -145,7 +145,7 @@ class HookSpecs:
 
     @hookspec
     def register_models(self) -> dict[str, Callable]:
-        """Add models that hosts can train: ``(options) -> EnergyModel``."""
+        """Add models that hosts can train: ``(ModelSettings) -> EnergyModel``, or ``Pretrained`` with its own scale."""
 
     @hookspec
     def register_label_makers(self) -> dict[str, Callable]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hint_plugins.config import ConfigError
 from hint_plugins.models import Graph
-from hint_plugins.models.registry import ModelSettings
+from hint_plugins.models.registry import ModelSettings, Pretrained
 
 if TYPE_CHECKING:
     from hint_mace.install import Adapter
@@ -184,9 +184,12 @@ def build(factory: Callable, args: argparse.Namespace, model_config: dict[str, A
     settings = ModelSettings(
         cutoff=float(args.r_max), elements=tuple(numbers), avg_num_neighbors=float(args.avg_num_neighbors)
     )
-    inner = factory(settings)
-    log.info("Building %s: %d parameters", args.model, sum(p.numel() for p in inner.parameters()))
+    inner: Any = factory(settings)
     scale, shift = _per_head(args.std, 1.0), _per_head(args.mean, 0.0)
+    if isinstance(inner, Pretrained):
+        inner, scale, shift = inner.model, [inner.scale], [inner.shift]
+        log.info("Scale %g and shift %g eV come with the weights", scale[0], shift[0])
+    log.info("Building %s: %d parameters", args.model, sum(p.numel() for p in inner.parameters()))
     return HostedModel(inner, numbers, model_config["atomic_energies"], scale, shift, heads)
 
 

@@ -31,6 +31,13 @@ def convert(
             help="Shift the energies by a constant an element to the scale of this data set (another level of theory)."
         ),
     ] = None,
+    align_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --align-to: labelled as IN is; gives the constants instead of IN, so that several files (the "
+            "training and the test part) get the same."
+        ),
+    ] = None,
     on_bad: Annotated[
         str, typer.Option(help="drop: leave bad records out and name them; error: stop at the first.")
     ] = "drop",
@@ -46,8 +53,9 @@ def convert(
 ) -> None:
     """Convert a data set, checking every record.
 
-    Records stream through: a set of any size fits. Beside OUT appears OUT's name with .summary.json: the counts, the
-    records left out with reasons, and the asymmetry and sum-rule residuals of the Hessians.
+    Records stream through: a set of any size fits. Beside OUT appears OUT's stem with .summary.json (its whole name
+    if another OUT of that stem came first): the counts, the records left out with reasons, and the asymmetry and
+    sum-rule residuals of the Hessians.
     """
     import itertools
 
@@ -55,7 +63,7 @@ def convert(
     from tqdm import tqdm
 
     from hint_plugins.cli.common import InputError, finish, replacing, write_json
-    from hint_plugins.cli.options import name_values, refuse_existing, stem_of, use_plugins
+    from hint_plugins.cli.options import name_values, refuse_existing, stem_beside, use_plugins
     from hint_plugins.curvature.layouts import UNITS
     from hint_plugins.datasets import read_dataset
     from hint_plugins.datasets.convert import ConversionReport, checked
@@ -64,6 +72,8 @@ def convert(
 
     if hessian_unit not in UNITS:
         raise InputError(f"unknown unit {hessian_unit!r}: choose {', '.join(UNITS)}")
+    if align_from is not None and align_to is None:
+        raise InputError("--align-from belongs to --align-to")
     if on_bad not in ("drop", "error"):
         raise InputError(f"--on-bad is drop or error, not {on_bad!r}")
     use_plugins(plugins)
@@ -85,7 +95,11 @@ def convert(
 
         records = read_dataset(source, format, reject or skip, **name_values(setting or []))
         if align_to is not None:
-            own = AtomicEnergies(read_dataset(source, format, lambda *_: None, **name_values(setting or [])))
+            if align_from is None:
+                same_level = read_dataset(source, format, lambda *_: None, **name_values(setting or []))
+            else:
+                same_level = read_dataset(align_from)
+            own = AtomicEnergies(same_level)
             records = aligned(records, own, AtomicEnergies(read_dataset(align_to)))
         records = itertools.islice(tqdm(records, unit="record", disable=None), limit)
         with writing(output) as write:
@@ -100,7 +114,7 @@ def convert(
     if metadata:
         with replacing(output.parent / "metadata.npz") as temporary:
             np.savez(temporary, natoms=np.array(natoms), has_hessian=np.array(labelled))
-    write_json(output.with_name(f"{stem_of(output)}.summary.json"), {**vars(report), "output": output})
+    write_json(output.with_name(f"{stem_beside(output)}.summary.json"), {**vars(report), "output": output})
     typer.echo(
         f"{report.n_input} records: {report.n_output} written, {report.n_bad} bad; {report.n_hessians} Hessians"
         f" (asymmetry up to {report.asymmetry_max:.2g}, sum rule off by up to {report.sum_rule_max:.2g} eV/A^2)"

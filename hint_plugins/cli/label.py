@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+#: Engines whose labels are too costly to be lost by the batch.
+SLOW = ("pyscf", "espresso")
+
 
 def label(
     structures: Annotated[Path, typer.Argument(metavar="IN", help="Structures: .xyz, .extxyz(.gz) or .aselmdb.")],
@@ -46,7 +49,14 @@ def label(
     executor: Annotated[str, typer.Option(help="local, dask or parsl.")] = "local",
     scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")] = None,
     parsl_config: Annotated[Path | None, typer.Option(help="Python file that defines `config` for Parsl.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Structures sent to a worker at once.")] = 8,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Structures sent to a worker at once; a killed run loses at most the batches under way "
+            "[default: 1 with pyscf and espresso, else 8].",
+        ),
+    ] = None,
     retry_failed: Annotated[bool, typer.Option(help="Compute again what failed in an earlier run.")] = False,
     plugins: Annotated[
         str | None,
@@ -57,14 +67,14 @@ def label(
     """Label structures with a reference method.
 
     Every finished label is on the disk before the next batch is sent: a run that was stopped or killed goes
-    on when the same command is given again. OUT appears at the end, with OUT's name and .summary.json,
-    .failed.csv (what could not be labelled, and why) and .config.yaml beside it; OUT.shards holds the
-    records.
+    on when the same command is given again. OUT appears at the end, with OUT's stem and .summary.json,
+    .failed.csv (what could not be labelled, and why) and .config.yaml beside it (OUT's whole name if another
+    OUT of that stem came first); OUT.shards holds the records.
     """
     import time
 
     from hint_plugins.cli.common import InputError, finish, replacing, write_csv, write_json
-    from hint_plugins.cli.options import stem_of, use_plugins
+    from hint_plugins.cli.options import stem_beside, use_plugins
     from hint_plugins.labelling.engine import ENGINES, EngineError, EngineSpec
     from hint_plugins.labelling.executors import ExecutorError, available_cores, executor_factory
     from hint_plugins.labelling.record import LabelTask
@@ -97,7 +107,7 @@ def label(
                 open_executor,
                 shards=shards,
                 workers=workers,
-                batch_size=batch_size,
+                batch_size=batch_size or (1 if engine in SLOW else 8),
                 retry_failed=retry_failed,
                 fresh=overwrite,
                 progress=bar,
@@ -106,7 +116,7 @@ def label(
         raise InputError(str(error)) from error
     except ValueError as error:
         raise InputError(str(error)) from error
-    stem = stem_of(output)
+    stem = stem_beside(output)
     seconds = round(time.perf_counter() - started, 3)
     failed_csv = output.with_name(f"{stem}.failed.csv")
     failed_csv.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,20 @@ def name_values(items: list[str]) -> dict[str, Any]:
     return values
 
 
-def stem_of(path: Path) -> str:
-    """File name without ``.xyz``, ``.aselmdb``, ``.extxyz.gz`` ..., for the files written beside it."""
-    return path.name.removesuffix(".gz").rpartition(".")[0] or path.name
+def stem_beside(output: Path) -> str:
+    """First part of the names of the files written beside ``output``.
+
+    Its name without ``.xyz``, ``.aselmdb``, ``.extxyz.gz`` ...; its whole name where the summary under the short name
+    is that of another output (``a.xyz`` beside ``a.aselmdb``).
+    """
+    import json
+
+    short = output.name.removesuffix(".gz").rpartition(".")[0] or output.name
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        owner = json.loads(output.with_name(f"{short}.summary.json").read_text())["output"]
+        if Path(owner).name != output.name:
+            return output.name
+    return short
 
 
 def refuse_existing(output: Path, overwrite: bool, *inputs: Path) -> None:

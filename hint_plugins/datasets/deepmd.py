@@ -2,6 +2,7 @@
 
 ``coord`` (M, 3N) in A, ``energy`` (M,) in eV, ``force`` (M, 3N) in eV/A, ``box`` (M, 9) in A, ``virial`` (M, 9) in eV
 (minus the strain derivative), ``hessian`` (M, 9 N^2) in eV/A^2; a file ``nopbc`` marks molecules.
+Written from DeePMD's documentation; not yet tried on a published data set.
 """
 
 from __future__ import annotations

@@ -55,12 +55,13 @@ def aligned(structures: Iterable[Atoms], own: AtomicEnergies, other: AtomicEnerg
     Raises
     ------
     ValueError
-        If an element has no energy at the other level.
+        If an element has no energy at either level.
     """
     for atoms in structures:
         if "REF_energy" in atoms.info:
-            missing = set(atoms.numbers.tolist()) - other.seen
-            if missing:
-                raise ValueError(f"no structure of the other set holds the element with atomic number {min(missing)}")
+            for energies, which in ((other, "other set"), (own, "set that gives the constants")):
+                missing = set(atoms.numbers.tolist()) - energies.seen
+                if missing:
+                    raise ValueError(f"no structure of the {which} holds the element with atomic number {min(missing)}")
             atoms.info["REF_energy"] = float(atoms.info["REF_energy"]) - own.sum(atoms) + other.sum(atoms)
         yield atoms

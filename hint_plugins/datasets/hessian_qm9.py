@@ -2,7 +2,8 @@
 
 Williams et al., Sci. Data 12 (2025), omegaB97X/6-31G*, CC0. A directory ``SPLIT/data-*.arrow`` for each of ``vacuum``,
 ``thf``, ``toluene``, ``water``; columns ``atomic_numbers``, ``positions`` (A), ``energy`` (eV), ``forces`` (eV/A),
-``hessian`` (eV/A^2; (N, 3, N, 3) or (N, N, 3, 3)), ``label``. Written from the published description.
+``hessian`` (eV/A^2; (N, 3, N, 3) or (N, N, 3, 3)), ``label``. Written from the published description; not yet tried
+on a real file.
 """
 
 from __future__ import annotations

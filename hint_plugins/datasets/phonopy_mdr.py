@@ -2,7 +2,7 @@
 
 ``phonopy*.yaml`` (also ``.bz2``, ``.xz``, ``.gz``) with force constants, or with displacements and forces from which
 phonopy makes them. Two kinds of structures come out: the undisplaced supercell with its Hessian, and the displaced
-supercells with their forces.
+supercells with their forces. Tried on files that phonopy wrote here, not yet on one of the MDR database.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """RGD1: HDF5 file of reactants, transition states and products with energies (no forces, no Hessians).
 
 Zhao et al., Sci. Data 10, 145 (2023), B3LYP-D3/TZVP. One group a reaction with ``elements`` (N,) atomic numbers,
-``RG``, ``TSG``, ``PG`` (N, 3) in A and ``R_E``, ``TS_E``, ``P_E`` in Hartree. Written from the published description.
-The RGD1 subset with Hessians that HORM distributes is in HORM's format (:mod:`hint_plugins.datasets.horm`).
+``RG``, ``TSG``, ``PG`` (N, 3) in A and ``R_E``, ``TS_E``, ``P_E`` in Hartree. Written from the published
+description; not yet tried on a real file. The RGD1 subset with Hessians that HORM distributes is in HORM's format
+(:mod:`hint_plugins.datasets.horm`).
 """
 
 from __future__ import annotations

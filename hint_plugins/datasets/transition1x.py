@@ -3,7 +3,7 @@
 Schreiner et al., Sci. Data 9, 779 (2022). Groups ``SPLIT/FORMULA/REACTION`` (SPLIT: data, train, val, test) with
 ``atomic_numbers`` (N,), ``positions`` (M, N, 3) in A, ``wB97x_6-31G(d).energy`` (M,) in eV and
 ``wB97x_6-31G(d).forces`` (M, N, 3) in eV/A, and subgroups ``reactant``, ``transition_state``, ``product`` of the same
-make. Written from the published description.
+make. Written from the published description; not yet tried on a real file.
 """
 
 from __future__ import annotations
@@ -56,6 +56,9 @@ def read_transition1x(path: Path, bad: OnBad, *, split: str = "data", final: boo
 
 
 def _images(group: Any, info: dict[str, Any], index: int, bad: OnBad) -> Iterator[Atoms | None]:
+    missing = [key for key in ("atomic_numbers", "positions", ENERGY, FORCES) if key not in group]
+    if missing:
+        raise RecordError(f"no data set {missing[0]!r}: not the layout of Transition1x")
     numbers, positions = group["atomic_numbers"][()], group["positions"][()]
     energies, forces = group[ENERGY][()].reshape(-1), group[FORCES][()]
     if not len(positions) == len(energies) == len(forces):

@@ -133,7 +133,7 @@ class ShardStore:
         placed = []
         try:
             for record in records:
-                member = gzip.compress(json.dumps(record).encode(), compresslevel=1, mtime=0)
+                member = gzip.compress((json.dumps(record) + "\n").encode(), compresslevel=1, mtime=0)
                 _write_all(self._handle, member)
                 placed.append((record, Place(len(self.paths) - 1, position, record["status"] == "done")))
                 position += len(member)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hint_plugins.labels.store import StoreError
+from hint_plugins.labels.records import StoreError
 
 try:
     from lmdb import Error as LMDBError

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
 from hint_plugins.config import ConfigError
 from hint_plugins.models.energy_model import EnergyModel
+
+if TYPE_CHECKING:
+    from hint_plugins.models.alphanet import AlphaNet
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,30 @@ class AlphaNetOptions(BaseModel):
         None, description="YAML file with AlphaNet options (hidden_channels, num_layers, ...)."
     )
     alphanet_checkpoint: str | None = Field(
-        None, description="AlphaNet file whose weights training starts from; its options replace alphanet_config."
+        None,
+        description="File whose weights training starts from, of AlphaNet.save or a .model of an earlier training; "
+        "its options replace alphanet_config.",
     )
 
 
-def make_alphanet(settings: ModelSettings, options: AlphaNetOptions) -> EnergyModel:
+@dataclass(frozen=True)
+class Pretrained:
+    """A model whose energies already have their scale: the host takes these numbers instead of its data's.
+
+    Attributes
+    ----------
+    model
+        The energy model.
+    scale, shift
+        Factor (dimensionless) and offset (eV) of the energies of the atoms.
+    """
+
+    model: EnergyModel
+    scale: float = 1.0
+    shift: float = 0.0
+
+
+def make_alphanet(settings: ModelSettings, options: AlphaNetOptions) -> EnergyModel | Pretrained:
     """AlphaNet for a host: sizes from the YAML file, cutoff, elements and neighbours from the host.
 
     Raises
@@ -55,7 +77,7 @@ def make_alphanet(settings: ModelSettings, options: AlphaNetOptions) -> EnergyMo
     from hint_plugins.models.alphanet import AlphaNet, AlphaNetConfig
 
     if options.alphanet_checkpoint is not None:
-        model = AlphaNet.load(options.alphanet_checkpoint)
+        model, scale, shift = _read_weights(Path(options.alphanet_checkpoint))
         if model.cutoff != settings.cutoff:
             raise ConfigError(
                 f"{options.alphanet_checkpoint} has a cutoff of {model.cutoff:g} A: use --r_max {model.cutoff:g}"
@@ -63,7 +85,7 @@ def make_alphanet(settings: ModelSettings, options: AlphaNetOptions) -> EnergyMo
         missing = [z for z in settings.elements if not bool(model.known[z])]
         if missing:
             raise ConfigError(f"{options.alphanet_checkpoint} does not know the elements {missing}")
-        return model
+        return Pretrained(model, scale, shift)
     values: dict[str, Any] = {}
     if options.alphanet_config is not None:
         path = Path(options.alphanet_config)
@@ -77,3 +99,30 @@ def make_alphanet(settings: ModelSettings, options: AlphaNetOptions) -> EnergyMo
         return AlphaNet(AlphaNetConfig.from_dict({**given, **values, "cutoff": settings.cutoff}))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"AlphaNet: {error}") from None
+
+
+def _read_weights(path: Path) -> tuple[AlphaNet, float, float]:
+    """AlphaNet, in the default dtype, with scale and shift, from its own file or the whole model a trainer stored."""
+    import torch
+
+    from hint_plugins.models.alphanet import AlphaNet
+
+    if not path.is_file():
+        raise ConfigError(f"--alphanet_checkpoint {path}: no such file")
+    try:
+        model, scale, shift = AlphaNet.load(path), 1.0, 0.0
+    except Exception as own:  # torch raises many kinds for a file of another make
+        try:
+            whole = torch.load(path, map_location="cpu", weights_only=False)
+        except Exception:
+            raise ConfigError(f"--alphanet_checkpoint {path} cannot be read: {own}") from None
+        if not isinstance(getattr(whole, "inner", None), AlphaNet):
+            raise ConfigError(
+                f"--alphanet_checkpoint {path} holds a {type(whole).__name__}, no AlphaNet; take a file of "
+                "AlphaNet.save or the .model file of a training with --model AlphaNet"
+            ) from None
+        if len(whole.scale.unique()) > 1 or len(whole.shift.unique()) > 1:
+            raise ConfigError(f"--alphanet_checkpoint {path}: its heads differ in scale or shift") from None
+        model, scale, shift = whole.inner, float(whole.scale[0]), float(whole.shift[0])
+    model.to(torch.get_default_dtype()).requires_grad_(True).train()
+    return model, scale, shift

@@ -84,6 +84,20 @@ def test_label_obeys_the_request_of_a_selection(tmp_path, molecules):
         assert "REF_energy" in atoms.info
 
 
+def test_outputs_of_one_stem_keep_their_summaries(tmp_path, molecules):
+    """a.xyz, a.extxyz and a converted a.xyz.gz in one folder, each labelled twice: every summary stays."""
+    for _ in range(2):
+        hint(label, molecules, tmp_path / "a.xyz", *ENGINE, "--kind", "forces")
+        hint(label, molecules, tmp_path / "a.extxyz", *ENGINE, "--kind", "projections")
+        hint(convert, tmp_path / "a.xyz", tmp_path / "a.xyz.gz", "--overwrite")
+    for stem, name in (("a", "a.xyz"), ("a.extxyz", "a.extxyz"), ("a.xyz.gz", "a.xyz.gz")):
+        assert json.loads((tmp_path / f"{stem}.summary.json").read_text())["output"].endswith("/" + name)
+    assert "kind: forces" in (tmp_path / "a.config.yaml").read_text()
+    assert "kind: projections" in (tmp_path / "a.extxyz.config.yaml").read_text()
+    assert (tmp_path / "a.failed.csv").exists()
+    assert (tmp_path / "a.extxyz.failed.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -212,6 +226,19 @@ def test_align_energies_to_another_level(tmp_path):
     energies = [a.info["REF_energy"] for a in read_structures(tmp_path / "b.xyz")]
     assert np.std(energies) == pytest.approx(np.std([a.info["REF_energy"] for a in isomers]), abs=1e-9)
     assert abs(np.mean(energies) - (-50 - 70 - 20)) < 2
+    parts = tmp_path / "one.xyz", tmp_path / "two.xyz"
+    for path, frames in zip(parts, (good[:13], good[13:]), strict=True):
+        write_structures(path, frames)
+    constants = ("--align-to", tmp_path / "cheap.xyz", "--align-from", parts[0])
+    shifted = []
+    for path in parts:
+        assert hint(convert, path, path.with_suffix(".extxyz"), *constants)[0] == 0
+        shifted += read_structures(path.with_suffix(".extxyz"))
+    errors = [a.info["REF_energy"] - b.info["REF_energy"] for a, b in zip(shifted, cheap, strict=True)]
+    counts = np.array([[np.sum(a.numbers == z) for z in good_atoms] for a in cheap])
+    constants_left = np.linalg.lstsq(counts, np.array(errors), rcond=None)[0]
+    np.testing.assert_allclose(counts @ constants_left, errors, atol=1e-6)
+    assert "belongs to --align-to" in hint(convert, parts[0], tmp_path / "x.xyz", "--align-from", parts[0])[1]
     write_structures(tmp_path / "ammonia.xyz", [molecule("NH3")])
     status, text = hint(convert, tmp_path / "good.xyz", tmp_path / "c.xyz", "--align-to", tmp_path / "ammonia.xyz")
     assert status == 2

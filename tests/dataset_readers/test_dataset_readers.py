@@ -76,7 +76,21 @@ def test_transition1x_bad_records(t1x):
     frames, found = collect(t1x)
     assert len(frames) == 12
     assert any("image 2" in r and "not finite" in r for _, r in found)
-    assert any("rxn0001 (reactant)" in r for _, r in found)
+    assert any("rxn0001 (reactant): no data set 'wB97x_6-31G(d).forces'" in r for _, r in found)
+
+
+def test_transition1x_of_another_layout(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "other.h5"
+    with h5py.File(path, "w") as file:
+        file["data/CHN/rxn0001/coordinates"] = RNG.normal(size=(4, 3, 3))
+        file["data/flat"] = RNG.normal(size=3)
+    with pytest.raises(StoreError, match=r"no data set 'atomic_numbers': not the layout of Transition1x"):
+        list(read_dataset(path, "transition1x"))
+    with h5py.File(path, "a") as file:
+        del file["data/CHN"]
+    with pytest.raises(StoreError, match="/data/flat is no group: another layout than expected"):
+        list(read_dataset(path, "transition1x"))
 
 
 def test_truncated_hdf5(t1x):
@@ -151,6 +165,22 @@ def test_hessian_qm9_damaged(qm9):
     assert "damaged or cut short" in found[-1][1]
 
 
+def test_hessian_qm9_of_another_layout(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = [{("species" if k == "atomic_numbers" else k): v for k, v in row.items()} for row in qm9_rows()]
+    datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "renamed"))
+    with pytest.raises(StoreError, match="no column 'atomic_numbers': not Hessian-QM9"):
+        list(read_dataset(tmp_path / "renamed"))
+    rows = [row | {"hessian": np.reshape(row["hessian"], -1).tolist()[:-1]} for row in qm9_rows()]
+    datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "short"))
+    frames, found = collect(tmp_path / "short")
+    assert not frames
+    assert all("9N^2" in reason for _, reason in found)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StoreError, match=r"no \*\.arrow files"):
+        list(read_dataset(tmp_path / "empty", "hessian-qm9"))
+
+
 @pytest.mark.parametrize("n", [2, 3, 4])
 def test_both_axis_orders(n):
     full = symmetric(n)
@@ -213,6 +243,29 @@ def test_deepmd_damaged(deepmd):
         list(read_dataset(system))
     (system / "type_map.raw").write_text("O Q")
     with pytest.raises(StoreError, match="'Q' is no element"):
+        list(read_dataset(system))
+
+
+def test_deepmd_of_another_layout(deepmd, tmp_path):
+    system, _ = deepmd
+    types = system / "set.000" / "real_atom_types.npy"
+    np.save(types, np.zeros((2, 3), dtype=int))
+    with pytest.raises(StoreError, match=r"mixed-type systems .* convert with dpdata first"):
+        list(read_dataset(system))
+    types.unlink()
+    (system / "set.000" / "box.npy").unlink()
+    with pytest.raises(StoreError, match=r"no box\.npy and no file nopbc"):
+        list(read_dataset(system))
+    (system / "nopbc").touch()
+    np.save(system / "set.000" / "hessian.npy", np.zeros((2, 27)))
+    frames, found = collect(system)
+    assert not frames
+    assert all("hessian has 27 numbers where 81" in reason for _, reason in found)
+    (system / "set.000" / "coord.npy").unlink()
+    with pytest.raises(StoreError, match=r"no coord\.npy"):
+        list(read_dataset(system))
+    (system / "type_map.raw").unlink()
+    with pytest.raises(StoreError, match=r"no type_map\.raw: the elements are unknown"):
         list(read_dataset(system))
 
 
@@ -282,6 +335,19 @@ def test_phonopy_packed_and_damaged(phonopy_file, tmp_path):
     assert [i for i, _ in found] == [1, 2]
     assert "damaged or cut short" in found[0][1]
     assert "phonopy cannot read it" in found[1][1]
+
+
+def test_phonopy_without_forces(phonopy_file, tmp_path):
+    import phonopy
+
+    phonon = phonopy.load(phonopy_file, produce_fc=False, log_level=0)
+    phonon.dataset = None
+    phonon.generate_displacements(distance=0.01)
+    path = tmp_path / "phonopy_disp.yaml"
+    phonon.save(path, settings={"force_sets": False, "displacements": True})
+    frames, found = collect(path)
+    assert not frames
+    assert "neither force constants nor displacements with forces" in found[0][1]
 
 
 # --- the front door ---------------------------------------------------------------------------------------

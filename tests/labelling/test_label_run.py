@@ -1,6 +1,8 @@
 """A labelling run: killed, resumed, disturbed, and in any number of workers the same labels."""
 
 import errno
+import gzip
+import json
 import os
 import signal
 import subprocess
@@ -141,6 +143,16 @@ def test_torn_shard_keeps_every_whole_record(tmp_path_factory, data):
         store.append(records[whole:])
     with ShardStore(directory, {}) as store:
         assert sorted(store.places) == [r["key"] for r in records]
+
+
+def test_shards_are_lines_of_json(tmp_path):
+    """What the name of the file promises to any other reader (``zcat``), killed runs included."""
+    records = [{"key": f"{i:032x}", "status": "done", "x": i} for i in range(3)]
+    for record in records:
+        with ShardStore(tmp_path, {}) as store:
+            store.append([record])
+    text = b"".join(gzip.decompress(path.read_bytes()) for path in sorted(tmp_path.glob("*.jsonl.gz"))).decode()
+    assert [json.loads(line) for line in text.splitlines()] == records
 
 
 def test_damage_in_the_middle_costs_one_record(tmp_path):

@@ -260,6 +260,23 @@ def test_alphanet_trains_restarts_and_evaluates(data):
     assert errors["hessian_mae"] == pytest.approx(records(data, "eval")[-1]["hessian_mae"], rel=1e-6)
 
 
+def test_alphanet_goes_on_from_a_trained_model(data):
+    """With steps of no size the tuned model is the pre-trained one, scale and shift included, in any precision."""
+    (data / "net.yaml").write_text(ALPHANET)
+    options = HINT | {"model": "AlphaNet", "max_num_epochs": 1, "hessian_metrics": "none"}
+    train(data, **options, alphanet_config="net.yaml", default_dtype="float32")
+    write(data / "few.xyz", read(data / "train.xyz", ":8"))
+    tuned = options | {"name": "tuned", "alphanet_checkpoint": "run.model", "lr": 1e-12, "train_file": "few.xyz"}
+    result = train(data, **tuned)
+    assert "come with the weights" in result.stdout + result.stderr
+    before, after = (torch.load(data / f"{name}.model", weights_only=False) for name in ("run", "tuned"))
+    assert after.scale.dtype == torch.float64
+    torch.testing.assert_close(after.scale, before.scale.double(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(after.shift, before.shift.double(), rtol=1e-6, atol=0)
+    for name, parameter in before.inner.state_dict().items():
+        torch.testing.assert_close(after.inner.state_dict()[name], parameter.to(torch.float64), rtol=1e-6, atol=1e-9)
+
+
 def test_alphanet_trains_on_crystals_with_stress(tmp_path):
     write_data(tmp_path, stress=True)
     (tmp_path / "net.yaml").write_text(ALPHANET)
