@@ -33,7 +33,7 @@ $(FAIRCHEM)/.stamp: pyproject.toml constraints-fairchem.txt
 	test -x $(FAIRCHEM)/bin/python || $(PYTHON) -m venv $(FAIRCHEM)
 	$(FAIRCHEM)/bin/python -m pip install --quiet --upgrade pip
 	$(FAIRCHEM)/bin/python -m pip install --quiet torch==2.13.0 numpy -c constraints-fairchem.txt
-	$(FAIRCHEM)/bin/python -m pip install --quiet -e '.[fairchem,xtb,datasets]' pytest hypothesis pytest-xdist -c constraints-fairchem.txt
+	$(FAIRCHEM)/bin/python -m pip install --quiet -e '.[fairchem,xtb,datasets,dft,phonons]' pytest hypothesis pytest-xdist -c constraints-fairchem.txt
 	touch $@
 
 test-fairchem: env-fairchem

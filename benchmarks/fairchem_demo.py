@@ -4,8 +4,8 @@
 
 makes normal-mode samples of small molecules, labels them (energies, forces, Hessians), trains the shipped
 ``minimal.yaml`` twice on the same structures with the same seed and steps (energies and forces; plus Hessians), and the
-shipped ``direct.yaml`` twice (without and with the symmetry penalty), and prints held-out errors. Steps that are done
-already are not repeated.
+shipped ``direct.yaml`` four times (without Hessians; with them; with the symmetry penalty besides; and with both from
+the model that was trained without), and prints held-out errors. Runs that are done already are not repeated.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,14 +55,16 @@ def make_data(out: Path, train_each: int) -> None:
     write_structures(out / "valid.aselmdb", [a for a, h in zip(structures, held_out, strict=True) if h])
 
 
-def train(out: Path, name: str, config: str, steps: int, *overrides: str) -> dict[str, float]:
-    """Train unless done; the last row of the metrics and the host's own validation errors."""
+def train(out: Path, name: str, config: str, steps: int, seed: int, *overrides: str) -> dict[str, float]:
+    """Train unless done; the last row of the metrics, its first asymmetry and the host's own validation errors."""
     import hint_fairchem
 
     folder = out / name
     if not (folder / "done").exists():
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
         path = Path(hint_fairchem.__file__).parent / "configs" / config
         width = [f"runner.train_eval_unit.model.backbone.{k}=32" for k in WIDTHS]
+        width += [f"+job.seed={seed}", f"+hint.seed={seed}", f"{SAMPLER}.seed={seed}"]
         thin = f"+runner.callbacks.1.metrics_every_n_steps={steps // 4}"
         command = [Path(sys.executable).with_name("fairchem"), "-c", path, f"train_data={out / 'train.aselmdb'}",
                    f"valid_data={out / 'valid.aselmdb'}", f"steps={steps}", "max_atoms=40", f"job.run_dir={folder}",
@@ -74,7 +77,9 @@ def train(out: Path, name: str, config: str, steps: int, *overrides: str) -> dic
             subprocess.run([str(part) for part in command], check=True, stdout=log, stderr=subprocess.STDOUT)
         (folder / "done").touch()
     with (folder / "run" / "results" / "hessian_metrics.csv").open() as handle:
-        row = {key: float(value) for key, value in list(csv.DictReader(handle))[-1].items()}
+        history = list(csv.DictReader(handle))
+    row = {key: float(value) for key, value in history[-1].items()}
+    row["first_asymmetry"] = float(history[0]["asymmetry"])
     for line in (folder / "log.txt").read_text().splitlines():
         for key in ("energy,per_atom_mae", "forces,mae"):
             if line.strip().startswith(f"val/mol.val,{key}"):
@@ -83,7 +88,9 @@ def train(out: Path, name: str, config: str, steps: int, *overrides: str) -> dic
 
 
 WIDTHS = ("sphere_channels", "hidden_channels", "edge_channels", "num_distance_basis")
-COLUMNS = ("energy,per_atom_mae", "forces,mae", "hessian_mae", "eigenvalue_mae", "frequency_mae_cm1", "asymmetry")
+ERRORS = ("energy,per_atom_mae", "forces,mae", "hessian_mae", "eigenvalue_mae", "frequency_mae_cm1")
+COLUMNS = (*ERRORS, "first_asymmetry", "asymmetry")
+SAMPLER = "runner.train_dataloader.batch_sampler_fn"
 
 
 def main() -> None:
@@ -91,25 +98,40 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo-fairchem"))
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--train-each", type=int, default=3, help="training structures of each molecule")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and probes; the data stay the same")
+    parser.add_argument("--only", nargs="+", metavar="RUN", help="names of runs as in the table")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     make_data(out, arguments.train_each)
     ramp = ("+hint.hessian_ramp_unit=steps", "+hint.hessian_ramp_end=" + str(arguments.steps // 4))
-    runs = {
+    suffix = f"_seed{arguments.seed}" if arguments.seed else ""
+    trained = out / f"direct_EF{suffix}" / "run" / "checkpoints" / "final" / "inference_ckpt.pt"
+    loader = "fairchem.core.units.mlip_unit.mlip_unit.initialize_finetuning_model"
+    runs: dict[str, tuple[str, ...]] = {
         "E/F": ("minimal.yaml", "hint.hessian_weight=0"),
         "E/F/H": ("minimal.yaml", "hint.hessian_weight=0.1", *ramp),
         "direct E/F": ("direct.yaml", "hint.hessian_weight=0"),
         "direct E/F/H": ("direct.yaml", "hint.hessian_weight=0.1", "hint.hessian_symmetry_weight=0", *ramp),
         "direct E/F/H + symmetry": ("direct.yaml", "hint.hessian_weight=0.1", *ramp),
     }
+    runs["direct E/F, then E/F/H + symmetry"] = (
+        *runs["direct E/F/H + symmetry"],
+        "~runner.train_eval_unit.model",
+        f"+runner.train_eval_unit.model={{_target_:{loader},checkpoint_location:'{trained}'}}",
+    )
+    for name in arguments.only or ():
+        if name not in runs:
+            parser.error(f"--only {name!r}: runs are {', '.join(map(repr, runs))}")
     table = {}
     print("| run | " + " | ".join(COLUMNS) + " |")
     for name, (config, *overrides) in runs.items():
-        folder = name.replace("/", "").replace(" ", "_").replace("+", "and")
-        table[name] = train(out, folder, config, arguments.steps, *overrides)
+        if arguments.only and name not in arguments.only:
+            continue
+        folder = name.replace("/", "").replace(",", "").replace(" ", "_").replace("+", "and") + suffix
+        table[name] = train(out, folder, config, arguments.steps, arguments.seed, *overrides)
         print(f"| {name} | " + " | ".join(f"{table[name][key]:.4g}" for key in COLUMNS) + " |", flush=True)
-    (out / "table.json").write_text(json.dumps(table, indent=2))
+    (out / f"table{suffix}.json").write_text(json.dumps(table, indent=2))
 
 
 if __name__ == "__main__":

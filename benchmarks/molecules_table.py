@@ -156,7 +156,7 @@ def one(out: Path, model: str, seed: int, hessians: bool, parts: dict, arguments
     name = "efh" if hessians else "ef"
     directory = out / f"{model.lower()}-seed{seed}" / name
     if not (directory / f"{name}.model").exists():
-        settings = DemoSettings(steps=arguments.steps, model=model, batch_size=8)
+        settings = DemoSettings(steps=arguments.steps, model=model, batch_size=8, probes=arguments.probes)
         train(directory, name, settings, seed, hessians, parts)
     file = (directory / f"{name}.model").resolve()
     where = out.resolve()
@@ -205,11 +205,12 @@ def main() -> None:
     parser.add_argument("--sigma", type=float, default=0.05, help="of the displacements, A")
     parser.add_argument("--structures", type=int, default=24, help="training structures a reaction")
     parser.add_argument("--labelled", type=int, default=4, help="how many of them carry a Hessian")
+    parser.add_argument("--probes", type=int, default=2, help="random probes a labelled structure and step")
     parser.add_argument("--steps", type=int, default=4000, help="optimiser steps of a training")
     parser.add_argument(
         "--ramp", type=float, nargs=3, default=[50.0, 0.25, 1500.0], help="temperature step (K), interval (ps), end (K)"
     )
-    parser.add_argument("--max-seconds", type=float, default=900.0, help="time limit of a transition-state search, s")
+    parser.add_argument("--max-seconds", type=float, default=3600.0, help="time limit of a transition-state search, s")
     parser.add_argument("--workers", type=int, default=1, help="trainings and studies at a time")
     arguments = parser.parse_args()
     out = arguments.out
@@ -225,7 +226,7 @@ def main() -> None:
         rows = [future.result() for future in futures]
     header = (
         f"{len(names)} reactions, {arguments.structures} training structures each ({arguments.labelled} with a Hessian "
-        f"in E/F/H), {arguments.steps} steps, {arguments.seeds} seed(s), reference GFN2-xTB."
+        f"in E/F/H), {arguments.probes} probes, {arguments.steps} steps, {arguments.seeds} seed(s), reference GFN2-xTB."
     )
     write_csv(out / "rows.csv", rows)
     write_json(out / "rows.json", {"header": header, "rows": rows})

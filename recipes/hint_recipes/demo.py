@@ -68,6 +68,8 @@ class DemoSettings:
         Optimiser steps of each training, so that trainings of different size see as many batches.
     weight
         Hessian weight w_H after the ramp.
+    probes
+        Random probes a labelled structure and step.
     model
         MACE, or a model that a plugin offers (AlphaNet).
     """
@@ -76,6 +78,7 @@ class DemoSettings:
     labelled: int = 6
     steps: int = 1000
     weight: float = 0.1
+    probes: int = 5
     batch_size: int = 6
     model: str = "MACE"
 
@@ -151,7 +154,7 @@ def training_command(name: str, settings: DemoSettings, num_train: int, seed: in
     if hessians or settings.model != "MACE":
         options |= {"plugins": "hint", "hessian_weight": settings.weight if hessians else 0.0}
     if hessians:
-        options |= {"hessian_ramp_end": epochs // 3, "hessian_metrics": "probes"}
+        options |= {"hessian_ramp_end": epochs // 3, "hessian_metrics": "probes", "hessian_num_probes": settings.probes}
     for key, value in options.items():
         words += [f"--{key}", str(value)]
     return [*words, "--ema", "--amsgrad"]

@@ -10,8 +10,6 @@ the phonons.
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +18,7 @@ import numpy as np
 
 from hint_plugins.cli.common import InputError
 from hint_recipes.alpha2f import FREQUENCY_UNITS, Alpha2F, from_modes
-from hint_recipes.dynamical_matrices import (
-    from_cellconstructor,
-    read_dynamical_matrices,
-    to_cellconstructor,
-    write_dynamical_matrices,
-)
+from hint_recipes.dynamical_matrices import from_cellconstructor, read_dynamical_matrices
 from hint_recipes.force_constants import TO_CM1, ForceConstants, signed_frequencies
 
 #: Acoustic modes at Gamma: below this (cm^-1) a mode carries no coupling.
@@ -177,7 +170,7 @@ def in_setting(constants: ForceConstants, primitive) -> ForceConstants:
     InputError
         If it is not the same crystal.
     """
-    from hint_recipes.force_constants import match_sites
+    from hint_recipes.supercells import match_sites
 
     try:
         order = match_sites(primitive, constants.primitive, tolerance=0.1)
@@ -188,85 +181,6 @@ def in_setting(constants: ForceConstants, primitive) -> ForceConstants:
         raise InputError(
             f"the anharmonic force constants belong to another crystal than the couplings: {error}"
         ) from None
-
-
-def prepare_matdyn(
-    directory: Path,
-    elph_dir: str | Path,
-    anharmonic: ForceConstants,
-    *,
-    mesh: Sequence[int] = (12, 12, 12),
-    points: int = 200,
-) -> Path:
-    """Write what stock ``q2r.x`` and ``matdyn.x`` need for alpha2F on other phonons.
-
-    Parameters
-    ----------
-    directory
-        Receives ``dyn*`` (anharmonic), a copy of ``elph_dir``, ``q2r.in``, ``matdyn.in`` and ``run.sh``.
-    elph_dir
-        With ``a2Fmatdyn.*`` of ten broadenings (``el_ph_nsigma=10``: q2r.x and matdyn.x count on ten).
-    anharmonic
-        Force constants in the setting of the electron-phonon run (:func:`in_setting`).
-    mesh
-        Dense q mesh.
-    points
-        Points of alpha2F.
-
-    Returns
-    -------
-    Path
-        ``run.sh``.
-
-    Raises
-    ------
-    InputError
-        If there are not ten ``a2Fmatdyn`` files.
-    """
-    directory, elph_dir = Path(directory), Path(elph_dir)
-    files = sorted(elph_dir.glob("a2Fmatdyn.*"))
-    if len(files) != 10:
-        raise InputError(
-            f"{elph_dir}: expected ten files a2Fmatdyn.*, found {len(files)}: "
-            "run ph.x with el_ph_nsigma=10, then q2r.x with la2F=.true."
-        )
-    write_dynamical_matrices(to_cellconstructor(anharmonic), directory / "dyn")
-    (directory / "elph_dir").mkdir(exist_ok=True)
-    for file in files:
-        shutil.copy(file, directory / "elph_dir" / file.name)
-    (directory / "q2r.in").write_text("&input\n fildyn='dyn', zasr='crystal', flfrc='anharmonic.fc'\n/\n")
-    nk = ", ".join(f"nk{i + 1}={n}" for i, n in enumerate(mesh))
-    (directory / "matdyn.in").write_text(
-        "anharmonic alpha2F\n&input\n asr='crystal', flfrc='anharmonic.fc', flfrq='matdyn.freq',\n"
-        " la2F=.true., dos=.true.,\n"
-        f" fldos='matdyn.dos', {nk}, ndos={points}\n/\n"
-    )
-    script = directory / "run.sh"
-    script.write_text(
-        '#!/bin/sh\nset -e\ncd "$(dirname "$0")"\nq2r.x < q2r.in > q2r.out\nmatdyn.x < matdyn.in > matdyn.out\n'
-    )
-    script.chmod(0o755)
-    return script
-
-
-def run_matdyn(script: Path) -> list[Path]:
-    """Run a prepared directory; give its ``a2F.dos1 ... a2F.dos10``.
-
-    Raises
-    ------
-    InputError
-        If Quantum ESPRESSO is not installed or fails.
-    """
-    if not (shutil.which("q2r.x") and shutil.which("matdyn.x")):
-        raise InputError(f"q2r.x and matdyn.x are not in PATH: run {script} where Quantum ESPRESSO is installed")
-    done = subprocess.run(["sh", str(script)], capture_output=True, text=True, check=False)
-    files = [script.parent / f"a2F.dos{i}" for i in range(1, 11)]
-    missing = [f.name for f in files if not f.exists()]
-    if done.returncode or missing:
-        raise InputError(
-            f"{script} failed (see q2r.out, matdyn.out beside it): {done.stderr.strip() or ', '.join(missing)}"
-        )
-    return files
 
 
 def carried_spectra(
@@ -293,6 +207,7 @@ def carried_spectra(
     from hint_recipes.alpha2f import read_alpha2f
     from hint_recipes.crystal_input import model_names, parse_masses
     from hint_recipes.force_constants import set_masses
+    from hint_recipes.matdyn import prepare_matdyn, run_matdyn
     from hint_recipes.phonons import read_force_constants
 
     couplings, harmonic = read_mode_couplings(elph_dir, harmonic_prefix, broadening)

@@ -11,6 +11,8 @@ import numpy as np
 from ase import Atoms
 from ase import units as ase_units
 
+from hint_recipes.supercells import find_multiples, match_sites, translate_columns
+
 if TYPE_CHECKING:
     from phonopy import Phonopy
 
@@ -251,63 +253,6 @@ def set_masses(primitive: Atoms, masses: dict[str, float]) -> Atoms:
     return crystal
 
 
-def find_multiples(primitive: Atoms, supercell: Atoms, *, tolerance: float = 1e-3) -> tuple[int, int, int]:
-    """How often the unit cell repeats along each of its vectors to give the supercell's lattice.
-
-    The supercell may be described by other vectors of the same lattice (another setting of the same cell).
-
-    Raises
-    ------
-    ValueError
-        If no three repetitions of the unit cell give this supercell, or the number of atoms does not fit.
-    """
-    ratio = supercell.cell.array @ np.linalg.inv(primitive.cell.array)
-    whole = np.rint(ratio)
-    cells = round(abs(np.linalg.det(whole)))
-    if np.abs(ratio - whole).max() > tolerance or cells == 0:
-        raise ValueError(
-            "the supercell's vectors are no integer multiples of the unit cell's vectors (ratio\n"
-            f"{np.array2string(ratio, precision=4, suppress_small=True)}): check lattice constants and setting of both"
-        )
-    if len(supercell) != len(primitive) * cells:
-        raise ValueError(
-            f"a supercell of {cells} unit cells of {len(primitive)} atoms holds {len(primitive) * cells} atoms, "
-            f"not {len(supercell)}"
-        )
-    divisors = [d for d in range(1, cells + 1) if cells % d == 0]
-    for n1, n2 in ((a, b) for a in divisors for b in divisors if cells % (a * b) == 0):
-        multiples = (n1, n2, cells // (n1 * n2))
-        change = whole / np.array(multiples)  # vectors of one lattice in terms of the other's
-        if np.allclose(change, np.rint(change), atol=1e-9):
-            return multiples
-    raise ValueError(f"the supercell's lattice is no n1 x n2 x n3 repetition of the unit cell (ratio\n{whole})")
-
-
-def match_sites(reference: Atoms, other: Atoms, *, tolerance: float = 0.05) -> np.ndarray:
-    """Index array with ``other[index]`` in the order of ``reference``, sites compared under periodicity.
-
-    Raises
-    ------
-    ValueError
-        If a site finds no partner of its element within ``tolerance`` (A).
-    """
-    if len(reference) != len(other):
-        raise ValueError(f"{len(other)} atoms cannot be matched with {len(reference)}")
-    fractions = np.linalg.solve(reference.cell.array.T, other.positions.T).T
-    difference = reference.get_scaled_positions(wrap=False)[:, None] - fractions[None]
-    difference -= np.rint(difference)
-    distance = np.linalg.norm(difference @ reference.cell.array, axis=-1)
-    distance[reference.numbers[:, None] != other.numbers[None]] = np.inf
-    order = distance.argmin(1)
-    worst = int(distance.min(1).argmax())
-    if distance[worst].min() > tolerance or len(set(order)) != len(order):
-        raise ValueError(
-            f"site {worst} ({reference.symbols[worst]}) has no partner: the nearest atom of its element is "
-            f"{distance[worst].min():.3f} A away (at most {tolerance} A). Same cell, same origin, same structure?"
-        )
-    return order
-
-
 def hessian_from_potential(
     potential: Potential, primitive: Atoms, multiples: Sequence[int], *, batch_size: int = 16
 ) -> ForceConstants:
@@ -340,28 +285,6 @@ def hessian_from_potential(
         vectors[np.arange(stop - start), np.arange(start, stop)] = 1.0
         columns[start:stop] = np.asarray(potential.hvp(supercell, vectors)).reshape(stop - start, total)
     return ForceConstants(primitive, (n1, n2, n3), translate_columns(columns, (n1, n2, n3)))
-
-
-def translate_columns(columns: np.ndarray, multiples: tuple[int, int, int]) -> np.ndarray:
-    """Whole Hessian from the columns of the first unit cell.
-
-    Parameters
-    ----------
-    columns
-        ``(3n, 3N)``: ``columns[a] = H[:, a]`` for the coordinates of the first unit cell.
-    multiples
-        Repetitions of the unit cell.
-
-    Returns
-    -------
-    ndarray
-        ``(3N, 3N)``, averaged with its transpose.
-    """
-    n = len(columns)
-    grid = columns.reshape(n, *multiples, n)
-    rows = [np.roll(grid, shift, axis=(1, 2, 3)).reshape(n, -1) for shift in np.ndindex(*multiples)]
-    hessian = np.concatenate(rows)
-    return (hessian + hessian.T) / 2
 
 
 def _from_phonopy_atoms(cell) -> Atoms:

@@ -82,7 +82,7 @@ def harmonic_errors(constants: ForceConstants, structures: Sequence[Atoms]) -> d
     reference = constants.acoustic_sum_rule()
     force, energy, scale = [], [], []
     for atoms in structures:
-        from hint_recipes.force_constants import match_sites
+        from hint_recipes.supercells import match_sites
 
         order = match_sites(reference.supercell, atoms, tolerance=1.5)
         moved = np.linalg.solve(atoms.cell.array.T, (atoms.positions[order] - reference.supercell.positions).T).T

@@ -168,7 +168,8 @@ def _sscha(out: Path, potential: Any, isotope: str, size: StudySize, seed: int, 
 def _superconductivity(out: Path, isotopes: Sequence[str], size: StudySize) -> dict[str, Any]:
     """lambda and Tc on harmonic phonons and on the SSCHA phonons of each isotope."""
     from hint_recipes.alpha2f import read_alpha2f
-    from hint_recipes.electron_phonon import in_setting, prepare_matdyn, read_mode_couplings, reproject, run_matdyn
+    from hint_recipes.electron_phonon import in_setting, read_mode_couplings, reproject
+    from hint_recipes.matdyn import prepare_matdyn, run_matdyn
     from hint_recipes.tc_study import run_tc
 
     elph_dir = DATA / "a2F_222" / "elph_dir"

@@ -10,7 +10,7 @@ os.environ.setdefault("CURRRENT_DEVICE_TYPE", "cpu")  # the host's own spelling
 
 import hydra
 import torch
-from fairchem.core._cli import get_hydra_config_from_yaml
+from fairchem.core._cli import get_hydra_config_from_yaml, main
 from fairchem.core.units.mlip_unit.api.inference import MLIPInferenceCheckpoint
 from torchtnt.framework.state import EntryPoint, PhaseState, State
 
@@ -117,3 +117,8 @@ def begin(run) -> None:
     """What the host does before the first step."""
     run.unit.on_train_start(run.state)
     run.callback.on_train_start(run.state, run.unit)
+
+
+def run_cli(config: Path, *overrides: str) -> None:
+    """``fairchem -c config overrides`` in this process."""
+    main(SimpleNamespace(config=str(config)), list(overrides))

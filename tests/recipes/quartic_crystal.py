@@ -13,7 +13,8 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.units import _amu, _e, _hbar, kB
 
-from hint_recipes.force_constants import ForceConstants, match_sites
+from hint_recipes.force_constants import ForceConstants
+from hint_recipes.supercells import match_sites
 
 #: hbar in units where eV, A and u give time: sqrt(u A^2 / eV) * eV.
 HBAR = _hbar / np.sqrt(_amu * 1e-20 * _e)

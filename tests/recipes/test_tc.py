@@ -224,7 +224,7 @@ class TestCarriedOver:
     @pytest.mark.skipif(not shutil.which("matdyn.x"), reason="needs Quantum ESPRESSO")
     def test_stock_matdyn(self, run, tmp_path):
         """Exact rescaling through q2r.x and matdyn.x on their 2x2x2 grid."""
-        from hint_recipes.electron_phonon import prepare_matdyn, run_matdyn
+        from hint_recipes.matdyn import prepare_matdyn, run_matdyn
 
         _, harmonic = run
         values = {}
@@ -244,8 +244,9 @@ class TestCarriedOver:
     def test_bad_input(self, run, tmp_path):
         from ase.build import bulk
 
-        from hint_recipes.electron_phonon import in_setting, prepare_matdyn, read_mode_couplings
+        from hint_recipes.electron_phonon import in_setting, read_mode_couplings
         from hint_recipes.force_constants import ForceConstants
+        from hint_recipes.matdyn import prepare_matdyn
 
         _, harmonic = run
         with pytest.raises(InputError, match="no broadening 11"):

@@ -51,3 +51,15 @@ def make_run(stores, tmp_path):
     from helpers.fairchem_run import build
 
     return lambda *overrides, **options: build(stores, tmp_path, *overrides, **options)
+
+
+@pytest.fixture
+def alone(process_group, tmp_path):
+    """The host's own launcher makes the process group: put ours away for the test."""
+    import torch.distributed as dist
+
+    dist.destroy_process_group()
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'again'}", rank=0, world_size=1)

@@ -4,13 +4,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
-from fairchem.core._cli import main
-from helpers.fairchem_run import CONFIGS, SMALL, TINY
+from helpers.fairchem_run import CONFIGS, SMALL, TINY, run_cli
 
 RAMP = [
     "hint.hessian_weight=0.05",
@@ -19,20 +16,6 @@ RAMP = [
     "+hint.hessian_ramp_end=5",
     "+hint.hessian_balance=0.5",
 ]
-
-
-@pytest.fixture
-def alone(process_group, tmp_path):
-    """The host's own launcher makes the process group: put ours away for the test."""
-    dist.destroy_process_group()
-    yield
-    if dist.is_initialized():
-        dist.destroy_process_group()
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'again'}", rank=0, world_size=1)
-
-
-def run_cli(config: Path, *overrides: str) -> None:
-    main(SimpleNamespace(config=str(config)), list(overrides))
 
 
 def final_weights(folder: Path) -> dict:
