@@ -24,39 +24,12 @@ from hint_recipes.phonons import bands, read_force_constants
 
 #: Data of the study.
 DATA = Path(__file__).parent / "data" / "pdh"
-#: Lattice constant, A (data/pdh/README.md).
-LATTICE = 4.085
+#: Dynamical matrices.
+DYN = DATA / "dfpt_222" / "dyn"
+#: Lattice constant (A) and energy of the undisplaced unit cell (eV), data/pdh/README.md.
+LATTICE, ENERGY = 4.085, -3462.877155
 #: Hydrogen isotopes, u.
 ISOTOPES = {"H": 1.008, "D": 2.014, "T": 3.016}
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Density-functional data of one k-point grid.
-
-    Attributes
-    ----------
-    dyn
-        Dynamical matrices of the 2x2x2 q-grid.
-    cells
-        Displaced unit cells.
-    energy
-        Of the undisplaced unit cell, eV.
-    supercells
-        Displaced supercells, for checking.
-    """
-
-    dyn: Path
-    cells: Path
-    energy: float
-    supercells: Path | None = None
-
-
-#: The data by k-points an axis of the unit cell.
-REFERENCES = {
-    6: Reference(DATA / "dfpt_222" / "dyn", DATA / "unit_cells.extxyz", -3462.877155, DATA / "check_supercells.extxyz"),
-    12: Reference(DATA / "dfpt_222_k12" / "dyn", DATA / "unit_cells_k12.extxyz", -3462.9),
-}
 
 
 @dataclass(frozen=True)
@@ -69,7 +42,6 @@ class StudySize:
     broadening: int = 3
     mu_star: float = 0.125
     trainer_options: Mapping[str, Any] = field(default_factory=dict)
-    kpoints: int = 12
 
 
 def palladium_hydride() -> Atoms:
@@ -110,8 +82,6 @@ def run_pdh(
     unknown = sorted(set(isotopes) - set(ISOTOPES))
     if unknown:
         raise InputError(f"isotope {unknown[0]!r}: choose among {', '.join(ISOTOPES)}")
-    if size.kpoints not in REFERENCES:
-        raise InputError(f"no data for {size.kpoints} k-points an axis: choose among {', '.join(map(str, REFERENCES))}")
     summary: dict[str, Any] = {}
     if model is None:
         summary["training"] = _train(out / "model", size, device, seed)
@@ -119,7 +89,7 @@ def run_pdh(
     potential = load_potential(model, device, "float64")
     summary["sscha"] = {name: _sscha(out / f"sscha-{name}", potential, name, size, seed, model) for name in isotopes}
     summary["tc"] = _superconductivity(out, isotopes, size)
-    _tables(out, summary, isotopes, REFERENCES[size.kpoints])
+    _tables(out, summary, isotopes)
     write_summary(out, summary)
     return summary
 
@@ -130,14 +100,13 @@ def _train(out: Path, size: StudySize, device: str, seed: int) -> dict[str, Any]
         return json.loads(finished.read_text())
     out.mkdir(parents=True, exist_ok=True)
     palladium_hydride().write(out / "pdh.extxyz")
-    reference = REFERENCES[size.kpoints]
     return run_finetune(
         out / "pdh.extxyz",
         out,
-        hessian=reference.dyn,
-        cells=reference.cells,
-        cell_energy=reference.energy,
-        test=reference.supercells,
+        hessian=DYN,
+        cells=DATA / "unit_cells.extxyz",
+        cell_energy=ENERGY,
+        test=DATA / "check_supercells.extxyz",
         compare_without=True,
         epochs=size.epochs,
         device=device,
@@ -181,7 +150,7 @@ def _superconductivity(out: Path, isotopes: Sequence[str], size: StudySize) -> d
     for name in isotopes:
         masses = {"H": ISOTOPES[name]}
         crystal = set_masses(palladium_hydride(), masses)
-        reference = read_force_constants(REFERENCES[size.kpoints].dyn, crystal).acoustic_sum_rule()
+        reference = read_force_constants(DYN, crystal).acoustic_sum_rule()
         found = read_force_constants(out / f"sscha-{name}" / "sscha.npz", crystal)
         for kind, constants in (("harmonic (DFT)", reference), ("SSCHA", found)):
             label, other = f"Pd{name} {kind}", in_setting(constants, harmonic.primitive)
@@ -200,7 +169,7 @@ def _superconductivity(out: Path, isotopes: Sequence[str], size: StudySize) -> d
     return {"route": route, "unstable": unstable, **found_tc}
 
 
-def _tables(out: Path, summary: dict[str, Any], isotopes: Sequence[str], data: Reference) -> None:
+def _tables(out: Path, summary: dict[str, Any], isotopes: Sequence[str]) -> None:
     rows, sources = [], {}
     for name in isotopes:
         result = summary["sscha"][name]
@@ -210,7 +179,7 @@ def _tables(out: Path, summary: dict[str, Any], isotopes: Sequence[str], data: R
         if name == isotopes[0]:
             model = read_force_constants(out / f"sscha-{name}" / "harmonic.npz", crystal)
             sources[f"Pd{name} harmonic (model)"] = bands(model)
-            reference = read_force_constants(data.dyn, crystal).acoustic_sum_rule()
+            reference = read_force_constants(DYN, crystal).acoustic_sum_rule()
             sources[f"Pd{name} harmonic (DFT)"] = bands(reference)
         rows.append(
             {

@@ -16,7 +16,6 @@ def pdh_study(
     max_populations: Annotated[int, typer.Option(help="SSCHA populations at most.")] = 30,
     isotope: Annotated[list[str] | None, typer.Option(help="H, D or T; repeatable [all].")] = None,
     broadening: Annotated[int, typer.Option(min=1, help="Electronic broadening of the coupling, 1-10.")] = 3,
-    kpoints: Annotated[int, typer.Option(help="k-points an axis of the reference data: 12, or 6 (coarse).")] = 12,
     mu_star: Annotated[float, typer.Option(help="Coulomb pseudopotential.")] = 0.125,
     option: Annotated[list[str] | None, typer.Option(help="Option of mace_run_train, NAME=VALUE; repeatable.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -36,5 +35,5 @@ def pdh_study(
         for name in ("model", "sscha-H", "sscha-D", "sscha-T", "tc"):
             shutil.rmtree(out / name, ignore_errors=True)
     write_config(out, "pdh-study", {**options, "overwrite": False})
-    size = StudySize(epochs, configurations, max_populations, broadening, mu_star, parse_options(option or []), kpoints)
+    size = StudySize(epochs, configurations, max_populations, broadening, mu_star, parse_options(option or []))
     run_pdh(out, size, model=model, isotopes=isotope or ["H", "D", "T"], device=device, seed=seed)
