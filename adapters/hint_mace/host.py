@@ -119,7 +119,10 @@ def load_potential(path: str, device: torch.device, dtype: torch.dtype | None) -
             else:
                 model = torch.load(file, map_location=device, weights_only=False)
     except Exception as error:
-        raise PotentialError(f"{file} is a MACE model but cannot be read: {error}") from error
+        raise PotentialError(
+            f"{file} is a MACE model but cannot be read: {error}. A pickled model needs the e3nn it was saved with "
+            "(mace-torch asks for 0.4.4); its _compiled.model does not"
+        ) from error
     if not hasattr(model, "r_max") or not hasattr(model, "atomic_numbers"):
         raise PotentialError(f"{file} holds a {type(model).__name__}, not a MACE model")
     own = next(model.parameters()).dtype

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,15 @@ def test_bad_options(hcn: Path, tmp_path: Path, command: str, extra: list[str], 
     out = tmp_path / "out"
     assert message in run(command, hcn, "--model", XTB, "--out", out, *extra, status=2)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("command", "module"), [("ts", "sella"), ("gibbs", "pyscf")])
+def test_missing_library(hcn: Path, tmp_path: Path, command: str, module: str, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    output = run(command, hcn, "--model", XTB, "--out", tmp_path / "x", status=2)
+    assert f"{module} is not installed" in output
+    assert "hint-plugins[ts]" in output
+    assert not (tmp_path / "x").exists()
 
 
 def test_bad_files(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def gibbs(
     from tqdm import tqdm
 
     from hint_plugins.cli.common import finish, write_csv, write_summary
-    from hint_recipes.cli.inputs import load_potential, open_run, read_frames, settings_or_fail
+    from hint_recipes.cli.inputs import load_potential, need, open_run, read_frames, settings_or_fail
     from hint_recipes.gibbs import (
         errors_against,
         gibbs_energies,
@@ -64,6 +64,7 @@ def gibbs(
     from hint_recipes.store import ItemStore, digest, file_digest
     from hint_recipes.thermochemistry import GibbsSettings
 
+    need("ts", "pyscf")
     settings = settings_or_fail(
         GibbsSettings,
         {

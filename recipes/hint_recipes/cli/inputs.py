@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,13 @@ def read_frames(paths: list[Path]) -> list[Atoms]:
             raise InputError(f"{path}: holds no structure")
         frames += found
     return frames
+
+
+def need(extra: str, *modules: str) -> None:
+    """Refuse to start without the libraries of a study; ``extra`` is the one of this package that brings them."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"{', '.join(missing)} is not installed: pip install 'hint-plugins[{extra}]'")
 
 
 def load_potential(spec: str, device: str | None, dtype: str | None) -> Potential:

@@ -57,12 +57,13 @@ def ts(
 
     from hint_plugins.cli.common import InputError, finish, write_csv, write_summary
     from hint_plugins.labelling.executors import ExecutorError, executor_factory
-    from hint_recipes.cli.inputs import load_potential, open_run, read_frames, settings_or_fail
+    from hint_recipes.cli.inputs import load_potential, need, open_run, read_frames, settings_or_fail
     from hint_recipes.transition_states import SearchSettings, group_reactions, search_set, summarise
     from hint_recipes.transition_states.plots import plot_success
     from hint_recipes.transition_states.pysisyphus import needs_pysisyphus
     from hint_recipes.transition_states.study import table_rows
 
+    need("ts", "sella", "geodesic_interpolate")
     settings = settings_or_fail(
         SearchSettings,
         {
