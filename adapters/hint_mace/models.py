@@ -26,7 +26,8 @@ class HostedModel(nn.Module):
     """An energy model with the interface of MACE's own models.
 
     The energy is that of the isolated atoms, plus ``scale`` times the model's, plus ``shift`` for every atom,
-    as in MACE's ScaleShiftMACE; scale, shift and isolated-atom energies come from MACE's options and data.
+    as in MACE's ScaleShiftMACE. Scale, shift and isolated-atom energies come from MACE's options and data, or with the
+    weights (:class:`~hint_plugins.models.registry.Pretrained`).
 
     Parameters
     ----------
@@ -186,11 +187,16 @@ def build(factory: Callable, args: argparse.Namespace, model_config: dict[str, A
     )
     inner: Any = factory(settings)
     scale, shift = _per_head(args.std, 1.0), _per_head(args.mean, 0.0)
+    atomic_energies = model_config["atomic_energies"]
     if isinstance(inner, Pretrained):
-        inner, scale, shift = inner.model, [inner.scale], [inner.shift]
+        scale, shift = [inner.scale], [inner.shift]
         log.info("Scale %g and shift %g eV come with the weights", scale[0], shift[0])
+        if inner.total:
+            log.info("The weights predict total energies: those of the isolated atoms (--E0s) are not added")
+            atomic_energies = np.zeros_like(atomic_energies)
+        inner = inner.model
     log.info("Building %s: %d parameters", args.model, sum(p.numel() for p in inner.parameters()))
-    return HostedModel(inner, numbers, model_config["atomic_energies"], scale, shift, heads)
+    return HostedModel(inner, numbers, atomic_energies, scale, shift, heads)
 
 
 def _per_head(value: Any, default: float) -> list[float]:

@@ -15,7 +15,8 @@ class AtomicEnergies:
     ----------
     values
         (119,) eV by atomic number; 0 for elements that did not occur. Where the compositions do not determine them
-        (for example isomers only), the smallest solution is taken, and sums over these compositions are still right.
+        (for example isomers only), the smallest solution is taken: sums over combinations of these compositions are
+        right, :meth:`sum` refuses others.
     seen
         Atomic numbers that occurred.
     """
@@ -33,11 +34,25 @@ class AtomicEnergies:
         if not count:
             raise ValueError("no structure has an energy (REF_energy)")
         self.seen = set(np.flatnonzero(np.diag(normal)).tolist())
-        self.values = np.linalg.pinv(normal, rcond=1e-10, hermitian=True) @ right
+        inverse = np.linalg.pinv(normal, rcond=1e-10, hermitian=True)
+        self.values = inverse @ right
+        self._span = inverse @ normal
 
     def sum(self, atoms: Atoms) -> float:
-        """Energy of the separate atoms, eV."""
-        return float(self.values[atoms.numbers].sum())
+        """Energy of the separate atoms, eV.
+
+        Raises
+        ------
+        ValueError
+            If the fitted structures do not determine it.
+        """
+        composition = np.bincount(atoms.numbers, minlength=119).astype(float)
+        if np.linalg.norm(self._span @ composition - composition) > 1e-6 * np.linalg.norm(composition):
+            raise ValueError(
+                f"the structures do not determine the energy of the atoms of {atoms.get_chemical_formula()}: their "
+                "compositions are too few or too alike; add some of this composition"
+            )
+        return float(self.values @ composition)
 
 
 def aligned(structures: Iterable[Atoms], own: AtomicEnergies, other: AtomicEnergies) -> Iterator[Atoms]:
@@ -55,7 +70,7 @@ def aligned(structures: Iterable[Atoms], own: AtomicEnergies, other: AtomicEnerg
     Raises
     ------
     ValueError
-        If an element has no energy at either level.
+        If an element or a composition has no energy at either level.
     """
     for atoms in structures:
         if "REF_energy" in atoms.info:
@@ -63,5 +78,9 @@ def aligned(structures: Iterable[Atoms], own: AtomicEnergies, other: AtomicEnerg
                 missing = set(atoms.numbers.tolist()) - energies.seen
                 if missing:
                     raise ValueError(f"no structure of the {which} holds the element with atomic number {min(missing)}")
-            atoms.info["REF_energy"] = float(atoms.info["REF_energy"]) - own.sum(atoms) + other.sum(atoms)
+            try:
+                shift = other.sum(atoms) - own.sum(atoms)
+            except ValueError as error:
+                raise ValueError(f"cannot align energies: {error}") from None
+            atoms.info["REF_energy"] = float(atoms.info["REF_energy"]) + shift
         yield atoms

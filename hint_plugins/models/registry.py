@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, Field
 
 from hint_plugins.config import ConfigError
 from hint_plugins.models.energy_model import EnergyModel
-
-if TYPE_CHECKING:
-    from hint_plugins.models.alphanet import AlphaNet
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,8 @@ class AlphaNetOptions(BaseModel):
     )
     alphanet_checkpoint: str | None = Field(
         None,
-        description="File whose weights training starts from, of AlphaNet.save or a .model of an earlier training; "
-        "its options replace alphanet_config.",
+        description="File whose weights training starts from, of AlphaNet.save or a .model of an earlier training "
+        "(unpickled: only from sources you trust); its options replace alphanet_config.",
     )
 
 
@@ -57,11 +54,14 @@ class Pretrained:
         The energy model.
     scale, shift
         Factor (dimensionless) and offset (eV) of the energies of the atoms.
+    total
+        Whether the model's energies hold those of the isolated atoms, which the host must then not add.
     """
 
     model: EnergyModel
     scale: float = 1.0
     shift: float = 0.0
+    total: bool = False
 
 
 def make_alphanet(settings: ModelSettings, options: AlphaNetOptions) -> EnergyModel | Pretrained:
@@ -77,15 +77,7 @@ def make_alphanet(settings: ModelSettings, options: AlphaNetOptions) -> EnergyMo
     from hint_plugins.models.alphanet import AlphaNet, AlphaNetConfig
 
     if options.alphanet_checkpoint is not None:
-        model, scale, shift = _read_weights(Path(options.alphanet_checkpoint))
-        if model.cutoff != settings.cutoff:
-            raise ConfigError(
-                f"{options.alphanet_checkpoint} has a cutoff of {model.cutoff:g} A: use --r_max {model.cutoff:g}"
-            )
-        missing = [z for z in settings.elements if not bool(model.known[z])]
-        if missing:
-            raise ConfigError(f"{options.alphanet_checkpoint} does not know the elements {missing}")
-        return Pretrained(model, scale, shift)
+        return _read_weights(Path(options.alphanet_checkpoint), settings)
     values: dict[str, Any] = {}
     if options.alphanet_config is not None:
         path = Path(options.alphanet_config)
@@ -101,8 +93,8 @@ def make_alphanet(settings: ModelSettings, options: AlphaNetOptions) -> EnergyMo
         raise ConfigError(f"AlphaNet: {error}") from None
 
 
-def _read_weights(path: Path) -> tuple[AlphaNet, float, float]:
-    """AlphaNet, in the default dtype, with scale and shift, from its own file or the whole model a trainer stored."""
+def _read_weights(path: Path, settings: ModelSettings) -> Pretrained:
+    """AlphaNet, in the default dtype, from its own file or from the whole model that a trainer stored."""
     import torch
 
     from hint_plugins.models.alphanet import AlphaNet
@@ -110,12 +102,16 @@ def _read_weights(path: Path) -> tuple[AlphaNet, float, float]:
     if not path.is_file():
         raise ConfigError(f"--alphanet_checkpoint {path}: no such file")
     try:
-        model, scale, shift = AlphaNet.load(path), 1.0, 0.0
+        model = AlphaNet.load(path)
+        found = Pretrained(model, total=bool(model.shift.any()))
     except Exception as own:  # torch raises many kinds for a file of another make
         try:
             whole = torch.load(path, map_location="cpu", weights_only=False)
-        except Exception:
-            raise ConfigError(f"--alphanet_checkpoint {path} cannot be read: {own}") from None
+        except Exception as error:
+            raise ConfigError(
+                f"--alphanet_checkpoint {path} cannot be read, neither as a .model file ({error}) nor as a file of "
+                f"AlphaNet.save ({own})"
+            ) from None
         if not isinstance(getattr(whole, "inner", None), AlphaNet):
             raise ConfigError(
                 f"--alphanet_checkpoint {path} holds a {type(whole).__name__}, no AlphaNet; take a file of "
@@ -123,6 +119,12 @@ def _read_weights(path: Path) -> tuple[AlphaNet, float, float]:
             ) from None
         if len(whole.scale.unique()) > 1 or len(whole.shift.unique()) > 1:
             raise ConfigError(f"--alphanet_checkpoint {path}: its heads differ in scale or shift") from None
-        model, scale, shift = whole.inner, float(whole.scale[0]), float(whole.shift[0])
+        model = whole.inner
+        found = Pretrained(model, float(whole.scale[0]), float(whole.shift[0]))
+    if model.cutoff != settings.cutoff:
+        raise ConfigError(f"{path} has a cutoff of {model.cutoff:g} A: use --r_max {model.cutoff:g}")
+    missing = [z for z in settings.elements if not bool(model.known[z])]
+    if missing:
+        raise ConfigError(f"{path} does not know the elements {missing}")
     model.to(torch.get_default_dtype()).requires_grad_(True).train()
-    return model, scale, shift
+    return found

@@ -243,8 +243,12 @@ def test_align_energies_to_another_level(tmp_path):
     status, text = hint(convert, tmp_path / "good.xyz", tmp_path / "c.xyz", "--align-to", tmp_path / "ammonia.xyz")
     assert status == 2
     assert "no structure has an energy" in text
-    status, text = hint(convert, tmp_path / "cheap.xyz", tmp_path / "d.xyz", "--align-to", tmp_path / "isomers.xyz")
-    assert status == 0
+    isomers_only = ("--align-to", tmp_path / "cheap.xyz", "--align-from", tmp_path / "isomers.xyz")
+    for options in (("--align-to", tmp_path / "isomers.xyz"), isomers_only):
+        status, text = hint(convert, tmp_path / "good.xyz", tmp_path / "d.xyz", *options)
+        assert status == 2
+        assert "do not determine the energy of the atoms of H2O" in text
+        assert not (tmp_path / "d.xyz").exists()
 
 
 def test_select_density(tmp_path, molecules):

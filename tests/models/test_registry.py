@@ -41,14 +41,20 @@ def test_own_file_keeps_its_scale(network, tmp_path):
     network.save(tmp_path / "net.pt")
     loaded = load(tmp_path / "net.pt")
     assert isinstance(loaded, Pretrained)
-    assert (loaded.scale, loaded.shift) == (1.0, 0.0)
+    assert (loaded.scale, loaded.shift, loaded.total) == (1.0, 0.0, False)
     same(loaded.model, network)
+
+
+def test_own_file_with_energies_of_atoms_is_total(network, tmp_path):
+    network.set_scale_shift(shift={1: -13.6, 8: -2042.0})
+    network.save(tmp_path / "net.pt")
+    assert load(tmp_path / "net.pt").total
 
 
 def test_model_of_a_trainer_brings_scale_and_shift(network, tmp_path):
     torch.save(Hosted(network.requires_grad_(False).eval(), [1.5, 1.5], [-0.25, -0.25]), tmp_path / "run.model")
     loaded = load(tmp_path / "run.model")
-    assert (loaded.scale, loaded.shift) == (1.5, -0.25)
+    assert (loaded.scale, loaded.shift, loaded.total) == (1.5, -0.25, False)
     assert loaded.model.training
     same(loaded.model, network)
 

@@ -275,6 +275,13 @@ def test_alphanet_goes_on_from_a_trained_model(data):
     torch.testing.assert_close(after.shift, before.shift.double(), rtol=1e-6, atol=0)
     for name, parameter in before.inner.state_dict().items():
         torch.testing.assert_close(after.inner.state_dict()[name], parameter.to(torch.float64), rtol=1e-6, atol=1e-9)
+    after.inner.set_scale_shift(shift=-5.0)
+    after.inner.save(data / "total.pt")
+    result = train(data, **tuned | {"name": "total", "alphanet_checkpoint": "total.pt"})
+    assert "those of the isolated atoms (--E0s) are not added" in result.stdout + result.stderr
+    total = torch.load(data / "total.model", weights_only=False)
+    assert not total.atomic_energies.any()
+    assert (total.inner.shift == -5).all()
 
 
 def test_alphanet_trains_on_crystals_with_stress(tmp_path):
