@@ -18,18 +18,53 @@ from ase import Atoms
 from hint_plugins.cli.common import InputError, write_csv, write_summary
 from hint_recipes.crystal_input import load_potential
 from hint_recipes.finetune import run_finetune
-from hint_recipes.force_constants import set_masses
+from hint_recipes.force_constants import ForceConstants, set_masses
 from hint_recipes.phonon_plots import figure, plot_bands, save
 from hint_recipes.phonons import bands, read_force_constants
 
 #: Data of the study.
 DATA = Path(__file__).parent / "data" / "pdh"
-#: Dynamical matrices.
-DYN = DATA / "dfpt_222" / "dyn"
-#: Lattice constant (A) and energy of the undisplaced unit cell (eV), data/pdh/README.md.
-LATTICE, ENERGY = 4.085, -3462.877155
+#: Lattice constant, A.
+LATTICE = 4.085
 #: Hydrogen isotopes, u.
 ISOTOPES = {"H": 1.008, "D": 2.014, "T": 3.016}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Density-functional data at one grid of k points.
+
+    Attributes
+    ----------
+    hessian
+        Prefix of the dynamical matrices on the 2x2x2 q grid.
+    cells
+        Displaced unit cells: energies, forces, stresses.
+    cell_energy
+        Energy of the undisplaced unit cell, eV.
+    coupling
+        Directory of the electron-phonon run (``elph_dir`` and ``dyn*``).
+    held_out
+        Displaced supercells, for checking only.
+    """
+
+    hessian: Path
+    cells: Path
+    cell_energy: float
+    coupling: Path
+    held_out: Path | None = None
+
+
+#: Data by k points an axis of the unit cell (data/pdh/README.md): 6 shows the method, 12 is near convergence.
+REFERENCES = {
+    6: Reference(
+        DATA / "dfpt_222" / "dyn",
+        DATA / "unit_cells.extxyz",
+        -3462.877155,
+        DATA / "a2F_222",
+        DATA / "check_supercells.extxyz",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -54,8 +89,10 @@ def run_pdh(
     out: Path,
     size: StudySize,
     *,
+    kpoints: int = 6,
     model: str | None = None,
     isotopes: Sequence[str] = ("H", "D", "T"),
+    route: str = "auto",
     device: str = "cpu",
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -67,10 +104,16 @@ def run_pdh(
         Directory.
     size
         Training length and SSCHA sampling.
+    kpoints
+        Which reference data: k points an axis (:data:`REFERENCES`).
     model
-        A trained model to use; by default one is trained with and one without the Hessian (``out/model``).
+        A trained model to use; by default one is trained with and one without the Hessian (``out/model``), and the
+        SSCHA of the first isotope is run with both.
     isotopes
         Which of H, D, T.
+    route
+        How the coupling is carried to other phonons: ``matdyn`` (exact, Quantum ESPRESSO), ``projected``, or ``auto``:
+        ``matdyn`` where Quantum ESPRESSO is installed.
     device, seed
         Passed on.
 
@@ -78,23 +121,48 @@ def run_pdh(
     -------
     dict
         Training figures, SSCHA results and superconductivity for each isotope, as in ``summary.json``.
+
+    Raises
+    ------
+    InputError
+        For an unknown isotope, k-point grid or route, and if no phonons are stable.
     """
     unknown = sorted(set(isotopes) - set(ISOTOPES))
     if unknown:
         raise InputError(f"isotope {unknown[0]!r}: choose among {', '.join(ISOTOPES)}")
-    summary: dict[str, Any] = {}
+    if kpoints not in REFERENCES:
+        raise InputError(f"no data at {kpoints} k points an axis: choose among {', '.join(map(str, REFERENCES))}")
+    if route not in ("auto", "matdyn", "projected"):
+        raise InputError(f"route {route!r}: choose auto, matdyn or projected")
+    reference = REFERENCES[kpoints]
+    summary: dict[str, Any] = {"kpoints": kpoints}
+    plain = None
     if model is None:
-        summary["training"] = _train(out / "model", size, device, seed)
-        model = str(out / "model" / "hint" / "hint.model")
-    potential = load_potential(model, device, "float64")
-    summary["sscha"] = {name: _sscha(out / f"sscha-{name}", potential, name, size, seed, model) for name in isotopes}
-    summary["tc"] = _superconductivity(out, isotopes, size)
-    _tables(out, summary, isotopes)
+        summary["training"] = _train(out / "model", reference, size, device, seed)
+        model, plain = (str(out / "model" / name / f"{name}.model") for name in ("hint", "plain"))
+    summary["sscha"] = {name: _sscha(out / f"sscha-{name}", model, name, size, device, seed) for name in isotopes}
+    if plain is not None:
+        try:
+            summary["sscha_plain"] = _sscha(out / f"sscha-{isotopes[0]}-plain", plain, isotopes[0], size, device, seed)
+        except InputError as error:
+            summary["sscha_plain"] = {"error": str(error)}
+    phonons = {}
+    for name in isotopes:
+        crystal = isotope(name)
+        phonons[f"Pd{name} harmonic"] = read_force_constants(reference.hessian, crystal).acoustic_sum_rule()
+        phonons[f"Pd{name} SSCHA"] = read_force_constants(out / f"sscha-{name}" / "sscha.npz", crystal)
+    summary["tc"] = _superconductivity(out / "tc", reference.coupling, phonons, size, route)
+    _tables(out, summary, phonons)
     write_summary(out, summary)
     return summary
 
 
-def _train(out: Path, size: StudySize, device: str, seed: int) -> dict[str, Any]:
+def isotope(name: str) -> Atoms:
+    """The unit cell with hydrogen of the given isotope (H, D, T)."""
+    return set_masses(palladium_hydride(), {"H": ISOTOPES[name]})
+
+
+def _train(out: Path, reference: Reference, size: StudySize, device: str, seed: int) -> dict[str, Any]:
     finished = out / "summary.json"
     if finished.exists():
         return json.loads(finished.read_text())
@@ -103,10 +171,10 @@ def _train(out: Path, size: StudySize, device: str, seed: int) -> dict[str, Any]
     return run_finetune(
         out / "pdh.extxyz",
         out,
-        hessian=DYN,
-        cells=DATA / "unit_cells.extxyz",
-        cell_energy=ENERGY,
-        test=DATA / "check_supercells.extxyz",
+        hessian=reference.hessian,
+        cells=reference.cells,
+        cell_energy=reference.cell_energy,
+        test=reference.held_out,
         compare_without=True,
         epochs=size.epochs,
         device=device,
@@ -115,7 +183,7 @@ def _train(out: Path, size: StudySize, device: str, seed: int) -> dict[str, Any]
     )
 
 
-def _sscha(out: Path, potential: Any, isotope: str, size: StudySize, seed: int, model: str) -> dict[str, Any]:
+def _sscha(out: Path, model: str, name: str, size: StudySize, device: str, seed: int) -> dict[str, Any]:
     from hint_recipes.ensemble import EnsembleEngine
     from hint_recipes.sscha_state import SschaSettings
     from hint_recipes.sscha_study import run_sscha
@@ -124,83 +192,76 @@ def _sscha(out: Path, potential: Any, isotope: str, size: StudySize, seed: int, 
     if finished.exists():
         return json.loads(finished.read_text())
     out.mkdir(parents=True, exist_ok=True)
-    crystal = set_masses(palladium_hydride(), {"H": ISOTOPES[isotope]})
+    potential = load_potential(model, device, "float64")
     settings = SschaSettings(
         configurations=size.configurations, max_populations=size.max_populations, relax_positions=False, seed=seed
     )
-    run_sscha(
-        crystal, potential, out, settings, [(2, 2, 2)], engine=EnsembleEngine(potential, directory=out), label=model
-    )
+    engine = EnsembleEngine(potential, directory=out)
+    run_sscha(isotope(name), potential, out, settings, [(2, 2, 2)], engine=engine, label=model)
     return json.loads(finished.read_text())
 
 
-def _superconductivity(out: Path, isotopes: Sequence[str], size: StudySize) -> dict[str, Any]:
-    """lambda and Tc on harmonic phonons and on the SSCHA phonons of each isotope."""
+def _superconductivity(
+    out: Path, coupling: Path, phonons: Mapping[str, ForceConstants], size: StudySize, route: str
+) -> dict[str, Any]:
+    """lambda and Tc with one electron-phonon coupling on different phonons; unstable ones are named."""
     from hint_recipes.alpha2f import read_alpha2f
     from hint_recipes.electron_phonon import in_setting, read_mode_couplings, reproject
     from hint_recipes.matdyn import prepare_matdyn, run_matdyn
     from hint_recipes.tc_study import run_tc
 
-    elph_dir = DATA / "a2F_222" / "elph_dir"
-    couplings, harmonic = read_mode_couplings(elph_dir, DATA / "a2F_222" / "dyn", size.broadening)
-    exact = all(map(shutil.which, ("q2r.x", "matdyn.x")))
-    directory = out / "tc"
-    directory.mkdir(exist_ok=True)
+    couplings, harmonic = read_mode_couplings(coupling / "elph_dir", coupling / "dyn", size.broadening)
+    if route == "auto":
+        route = "matdyn" if all(map(shutil.which, ("q2r.x", "matdyn.x"))) else "projected"
+    out.mkdir(exist_ok=True)
     spectra, unstable = {}, {}
-    for name in isotopes:
-        masses = {"H": ISOTOPES[name]}
-        crystal = set_masses(palladium_hydride(), masses)
-        reference = read_force_constants(DYN, crystal).acoustic_sum_rule()
-        found = read_force_constants(out / f"sscha-{name}" / "sscha.npz", crystal)
-        for kind, constants in (("harmonic (DFT)", reference), ("SSCHA", found)):
-            label, other = f"Pd{name} {kind}", in_setting(constants, harmonic.primitive)
-            try:
-                if exact:
-                    script = prepare_matdyn(directory / f"matdyn-{name}-{kind[:5]}", elph_dir, other)
-                    spectra[label] = read_alpha2f(run_matdyn(script)[size.broadening - 1])
-                else:
-                    spectra[label] = reproject(couplings, harmonic, other).spectrum(2.0)
-            except InputError as error:
-                unstable[label] = str(error)
+    for label, constants in phonons.items():
+        other = in_setting(constants, harmonic.primitive)
+        if route == "matdyn":
+            script = prepare_matdyn(out / f"matdyn-{label.replace(' ', '-')}", coupling / "elph_dir", other)
+            file = run_matdyn(script)[size.broadening - 1]
+        try:
+            if route == "matdyn":
+                spectra[label] = read_alpha2f(file)
+            else:
+                spectra[label] = reproject(couplings, harmonic, other).spectrum(2.0)
+        except InputError as error:
+            unstable[label] = str(error)
     if not spectra:
         raise InputError(f"no stable phonons to put the coupling on: {unstable}")
-    route = "matdyn" if exact else "projected"
-    found_tc = run_tc(directory, spectra, [size.mu_star], eliashberg=True)
-    return {"route": route, "unstable": unstable, **found_tc}
+    return {"route": route, "unstable": unstable, **run_tc(out, spectra, [size.mu_star], eliashberg=True)}
 
 
-def _tables(out: Path, summary: dict[str, Any], isotopes: Sequence[str]) -> None:
-    rows, sources = [], {}
-    for name in isotopes:
-        result = summary["sscha"][name]
-        crystal = set_masses(palladium_hydride(), {"H": ISOTOPES[name]})
-        constants = read_force_constants(out / f"sscha-{name}" / "sscha.npz", crystal)
-        sources[f"Pd{name} SSCHA"] = bands(constants)
-        if name == isotopes[0]:
-            model = read_force_constants(out / f"sscha-{name}" / "harmonic.npz", crystal)
-            sources[f"Pd{name} harmonic (model)"] = bands(model)
-            reference = read_force_constants(DYN, crystal).acoustic_sum_rule()
-            sources[f"Pd{name} harmonic (DFT)"] = bands(reference)
-        rows.append(
-            {
-                "isotope": name,
-                "converged": result["converged"],
-                "populations": result["n_populations"],
-                "free_energy_above_static_meV": 1000 * (result["free_energy"] - result["static_energy"]),
-                "error_meV": 1000 * result["free_energy_error"],
-                "gamma_optical_harmonic_cm1": max(result["harmonic_frequencies_gamma_cm1"]),
-                "gamma_optical_sscha_cm1": max(result["frequencies_gamma_cm1"]),
-                "highest_sscha_cm1": max(max(q["cm1"]) for q in result["frequencies_cm1"]),
-            }
-        )
+def _tables(out: Path, summary: dict[str, Any], phonons: Mapping[str, ForceConstants]) -> None:
+    first = next(iter(summary["sscha"]))
+    model = read_force_constants(out / f"sscha-{first}" / "harmonic.npz", isotope(first))
+    sources = {f"Pd{first} harmonic (model)": model, **phonons}
+    plot_bands({label: bands(constants) for label, constants in sources.items()}, out / "bands.png")
+    runs = {(name, "E/F/H" if "training" in summary else ""): r for name, r in summary["sscha"].items()}
+    if "converged" in summary.get("sscha_plain", {}):
+        runs[first, "E/F"] = summary["sscha_plain"]
+    rows = [
+        {
+            "isotope": name,
+            "training": training,
+            "converged": result["converged"],
+            "populations": result["n_populations"],
+            "dropped": result["n_dropped"],
+            "free_energy_above_static_meV": 1000 * (result["free_energy"] - result["static_energy"]),
+            "error_meV": 1000 * result["free_energy_error"],
+            "gamma_optical_harmonic_cm1": max(result["harmonic_frequencies_gamma_cm1"]),
+            "gamma_optical_sscha_cm1": max(result["frequencies_gamma_cm1"]),
+            "highest_sscha_cm1": max(max(q["cm1"]) for q in result["frequencies_cm1"]),
+        }
+        for (name, training), result in runs.items()
+    ]
     write_csv(out / "isotopes.csv", rows)
-    plot_bands(sources, out / "bands.png")
     fig, axes = figure()
     labels = list(summary["tc"]["sources"])
     mu_star = next(iter(next(iter(summary["tc"]["sources"].values()))["tc_K"]))
-    for offset, key in ((-0.2, "tc_K"), (0.2, "tc_eliashberg_K")):
+    for offset, key, method in ((-0.2, "tc_K", "Allen-Dynes"), (0.2, "tc_eliashberg_K", "Eliashberg")):
         values = [summary["tc"]["sources"][label][key][mu_star] for label in labels]
-        axes.barh(np.arange(len(labels)) + offset, values, 0.4, label={"tc_K": "Allen-Dynes"}.get(key, "Eliashberg"))
+        axes.barh(np.arange(len(labels)) + offset, values, 0.4, label=method)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_xlabel(rf"$T_c$ (K), $\mu^*$ = {mu_star}")
     axes.legend(fontsize=8)

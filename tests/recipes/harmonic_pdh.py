@@ -6,7 +6,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
 from hint_recipes.force_constants import ForceConstants
-from hint_recipes.pdh_study import DATA, palladium_hydride
+from hint_recipes.pdh_study import REFERENCES, palladium_hydride
 from hint_recipes.phonons import read_force_constants
 from hint_recipes.supercells import match_sites
 
@@ -18,7 +18,7 @@ class HarmonicPdH(Calculator):
 
     def __init__(self) -> None:
         super().__init__()
-        constants = read_force_constants(DATA / "dfpt_222" / "dyn", palladium_hydride()).acoustic_sum_rule()
+        constants = read_force_constants(REFERENCES[6].hessian, palladium_hydride()).acoustic_sum_rule()
         n = len(constants.primitive)
         folded = constants.hessian.reshape(constants.num_cells, 3 * n, constants.num_cells, 3 * n).mean(0).sum(1)
         self.crystals = {len(constants.supercell): constants}

@@ -1,21 +1,26 @@
 """The PdH study end to end, with a model whose answers are known: the harmonic reference itself."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from hint_plugins.cli.common import InputError
-from hint_recipes.pdh_study import ENERGY, StudySize, palladium_hydride, run_pdh
+from hint_recipes.pdh_study import REFERENCES, StudySize, palladium_hydride, run_pdh
 
 pytestmark = pytest.mark.sscha
 pytest.importorskip("sscha")
 
 
 @pytest.mark.slow
-def test_harmonic_model_gives_the_harmonic_answers(tmp_path):
+@pytest.mark.parametrize("route", ["projected", "matdyn"])
+def test_harmonic_model_gives_the_harmonic_answers(tmp_path, route):
+    if route == "matdyn" and not shutil.which("matdyn.x"):
+        pytest.skip("needs Quantum ESPRESSO")
     size = StudySize(configurations=10, max_populations=2)
-    summary = run_pdh(tmp_path, size, model="harmonic_pdh:HarmonicPdH", isotopes=("H", "D"))
+    options = {"model": "harmonic_pdh:HarmonicPdH", "isotopes": ("H", "D"), "route": route}
+    summary = run_pdh(tmp_path, size, **options)
     light, heavy = (summary["sscha"][name] for name in ("H", "D"))
     for result in (light, heavy):
         assert result["converged"]
@@ -26,7 +31,7 @@ def test_harmonic_model_gives_the_harmonic_answers(tmp_path):
     assert heavy["free_energy"] == pytest.approx(0.06880, abs=5e-4)
     sources = summary["tc"]["sources"]
     for name in ("PdH", "PdD"):
-        harmonic, sscha = sources[f"{name} harmonic (DFT)"], sources[f"{name} SSCHA"]
+        harmonic, sscha = sources[f"{name} harmonic"], sources[f"{name} SSCHA"]
         assert sscha["lambda"] == pytest.approx(harmonic["lambda"], rel=0.02)
         assert sscha["omega_log_K"] == pytest.approx(harmonic["omega_log_K"], rel=0.01)
     tc = [sources[f"{name} SSCHA"]["tc_eliashberg_K"]["0.125"] for name in ("PdH", "PdD")]
@@ -34,18 +39,20 @@ def test_harmonic_model_gives_the_harmonic_answers(tmp_path):
     for name in ("isotopes.csv", "bands.png", "tc.png", "tc/gap.png"):
         assert (tmp_path / name).stat().st_size > 100
     stamp = (tmp_path / "sscha-H" / "summary.json").stat().st_mtime_ns
-    again = run_pdh(tmp_path, size, model="harmonic_pdh:HarmonicPdH", isotopes=("H", "D"))
+    again = run_pdh(tmp_path, size, **options)
     assert (tmp_path / "sscha-H" / "summary.json").stat().st_mtime_ns == stamp
     assert again["sscha"]["H"]["free_energy"] == light["free_energy"]
     assert json.loads((tmp_path / "summary.json").read_text())["tc"]["unstable"] == {}
 
 
-def test_unknown_isotope(tmp_path):
-    with pytest.raises(InputError, match="isotope"):
-        run_pdh(tmp_path, StudySize(), isotopes=("He",))
+@pytest.mark.parametrize("wrong", [{"isotopes": ("He",)}, {"kpoints": 7}, {"route": "direct"}])
+def test_wrong_choices_are_named(tmp_path, wrong):
+    with pytest.raises(InputError, match="choose"):
+        run_pdh(tmp_path, StudySize(), **wrong)
+    assert not list(tmp_path.iterdir())
 
 
 def test_constants_of_the_study():
     crystal = palladium_hydride()
     assert crystal.get_volume() == pytest.approx(4.085**3 / 4)
-    assert pytest.approx(-254.51677642 * 13.605693, abs=1e-3) == ENERGY
+    assert pytest.approx(-254.51677642 * 13.605693, abs=1e-3) == REFERENCES[6].cell_energy

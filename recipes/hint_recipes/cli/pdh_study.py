@@ -10,6 +10,7 @@ import typer
 
 def pdh_study(
     out: Annotated[Path, typer.Option(help="Output directory; what is finished there is kept.")],
+    kpoints: Annotated[int, typer.Option(help="Reference data: k points an axis of the unit cell.")] = 6,
     model: Annotated[str | None, typer.Option(help="Trained model; default: train one with and one without.")] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of training.")] = 2000,
     configurations: Annotated[int, typer.Option(help="SSCHA configurations of a population (even).")] = 500,
@@ -17,6 +18,9 @@ def pdh_study(
     isotope: Annotated[list[str] | None, typer.Option(help="H, D or T; repeatable [all].")] = None,
     broadening: Annotated[int, typer.Option(min=1, help="Electronic broadening of the coupling, 1-10.")] = 3,
     mu_star: Annotated[float, typer.Option(help="Coulomb pseudopotential.")] = 0.125,
+    route: Annotated[
+        str, typer.Option(help="Coupling on other phonons: matdyn (exact, Quantum ESPRESSO), projected, or auto.")
+    ] = "auto",
     option: Annotated[list[str] | None, typer.Option(help="Option of mace_run_train, NAME=VALUE; repeatable.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Random numbers.")] = 0,
@@ -32,8 +36,17 @@ def pdh_study(
 
     prepare_output(out, overwrite=overwrite)
     if overwrite:
-        for name in ("model", "sscha-H", "sscha-D", "sscha-T", "tc"):
-            shutil.rmtree(out / name, ignore_errors=True)
+        for part in (out / "model", out / "tc", *out.glob("sscha-*")):
+            shutil.rmtree(part, ignore_errors=True)
     write_config(out, "pdh-study", {**options, "overwrite": False})
     size = StudySize(epochs, configurations, max_populations, broadening, mu_star, parse_options(option or []))
-    run_pdh(out, size, model=model, isotopes=isotope or ["H", "D", "T"], device=device, seed=seed)
+    run_pdh(
+        out,
+        size,
+        kpoints=kpoints,
+        model=model,
+        isotopes=isotope or ["H", "D", "T"],
+        route=route,
+        device=device,
+        seed=seed,
+    )
