@@ -5,7 +5,8 @@
 makes normal-mode samples of small molecules, labels them (energies, forces, Hessians), trains the shipped
 ``minimal.yaml`` twice on the same structures with the same seed and steps (energies and forces; plus Hessians), and the
 shipped ``direct.yaml`` four times (without Hessians; with them; with the symmetry penalty besides; and with both from
-the model that was trained without), and prints held-out errors. Runs that are done already are not repeated.
+the model that was trained without), and prints held-out errors. Runs that are done already are not repeated; a
+directory with results of other options is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
+from hint_plugins.cli.common import write_json
+from hint_recipes.cli.inputs import open_run
 
 MOLECULES = ("H2O", "NH3", "CH4", "HCN", "H2CO", "C2H2", "CH3OH", "C2H4")
 TEST_EACH = 4
@@ -101,8 +105,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and probes; the data stay the same")
     parser.add_argument("--only", nargs="+", metavar="RUN", help="names of runs as in the table")
     arguments = parser.parse_args()
-    out = arguments.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    neutral = {"seed", "only"}
+    out = open_run(arguments.out, "fairchem-demo", vars(arguments), overwrite=False, neutral=neutral, cleared=())
+    out = out.resolve()
     make_data(out, arguments.train_each)
     ramp = ("+hint.hessian_ramp_unit=steps", "+hint.hessian_ramp_end=" + str(arguments.steps // 4))
     suffix = f"_seed{arguments.seed}" if arguments.seed else ""
@@ -123,15 +128,18 @@ def main() -> None:
     for name in arguments.only or ():
         if name not in runs:
             parser.error(f"--only {name!r}: runs are {', '.join(map(repr, runs))}")
-    table = {}
+    file = out / f"table{suffix}.json"
+    table = json.loads(file.read_text()) if file.exists() else {}
     print("| run | " + " | ".join(COLUMNS) + " |")
     for name, (config, *overrides) in runs.items():
         if arguments.only and name not in arguments.only:
             continue
+        if str(trained) in "".join(overrides) and not trained.exists():
+            parser.error(f"{name!r} starts from 'direct E/F': run that first (or leave --only out)")
         folder = name.replace("/", "").replace(",", "").replace(" ", "_").replace("+", "and") + suffix
         table[name] = train(out, folder, config, arguments.steps, arguments.seed, *overrides)
         print(f"| {name} | " + " | ".join(f"{table[name][key]:.4g}" for key in COLUMNS) + " |", flush=True)
-    (out / f"table{suffix}.json").write_text(json.dumps(table, indent=2))
+        write_json(file, table)
 
 
 if __name__ == "__main__":

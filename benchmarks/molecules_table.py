@@ -4,7 +4,7 @@
     python benchmarks/molecules_table.py --out my-table --reactions endpoints.extxyz --max-atoms 9 --seeds 3
 
 The steps, each a ``hint`` or ``mace_run_train`` command whose words are kept beside its result; what is done already is
-not repeated:
+not repeated, and a directory with results of other options is refused:
 
 1. ``hint ts`` with GFN2-xTB on the reactions (default: the mini reactions of this package): reference transition
    states, barriers and reaction coordinates of the intended ones.
@@ -33,6 +33,7 @@ from ase import Atoms
 from ase.io import read, write
 
 from hint_plugins.cli.common import write_csv, write_json
+from hint_recipes.cli.inputs import open_run
 from hint_recipes.demo import DemoSettings, run_command, tool, train
 
 XTB = "tblite:GFN2-xTB"
@@ -213,8 +214,8 @@ def main() -> None:
     parser.add_argument("--max-seconds", type=float, default=3600.0, help="time limit of a transition-state search, s")
     parser.add_argument("--workers", type=int, default=1, help="trainings and studies at a time")
     arguments = parser.parse_args()
-    out = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
+    neutral = {"models", "seeds", "workers"}
+    out = open_run(arguments.out, "molecules-table", vars(arguments), overwrite=False, neutral=neutral, cleared=())
     names = reference(out, arguments)
     frames = labels(out, arguments.per_image, arguments.sigma)
     jobs = [(m, s, h) for s in range(1, arguments.seeds + 1) for m in arguments.models for h in (False, True)]

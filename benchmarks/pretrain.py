@@ -3,7 +3,8 @@
     python benchmarks/pretrain.py DIR [--models MACE AlphaNet] [--few 14] [--dry-run]
 
 docs/howto/pretrain.md walks through it. The commands that are run are printed; ``--dry-run`` prints them only. What is
-finished is not done again. At the end a table: errors against omegaB97X on structures that no training saw.
+finished is not done again; a directory with results of other options is refused. At the end a table: errors against
+omegaB97X on structures that no training saw.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import yaml
 
 from hint_plugins.datasets.minireactions import geometries
 from hint_plugins.labels.store import count_structures, write_structures
+from hint_recipes.cli.inputs import open_run
 
 BIN = Path(sys.executable).parent
 #: Parts of the names of reactions of 3 and 4 atoms.
@@ -111,13 +113,18 @@ def train(run: Runner, name: str, **options: Any) -> None:
     run(f"{name}-eval/summary.json", "hint", "evaluate", f"{name}.model", "few_test.xyz", "--out", f"{name}-eval")
 
 
-def compare(run: Runner, model: str, epochs: int, seed: int) -> None:
+def compare(run: Runner, model: str, epochs: int, few: int, seed: int) -> None:
     """Pre-train; fine-tune; train on the few alone, for as many steps as both together."""
     name, base, rate = f"{model.lower()}-seed{seed}", MODELS[model], LEARNING_RATE[model]
     cheap = {"train_file": "pre_pool.xyz", "valid_file": "pre_valid.xyz", "E0s": "average", "batch_size": 8}
     good = {"train_file": "few.xyz", "valid_fraction": 0.15, "batch_size": 4}
-    # 13 batches an epoch of the pool, 3 of the few.
-    tuning, alone = 2 * epochs, 2 * epochs + 13 * epochs // 3
+    sizes = {"pre_pool": 108, "few": few}
+    if not run.dry:
+        sizes = {part: count_structures(run.directory / f"{part}.xyz") for part in sizes}
+    # The trainer drops the last, incomplete batch.
+    pool_batches, few_batches = sizes["pre_pool"] // 8, (sizes["few"] - int(0.15 * sizes["few"])) // 4
+    tuning = 2 * epochs
+    alone = tuning + epochs * pool_batches // few_batches
     shared = {"seed": seed}
     train(run, f"{name}-pre", **base, **cheap, **shared, lr=rate, max_num_epochs=epochs, eval_interval=5)
     if model == "MACE":
@@ -161,7 +168,8 @@ def main() -> None:
     parser.add_argument("--data-only", action="store_true", help="stop after the labels")
     parser.add_argument("--dry-run", action="store_true", help="print the commands only")
     arguments = parser.parse_args()
-    arguments.directory.mkdir(parents=True, exist_ok=True)
+    neutral = {"directory", "models", "seeds", "data_only", "dry_run"}
+    open_run(arguments.directory, "pretrain", vars(arguments), overwrite=False, neutral=neutral, cleared=())
     run = Runner(arguments.directory, arguments.dry_run)
     (arguments.directory / "net.yaml").write_text(yaml.safe_dump(NETWORK))
     make_data(run, arguments.few, arguments.engine.split())
@@ -169,7 +177,7 @@ def main() -> None:
         return
     for seed in arguments.seeds:
         for model in arguments.models:
-            compare(run, model, arguments.epochs, seed)
+            compare(run, model, arguments.epochs, arguments.few, seed)
     if not arguments.dry_run:
         print("\n".join(table(arguments.directory, arguments.models, arguments.seeds)))
 

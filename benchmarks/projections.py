@@ -4,7 +4,8 @@
 
 A seed fixes the training structures, the model's first weights and the order of batches; the test structures are
 always the same. Prints a table of errors on the test structures (mean and standard deviation over the seeds) and of
-what the labels cost in gradients. What is finished is not done again.
+what the labels cost in gradients. What is finished is not done again; a directory with results of other options is
+refused.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 from hint_plugins.datasets.minireactions import geometries
 from hint_plugins.labels.store import read_structures, write_structures
+from hint_recipes.cli.inputs import open_run
 
 BIN = Path(sys.executable).parent
 REACTIONS = ["hydrogen isocyanide", "hydroxycarbene"]
@@ -101,6 +103,8 @@ def main() -> None:
     parser.add_argument("--structures", type=int, default=40)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
+    neutral = {"directory", "seeds"}
+    open_run(arguments.directory, "projections", vars(arguments), overwrite=False, neutral=neutral, cleared=())
     gradients: dict[str, list[int]] = {kind: [] for kind in KINDS}
     errors: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
     for seed in arguments.seeds:

@@ -180,9 +180,13 @@ def _case(args: argparse.Namespace, share: float, options: dict, queue) -> None:
     pairs = [side_by_side(plain, ours) for _ in range(args.rounds)]
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024
     if args.device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-        side_by_side(plain, ours)
-        memory = torch.cuda.max_memory_allocated() / 2**20
+        peaks = []
+        for trainer in (plain, ours):
+            torch.cuda.reset_peak_memory_stats()
+            for batch in trainer.batches():
+                trainer.step(batch)
+            peaks.append(torch.cuda.max_memory_allocated())
+        memory = (peaks[1] - peaks[0]) / 2**20
     queue.put((statistics.median(p for p, _ in pairs), statistics.median(o / p for p, o in pairs), memory))
 
 

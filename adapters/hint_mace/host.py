@@ -118,11 +118,13 @@ def load_potential(path: str, device: torch.device, dtype: torch.dtype | None) -
                 model = torch.jit.load(file, map_location=device)
             else:
                 model = torch.load(file, map_location=device, weights_only=False)
-    except Exception as error:
+    except (AttributeError, ImportError, ValueError) as error:
         raise PotentialError(
             f"{file} is a MACE model but cannot be read: {error}. A pickled model needs the e3nn it was saved with "
             "(mace-torch asks for 0.4.4); its _compiled.model does not"
         ) from error
+    except Exception as error:
+        raise PotentialError(f"{file} is a MACE model but cannot be read: {error}") from error
     if not hasattr(model, "r_max") or not hasattr(model, "atomic_numbers"):
         raise PotentialError(f"{file} holds a {type(model).__name__}, not a MACE model")
     own = next(model.parameters()).dtype

@@ -28,17 +28,13 @@ def pdh_study(
 ) -> None:
     """Palladium hydride: model from one Hessian and 30 cells, SSCHA of PdH, PdD, PdT, coupling and Tc."""
     options = dict(locals())
-    import shutil
-
-    from hint_plugins.cli.common import prepare_output, write_config
+    from hint_recipes.cli.inputs import open_run
     from hint_recipes.crystal_input import parse_options
-    from hint_recipes.pdh_study import StudySize, run_pdh
+    from hint_recipes.pdh_study import ISOTOPES, StudySize, run_pdh
 
-    prepare_output(out, overwrite=overwrite)
-    if overwrite:
-        for part in (out / "model", out / "tc", *out.glob("sscha-*")):
-            shutil.rmtree(part, ignore_errors=True)
-    write_config(out, "pdh-study", {**options, "overwrite": False})
+    sscha = [f"sscha-{name}{kind}" for name in ISOTOPES for kind in ("", "-plain")]
+    neutral = {"isotope", "broadening", "mu_star", "route", "device"}
+    open_run(out, "pdh-study", options, overwrite=overwrite, neutral=neutral, cleared=("model", "tc", *sscha))
     size = StudySize(epochs, configurations, max_populations, broadening, mu_star, parse_options(option or []))
     run_pdh(
         out,
