@@ -5,6 +5,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# MACE and fairchem pin different e3nn, so the fairchem adapter is tested in its own environment.
+FAIRCHEM := .venv-fairchem
 EXTRAS := mace,xtb,dft,select,datasets,executors,ts,phonons,notebooks,dev
 export OMP_NUM_THREADS ?= 1
 
@@ -24,12 +26,9 @@ env-sscha:
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	scripts/env_sscha.sh $(BIN)/python
 
-# MACE and fairchem pin different e3nn, so the fairchem adapter is tested in its own environment.
-FAIRCHEM := .venv-fairchem
-
 env-fairchem: $(FAIRCHEM)/.stamp
 
-$(FAIRCHEM)/.stamp: pyproject.toml constraints-fairchem.txt
+$(FAIRCHEM)/.stamp: pyproject.toml constraints-fairchem.txt adapters/hint_mace/hint_plugins_boot.pth
 	test -x $(FAIRCHEM)/bin/python || $(PYTHON) -m venv $(FAIRCHEM)
 	$(FAIRCHEM)/bin/python -m pip install --quiet --upgrade pip
 	$(FAIRCHEM)/bin/python -m pip install --quiet torch==2.13.0 numpy -c constraints-fairchem.txt
@@ -60,4 +59,4 @@ lint: env
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .venv-fairchem build dist demo-out demo-out-full
+	rm -rf $(VENV) $(FAIRCHEM) build dist demo-out demo-out-full

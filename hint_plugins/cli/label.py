@@ -66,8 +66,8 @@ def label(
 ) -> None:
     """Label structures with a reference method.
 
-    Every finished label is on the disk before the next batch is sent: a run that was stopped or killed goes
-    on when the same command is given again. OUT appears at the end, with OUT's stem and .summary.json,
+    Finished batches are on the disk: a run that was stopped or killed goes on when the same command is given
+    again, and repeats the batches that were under way. OUT appears at the end, with OUT's stem and .summary.json,
     .failed.csv (what could not be labelled, and why) and .config.yaml beside it (OUT's whole name if another
     OUT of that stem came first); OUT.shards holds the records.
     """

@@ -22,7 +22,7 @@ class ASEEngine:
         A name that :func:`ase.calculators.calculator.get_calculator_class` knows (``emt``), or
         ``module:factory``, called with ``options`` to give a calculator.
     step
-        Displacement (A) of finite differences.
+        Displacement (A) of finite differences along one coordinate; 0.3 of it a coordinate along a dense direction.
     options
         Keyword arguments of the calculator.
     """
@@ -44,7 +44,10 @@ class ASEEngine:
 
 
 class ASESurface:
-    """One structure with one calculator; see :class:`hint_plugins.labelling.engine.Surface`."""
+    """One structure with one calculator; units and shapes are those of :class:`hint_plugins.labelling.engine.Surface`.
+
+    ``get_hessian(atoms)`` of a calculator may give (3N, 3N), (3N, N, 3), (N, 3, N, 3) or (N, N, 3, 3), in eV/A^2.
+    """
 
     def __init__(self, calculator: Calculator, atoms: Atoms) -> None:
         self.atoms = atoms.copy()

@@ -41,6 +41,11 @@ def asymmetry(directions: np.ndarray, rows: np.ndarray) -> float:
     """Largest ``|z_i H z_j - z_j H z_i|`` over pairs of unit directions, eV/A^2; zero for an exact Hessian.
 
     For all one-hot directions this is max|H - H^T|.
+
+    Parameters
+    ----------
+    directions, rows
+        (m, 3N): the z, dimensionless, and their products ``H z`` in eV/A^2.
     """
     unit = np.linalg.norm(directions, axis=1)
     bilinear = (directions @ rows.T) / np.outer(unit, unit)
@@ -48,18 +53,21 @@ def asymmetry(directions: np.ndarray, rows: np.ndarray) -> float:
 
 
 def sum_rule_residual(directions: np.ndarray, rows: np.ndarray) -> float:
-    """Largest net force component that a unit direction raises, ``|sum_i (H z)_ia| / |z|`` in eV/A^2."""
+    """Largest net force component that a unit direction raises, ``|sum_i (H z)_ia| / |z|`` in eV/A^2.
+
+    Parameters are those of :func:`asymmetry`.
+    """
     net = rows.reshape(len(rows), -1, 3).sum(axis=1) / np.linalg.norm(directions, axis=1)[:, None]
     return float(np.abs(net).max())
 
 
 def rademacher(count: int, dimension: int, seed: int, key: str) -> np.ndarray:
-    """``count`` directions of independent signs, fixed by the seed and the structure's key."""
+    """Directions of independent signs, (count, dimension), fixed by the seed and the structure's key (hexadecimal)."""
     rng = np.random.default_rng([seed, int(key[:16], 16)])
     return rng.choice(np.array([-1.0, 1.0]), size=(count, dimension))
 
 
 def choose_columns(count: int, dimension: int, seed: int, key: str) -> np.ndarray:
-    """``count`` distinct column indices in ascending order, fixed by the seed and the structure's key."""
+    """Distinct column indices, (min(count, dimension),), ascending, fixed by the seed and the structure's key."""
     rng = np.random.default_rng([seed, int(key[:16], 16)])
     return np.sort(rng.choice(dimension, size=min(count, dimension), replace=False))

@@ -18,7 +18,17 @@ class EngineError(RuntimeError):
 
 
 class Evaluation(NamedTuple):
-    """One gradient evaluation: energy (eV), forces (N, 3) in eV/A, stress (6,) in eV/A^3 or None."""
+    """One gradient evaluation.
+
+    Attributes
+    ----------
+    energy
+        eV.
+    forces
+        (N, 3) in eV/A.
+    stress
+        (6,) in eV/A^3, in ASE's order (xx, yy, zz, yz, xz, xy) and sign; None where there is none.
+    """
 
     energy: float
     forces: np.ndarray
@@ -29,19 +39,41 @@ class Surface(Protocol):
     """The potential energy surface of one structure."""
 
     def evaluate(self, positions: np.ndarray) -> Evaluation:
-        """Energy and forces at ``positions`` (N, 3) in A; raises :class:`EngineError` when not converged."""
+        """Energy, forces and, for crystals, stress.
+
+        Parameters
+        ----------
+        positions
+            (N, 3) in A.
+
+        Raises
+        ------
+        EngineError
+            When not converged.
+        """
         ...
 
     def hessian(self) -> np.ndarray | None:
-        """Analytic Hessian (3N, 3N) in eV/A^2 at the structure's own positions, or None if there is none."""
+        """Analytic Hessian at the structure's own positions.
+
+        Called after :meth:`evaluate` at these positions.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            (3N, 3N) in eV/A^2, row ``3 i + a`` for coordinate a of atom i; None if the engine has none.
+        """
         ...
 
 
 class LabelEngine(Protocol):
     """Makes surfaces.
 
-    ``step`` and ``probe_step`` are the default displacements (A) of a coordinate in central
-    differences along one coordinate and along a dense direction.
+    Attributes
+    ----------
+    step, probe_step
+        Default displacements (A) of a coordinate in central differences along one coordinate and along a dense
+        direction.
     """
 
     step: float
@@ -51,7 +83,9 @@ class LabelEngine(Protocol):
         """What is needed to make the same label again: ``method``, ``code``, ``version`` and the settings."""
         ...
 
-    def surface(self, atoms: Atoms) -> Surface: ...
+    def surface(self, atoms: Atoms) -> Surface:
+        """The surface of ``atoms`` (positions and cell in A, charge and spin as in :func:`charge_and_multiplicity`)."""
+        ...
 
 
 #: Engines by name; the value is ``module:class``, so that workers can import it. Anything else of that form is
@@ -105,6 +139,13 @@ def charge_and_multiplicity(atoms: Atoms) -> tuple[int, int]:
 
     ``spin`` is the multiplicity (the convention of fairchem's OMol); without it the lowest one that the
     number of electrons allows: 1 or 2.
+
+    Returns
+    -------
+    charge
+        Elementary charges.
+    multiplicity
+        2S+1.
 
     Raises
     ------

@@ -18,7 +18,7 @@ class EspressoEngine:
     """Energies, forces and stress of pw.x; cell, atoms and k-points come from the structure.
 
     Supercell Hessians are made from finite displacements, with ``--symmetry`` only the symmetry-distinct ones.
-    Force constants of ph.x and q2r.x are read by ``hint convert --format qe-fc``.
+    Force constants of ph.x and q2r.x are read by ``hint convert --format qe-fc``. Displacements are 0.01 A.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class EspressoEngine:
 
 
 class EspressoSurface:
-    """One structure under :class:`EspressoEngine`; see :class:`hint_plugins.labelling.engine.Surface`."""
+    """One structure under :class:`EspressoEngine`; units as in :class:`~hint_plugins.labelling.engine.Surface`."""
 
     def __init__(self, engine: EspressoEngine, atoms: Atoms) -> None:
         unknown = sorted(set(atoms.get_chemical_symbols()) - set(engine.pseudopotentials))

@@ -82,7 +82,7 @@ class PySCFEngine:
 
 
 class PySCFSurface:
-    """One molecule under :class:`PySCFEngine`; see :class:`hint_plugins.labelling.engine.Surface`."""
+    """One molecule under :class:`PySCFEngine`; units as in :class:`~hint_plugins.labelling.engine.Surface`."""
 
     def __init__(self, engine: PySCFEngine, atoms: Atoms) -> None:
         from pyscf import gto

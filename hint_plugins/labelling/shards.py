@@ -1,7 +1,7 @@
 """Append-only shards of finished records: what survives when a labelling run is killed.
 
 A shard is a ``.jsonl.gz`` file (readable with ``zcat``) in which every record is a gzip member of its own,
-flushed to the disk before the next one is computed. A run killed in the middle of a write leaves a torn last
+flushed to the disk batch by batch. A run killed in the middle of a write leaves a torn last
 member, which the next run recognises by its checksum, skips, and computes again. Every run writes a new
 shard; none is ever changed.
 """

@@ -31,9 +31,9 @@ class XTBEngine:
     method
         ``GFN2-xTB``, ``GFN1-xTB`` or ``IPEA1-xTB``.
     accuracy
-        tblite's accuracy (smaller is tighter).
+        tblite's accuracy, a dimensionless factor (smaller is tighter).
     max_iterations
-        Of the self-consistent field.
+        Of the self-consistent charges.
     electronic_temperature
         In K; the default is tblite's.
     """
@@ -78,7 +78,7 @@ class XTBEngine:
 
 
 class XTBSurface:
-    """One structure under :class:`XTBEngine`; see :class:`hint_plugins.labelling.engine.Surface`."""
+    """One structure under :class:`XTBEngine`; units as in :class:`~hint_plugins.labelling.engine.Surface`."""
 
     def __init__(self, engine: XTBEngine, atoms: Atoms) -> None:
         from tblite.interface import Calculator

@@ -31,9 +31,10 @@ def prepare_matdyn(
     anharmonic
         Force constants in the setting of the electron-phonon run (:func:`in_setting`).
     mesh
-        Dense q mesh.
+        (3,) points of the dense q mesh along the reciprocal vectors (``nk1, nk2, nk3`` of matdyn.x), to which phonons
+        and coupling are interpolated.
     points
-        Points of alpha2F.
+        Energies at which alpha2F is written (``ndos``).
 
     Returns
     -------
