@@ -141,7 +141,7 @@ def run_finetune(
     out: Path,
     *,
     hessian: Path,
-    cells: Path,
+    cells: Path | Sequence[Path],
     cell_energy: float,
     test: Path | None = None,
     compare_without: bool = False,
@@ -164,7 +164,8 @@ def run_finetune(
     """
     crystal = read_crystal(cell)
     constants = read_force_constants(hessian, crystal)
-    labelled = read_labelled(cells)
+    files = [cells] if isinstance(cells, str | Path) else cells
+    labelled = [atoms for file in files for atoms in read_labelled(file)]
     held = read_labelled(test) if test is not None else []
     kinds = {"hint": True} | ({"plain": False} if compare_without else {})
     summary: dict[str, Any] = {"models": {}, "n_cells": len(labelled)}

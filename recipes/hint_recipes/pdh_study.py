@@ -46,6 +46,8 @@ class Reference:
         Directory of the electron-phonon run (``elph_dir`` and ``dyn*``).
     held_out
         Displaced supercells, for checking only.
+    supercells
+        Supercells with the zero-point displacements of a first SSCHA run, for training.
     """
 
     hessian: Path
@@ -53,6 +55,7 @@ class Reference:
     cell_energy: float
     coupling: Path
     held_out: Path | None = None
+    supercells: Path | None = None
 
 
 #: Data by k points an axis of the unit cell (data/pdh/README.md): 6 shows the method, 12 is near convergence.
@@ -63,6 +66,7 @@ REFERENCES = {
         -3462.877155,
         DATA / "a2F_222",
         DATA / "check_supercells.extxyz",
+        DATA / "supercells.extxyz",
     ),
 }
 
@@ -90,6 +94,7 @@ def run_pdh(
     size: StudySize,
     *,
     kpoints: int = 6,
+    supercells: bool = True,
     model: str | None = None,
     isotopes: Sequence[str] = ("H", "D", "T"),
     route: str = "auto",
@@ -106,6 +111,8 @@ def run_pdh(
         Training length and SSCHA sampling.
     kpoints
         Which reference data: k points an axis (:data:`REFERENCES`).
+    supercells
+        Train on the displaced supercells of the reference data too, not only on unit cells.
     model
         A trained model to use; by default one is trained with and one without the Hessian (``out/model``), and the
         SSCHA of the first isotope is run with both.
@@ -138,7 +145,7 @@ def run_pdh(
     summary: dict[str, Any] = {"kpoints": kpoints}
     plain = None
     if model is None:
-        summary["training"] = _train(out / "model", reference, size, device, seed)
+        summary["training"] = _train(out / "model", reference, supercells, size, device, seed)
         model, plain = (str(out / "model" / name / f"{name}.model") for name in ("hint", "plain"))
     summary["sscha"] = {name: _sscha(out / f"sscha-{name}", model, name, size, device, seed) for name in isotopes}
     if plain is not None:
@@ -162,7 +169,9 @@ def isotope(name: str) -> Atoms:
     return set_masses(palladium_hydride(), {"H": ISOTOPES[name]})
 
 
-def _train(out: Path, reference: Reference, size: StudySize, device: str, seed: int) -> dict[str, Any]:
+def _train(
+    out: Path, reference: Reference, supercells: bool, size: StudySize, device: str, seed: int
+) -> dict[str, Any]:
     finished = out / "summary.json"
     if finished.exists():
         return json.loads(finished.read_text())
@@ -172,7 +181,7 @@ def _train(out: Path, reference: Reference, size: StudySize, device: str, seed: 
         out / "pdh.extxyz",
         out,
         hessian=reference.hessian,
-        cells=reference.cells,
+        cells=[f for f in (reference.cells, reference.supercells if supercells else None) if f],
         cell_energy=reference.cell_energy,
         test=reference.held_out,
         compare_without=True,

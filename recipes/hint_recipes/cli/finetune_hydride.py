@@ -13,7 +13,9 @@ def finetune_hydride(
     hessian: Annotated[
         Path, typer.Option(help="Supercell Hessian: phonopy yaml, q2r .fc, prefix of dyn files, or .npz.")
     ],
-    cells: Annotated[Path, typer.Option(help="Displaced cells with energy, forces and stress.")],
+    cells: Annotated[
+        list[Path], typer.Option(help="Displaced cells (or supercells) with energy, forces, stress; repeatable.")
+    ],
     cell_energy: Annotated[float, typer.Option(help="Energy of the undisplaced unit cell, eV, same scale.")],
     out: Annotated[Path, typer.Option(help="Output directory; a model that is there already is kept.")],
     test: Annotated[Path | None, typer.Option(help="Held-out labelled supercells.")] = None,

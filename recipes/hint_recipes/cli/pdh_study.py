@@ -11,6 +11,9 @@ import typer
 def pdh_study(
     out: Annotated[Path, typer.Option(help="Output directory; what is finished there is kept.")],
     kpoints: Annotated[int, typer.Option(help="Reference data: k points an axis of the unit cell.")] = 6,
+    supercells: Annotated[
+        bool, typer.Option(help="Train on the displaced supercells of the data too, not only on unit cells.")
+    ] = True,
     model: Annotated[str | None, typer.Option(help="Trained model; default: train one with and one without.")] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of training.")] = 2000,
     configurations: Annotated[int, typer.Option(help="SSCHA configurations of a population (even).")] = 500,
@@ -40,6 +43,7 @@ def pdh_study(
         out,
         size,
         kpoints=kpoints,
+        supercells=supercells,
         model=model,
         isotopes=isotope or ["H", "D", "T"],
         route=route,
