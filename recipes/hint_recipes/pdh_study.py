@@ -96,6 +96,7 @@ def run_pdh(
     kpoints: int = 6,
     supercells: bool = True,
     model: str | None = None,
+    foundation: Path | None = None,
     isotopes: Sequence[str] = ("H", "D", "T"),
     route: str = "auto",
     device: str = "cpu",
@@ -116,6 +117,8 @@ def run_pdh(
     model
         A trained model to use; by default one is trained with and one without the Hessian (``out/model``), and the
         SSCHA of the first isotope is run with both.
+    foundation
+        MACE model from which the training starts (for example that of the cheaper k-point grid).
     isotopes
         Which of H, D, T.
     route
@@ -145,7 +148,7 @@ def run_pdh(
     summary: dict[str, Any] = {"kpoints": kpoints}
     plain = None
     if model is None:
-        summary["training"] = _train(out / "model", reference, supercells, size, device, seed)
+        summary["training"] = _train(out / "model", reference, supercells, foundation, size, device, seed)
         model, plain = (str(out / "model" / name / f"{name}.model") for name in ("hint", "plain"))
     summary["sscha"] = {name: _sscha(out / f"sscha-{name}", model, name, size, device, seed) for name in isotopes}
     if plain is not None:
@@ -170,7 +173,13 @@ def isotope(name: str) -> Atoms:
 
 
 def _train(
-    out: Path, reference: Reference, supercells: bool, size: StudySize, device: str, seed: int
+    out: Path,
+    reference: Reference,
+    supercells: bool,
+    foundation: Path | None,
+    size: StudySize,
+    device: str,
+    seed: int,
 ) -> dict[str, Any]:
     finished = out / "summary.json"
     if finished.exists():
@@ -186,6 +195,7 @@ def _train(
         test=reference.held_out,
         compare_without=True,
         epochs=size.epochs,
+        foundation=foundation,
         device=device,
         seed=seed,
         options=size.trainer_options,

@@ -15,6 +15,9 @@ def pdh_study(
         bool, typer.Option(help="Train on the displaced supercells of the data too, not only on unit cells.")
     ] = True,
     model: Annotated[str | None, typer.Option(help="Trained model; default: train one with and one without.")] = None,
+    foundation: Annotated[
+        Path | None, typer.Option(help="Local MACE model from which the training starts (say, of the coarser k grid).")
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of training.")] = 2000,
     configurations: Annotated[int, typer.Option(help="SSCHA configurations of a population (even).")] = 500,
     max_populations: Annotated[int, typer.Option(help="SSCHA populations at most.")] = 30,
@@ -45,6 +48,7 @@ def pdh_study(
         kpoints=kpoints,
         supercells=supercells,
         model=model,
+        foundation=foundation,
         isotopes=isotope or ["H", "D", "T"],
         route=route,
         device=device,
