@@ -68,6 +68,13 @@ REFERENCES = {
         DATA / "check_supercells.extxyz",
         DATA / "supercells.extxyz",
     ),
+    12: Reference(
+        DATA / "dfpt_222_k12" / "dyn",
+        DATA / "unit_cells_k12.extxyz",
+        -3462.901145746763,
+        DATA / "a2F_222_k12",
+        DATA / "check_supercells_k12.extxyz",
+    ),
 }
 
 
@@ -161,7 +168,7 @@ def run_pdh(
         crystal = isotope(name)
         phonons[f"Pd{name} harmonic"] = read_force_constants(reference.hessian, crystal).acoustic_sum_rule()
         phonons[f"Pd{name} SSCHA"] = read_force_constants(out / f"sscha-{name}" / "sscha.npz", crystal)
-    summary["tc"] = _superconductivity(out / "tc", reference.coupling, phonons, size, route)
+    summary["tc"] = superconductivity(out / "tc", reference.coupling, phonons, size, route)
     _tables(out, summary, phonons)
     write_summary(out, summary)
     return summary
@@ -220,10 +227,34 @@ def _sscha(out: Path, model: str, name: str, size: StudySize, device: str, seed:
     return json.loads(finished.read_text())
 
 
-def _superconductivity(
+def superconductivity(
     out: Path, coupling: Path, phonons: Mapping[str, ForceConstants], size: StudySize, route: str
 ) -> dict[str, Any]:
-    """lambda and Tc with one electron-phonon coupling on different phonons; unstable ones are named."""
+    """Lambda and Tc with one electron-phonon coupling on different phonons.
+
+    Parameters
+    ----------
+    out
+        Directory for tables and pictures (:func:`hint_recipes.tc_study.run_tc`).
+    coupling
+        Directory of the electron-phonon run.
+    phonons
+        Name to force constants, eV/A^2, with their isotope's masses.
+    size
+        Broadening and mu*.
+    route
+        ``auto``, ``matdyn`` or ``projected``; see :func:`run_pdh`.
+
+    Returns
+    -------
+    dict
+        What ``run_tc`` returns, the route, and why phonons were left out (``unstable``).
+
+    Raises
+    ------
+    InputError
+        If no phonons are stable.
+    """
     from hint_recipes.alpha2f import read_alpha2f
     from hint_recipes.electron_phonon import in_setting, read_mode_couplings, reproject
     from hint_recipes.matdyn import prepare_matdyn, run_matdyn
@@ -232,7 +263,7 @@ def _superconductivity(
     couplings, harmonic = read_mode_couplings(coupling / "elph_dir", coupling / "dyn", size.broadening)
     if route == "auto":
         route = "matdyn" if all(map(shutil.which, ("q2r.x", "matdyn.x"))) else "projected"
-    out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     spectra, unstable = {}, {}
     for label, constants in phonons.items():
         other = in_setting(constants, harmonic.primitive)

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from hint_plugins.cli.common import InputError
+from hint_recipes.electron_phonon import read_mode_couplings
+from hint_recipes.hydride_data import read_labelled
 from hint_recipes.pdh_study import REFERENCES, StudySize, palladium_hydride, run_pdh
+from hint_recipes.phonons import read_force_constants
 
 pytestmark = pytest.mark.sscha
 pytest.importorskip("sscha")
@@ -55,4 +58,13 @@ def test_wrong_choices_are_named(tmp_path, wrong):
 def test_constants_of_the_study():
     crystal = palladium_hydride()
     assert crystal.get_volume() == pytest.approx(4.085**3 / 4)
+    for reference in REFERENCES.values():
+        cells = [atoms for file in (reference.cells, reference.held_out) for atoms in read_labelled(file)]
+        for atoms in cells:
+            above = atoms.get_potential_energy() - reference.cell_energy * len(atoms) / 2
+            assert 0 < above < 20
+            np.testing.assert_allclose(atoms.get_forces().sum(0), 0, atol=1e-3)
+        _, harmonic = read_mode_couplings(reference.coupling / "elph_dir", reference.coupling / "dyn", 3)
+        other = read_force_constants(reference.hessian, crystal)
+        np.testing.assert_allclose(harmonic.frequencies(), other.frequencies(), atol=0.1)
     assert pytest.approx(-254.51677642 * 13.605693, abs=1e-3) == REFERENCES[6].cell_energy
