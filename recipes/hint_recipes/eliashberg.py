@@ -76,6 +76,11 @@ class Eliashberg:
         """Number of positive Matsubara energies below the cutoff."""
         return max(4, int(np.ceil(self.cutoff / (2 * np.pi * KELVIN * temperature))))
 
+    @property
+    def lowest_temperature(self) -> float:
+        """Temperature that :data:`MAX_FREQUENCIES` reaches, K."""
+        return 1.01 * self.cutoff / (2 * np.pi * KELVIN * MAX_FREQUENCIES)
+
     def kernel(self, temperature: float, count: int) -> np.ndarray:
         """``lambda(n) = int 2 w alpha2F / (w^2 + nu_n^2) dw`` for ``nu_n = 2 pi n T``, ``n = 0 ... count - 1``."""
         nu = 2 * np.pi * KELVIN * temperature * np.arange(count)
@@ -121,7 +126,7 @@ class Eliashberg:
         tolerance
             Relative accuracy.
         """
-        lowest = 1.01 * self.cutoff / (2 * np.pi * KELVIN * MAX_FREQUENCIES)
+        lowest = self.lowest_temperature
         guess = allen_dynes(self.spectrum.coupling, self.spectrum.omega_log, self.spectrum.omega_2, self.mu).tc
         low = high = max(guess, lowest)
         while self.largest_eigenvalue(high) > 0:

@@ -34,7 +34,7 @@ def critical_temperatures(
     eliashberg
         Solve the Migdal-Eliashberg equations too.
     temperatures
-        K, for the gap; by default twelve between 0.2 and 0.97 Tc.
+        K, for the gap; by default twelve between 0.2 and 0.97 Tc, less those too low to be solved.
     cutoff, rescale_mu
         See :class:`hint_recipes.eliashberg.Eliashberg`.
 
@@ -63,7 +63,8 @@ def critical_temperatures(
         equations = Eliashberg(spectrum, mu, cutoff=cutoff, rescale_mu=rescale_mu)
         tc = equations.critical_temperature()
         result["tc_eliashberg_K"][str(mu)] = tc
-        wanted = [t for t in temperatures if t > 0] or (list(np.linspace(0.2, 0.97, 12) * tc) if tc else [])
+        reachable = [t for t in np.linspace(0.2, 0.97, 12) * tc if t >= equations.lowest_temperature]
+        wanted = [t for t in temperatures if t > 0] or reachable
         for temperature in wanted:
             gap = 0.0 if temperature >= tc else equations.gap(temperature).edge
             result["gap"].append({"mu_star": mu, "temperature_K": temperature, "gap_meV": gap})

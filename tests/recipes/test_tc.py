@@ -14,7 +14,7 @@ import hint_recipes
 from hint_plugins.cli.common import InputError
 from hint_recipes.alpha2f import FREQUENCY_UNITS, KELVIN, Alpha2F, allen_dynes, from_modes, read_alpha2f
 from hint_recipes.eliashberg import Eliashberg
-from hint_recipes.tc_study import run_tc
+from hint_recipes.tc_study import critical_temperatures, run_tc
 
 DATA = Path(hint_recipes.__file__).parent / "data" / "pdh"
 
@@ -99,6 +99,15 @@ def test_weak_coupling_gap_ratio_is_that_of_bcs():
     equations = Eliashberg(einstein(0.35), 0.0, cutoff=6)
     tc = equations.critical_temperature()
     assert 2 * equations.gap(0.3 * tc).edge / (KELVIN * tc) == pytest.approx(3.53, rel=0.02)
+
+
+def test_gaps_too_cold_for_the_solver_are_left_out(monkeypatch):
+    monkeypatch.setattr("hint_recipes.eliashberg.MAX_FREQUENCIES", 200)
+    found = critical_temperatures(einstein(0.35), [0.0], eliashberg=True)
+    tc, lowest = found["tc_eliashberg_K"]["0.0"], Eliashberg(einstein(0.35), 0.0).lowest_temperature
+    temperatures = [row["temperature_K"] for row in found["gap"]]
+    assert 0.2 * tc < lowest <= min(temperatures)
+    assert max(temperatures) == pytest.approx(0.97 * tc)
 
 
 def test_repulsion_is_brought_to_the_cutoff():
