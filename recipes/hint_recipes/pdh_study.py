@@ -285,7 +285,8 @@ def superconductivity(
 def _tables(out: Path, summary: dict[str, Any], phonons: Mapping[str, ForceConstants]) -> None:
     first = next(iter(summary["sscha"]))
     model = read_force_constants(out / f"sscha-{first}" / "harmonic.npz", isotope(first))
-    sources = {f"Pd{first} harmonic (model)": model, **phonons}
+    sources = {f"Pd{first} harmonic (DFT)": phonons[f"Pd{first} harmonic"], f"Pd{first} harmonic (model)": model}
+    sources |= {label: constants for label, constants in phonons.items() if label.endswith("SSCHA")}
     plot_bands({label: bands(constants) for label, constants in sources.items()}, out / "bands.png")
     runs = {(name, "E/F/H" if "training" in summary else ""): r for name, r in summary["sscha"].items()}
     if "converged" in summary.get("sscha_plain", {}):
@@ -313,6 +314,7 @@ def _tables(out: Path, summary: dict[str, Any], phonons: Mapping[str, ForceConst
         values = [summary["tc"]["sources"][label][key][mu_star] for label in labels]
         axes.barh(np.arange(len(labels)) + offset, values, 0.4, label=method)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.invert_yaxis()
     axes.set_xlabel(rf"$T_c$ (K), $\mu^*$ = {mu_star}")
     axes.legend(fontsize=8)
     save(fig, out / "tc.png")
