@@ -168,7 +168,7 @@ def run_pdh(
         crystal = isotope(name)
         phonons[f"Pd{name} harmonic"] = read_force_constants(reference.hessian, crystal).acoustic_sum_rule()
         phonons[f"Pd{name} SSCHA"] = read_force_constants(out / f"sscha-{name}" / "sscha.npz", crystal)
-    summary["tc"] = superconductivity(out / "tc", reference.coupling, phonons, size, route)
+    summary["tc"] = _superconductivity(out / "tc", reference.coupling, phonons, size, route)
     _tables(out, summary, phonons)
     write_summary(out, summary)
     return summary
@@ -227,34 +227,10 @@ def _sscha(out: Path, model: str, name: str, size: StudySize, device: str, seed:
     return json.loads(finished.read_text())
 
 
-def superconductivity(
+def _superconductivity(
     out: Path, coupling: Path, phonons: Mapping[str, ForceConstants], size: StudySize, route: str
 ) -> dict[str, Any]:
-    """Lambda and Tc with one electron-phonon coupling on different phonons.
-
-    Parameters
-    ----------
-    out
-        Directory for tables and pictures (:func:`hint_recipes.tc_study.run_tc`).
-    coupling
-        Directory of the electron-phonon run.
-    phonons
-        Name to force constants, eV/A^2, with their isotope's masses.
-    size
-        Broadening and mu*.
-    route
-        ``auto``, ``matdyn`` or ``projected``; see :func:`run_pdh`.
-
-    Returns
-    -------
-    dict
-        What ``run_tc`` returns, the route, and why phonons were left out (``unstable``).
-
-    Raises
-    ------
-    InputError
-        If no phonons are stable.
-    """
+    """Lambda and Tc with one electron-phonon coupling on different phonons; unstable ones are named."""
     from hint_recipes.alpha2f import read_alpha2f
     from hint_recipes.electron_phonon import in_setting, read_mode_couplings, reproject
     from hint_recipes.matdyn import prepare_matdyn, run_matdyn
