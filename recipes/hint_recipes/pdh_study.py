@@ -239,6 +239,8 @@ def _superconductivity(
     couplings, harmonic = read_mode_couplings(coupling / "elph_dir", coupling / "dyn", size.broadening)
     if route == "auto":
         route = "matdyn" if all(map(shutil.which, ("q2r.x", "matdyn.x"))) else "projected"
+        if route == "projected":
+            print("hint: no q2r.x and matdyn.x: the coupling is projected, which is wrong where H and Pd modes mix")
     out.mkdir(parents=True, exist_ok=True)
     spectra, unstable = {}, {}
     for label, constants in phonons.items():
