@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="RUN", help="names of runs as in the table")
     arguments = parser.parse_args()
     neutral = {"seed", "only"}
-    out = open_run(arguments.out, "fairchem-demo", vars(arguments), overwrite=False, neutral=neutral, cleared=())
+    out = open_run(arguments.out, "fairchem-demo", vars(arguments), overwrite=None, neutral=neutral, cleared=())
     out = out.resolve()
     make_data(out, arguments.train_each)
     ramp = ("+hint.hessian_ramp_unit=steps", "+hint.hessian_ramp_end=" + str(arguments.steps // 4))

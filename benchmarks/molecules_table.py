@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="trainings and studies at a time")
     arguments = parser.parse_args()
     neutral = {"models", "seeds", "workers"}
-    out = open_run(arguments.out, "molecules-table", vars(arguments), overwrite=False, neutral=neutral, cleared=())
+    out = open_run(arguments.out, "molecules-table", vars(arguments), overwrite=None, neutral=neutral, cleared=())
     names = reference(out, arguments)
     frames = labels(out, arguments.per_image, arguments.sigma)
     jobs = [(m, s, h) for s in range(1, arguments.seeds + 1) for m in arguments.models for h in (False, True)]

@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the commands only")
     arguments = parser.parse_args()
     neutral = {"directory", "models", "seeds", "data_only", "dry_run"}
-    open_run(arguments.directory, "pretrain", vars(arguments), overwrite=False, neutral=neutral, cleared=())
+    open_run(arguments.directory, "pretrain", vars(arguments), overwrite=None, neutral=neutral, cleared=())
     run = Runner(arguments.directory, arguments.dry_run)
     (arguments.directory / "net.yaml").write_text(yaml.safe_dump(NETWORK))
     make_data(run, arguments.few, arguments.engine.split())

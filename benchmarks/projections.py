@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
     neutral = {"directory", "seeds"}
-    open_run(arguments.directory, "projections", vars(arguments), overwrite=False, neutral=neutral, cleared=())
+    open_run(arguments.directory, "projections", vars(arguments), overwrite=None, neutral=neutral, cleared=())
     gradients: dict[str, list[int]] = {kind: [] for kind in KINDS}
     errors: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
     for seed in arguments.seeds:

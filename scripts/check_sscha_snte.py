@@ -72,7 +72,7 @@ def main() -> None:
     settings = SschaSettings(temperature=options.temperature, configurations=options.configurations)
     clock = time.perf_counter()
     state = run(
-        State(constants, difficult=changed > 0), engine, settings, [(2, 2, 2)], log=Path("snte.log"),
+        State(constants, difficult=changed > 0), engine, settings, [(2, 2, 2)],
         progress=lambda s: print({k: s.history[-1][k] for k in ("population", "steps", "kong_liu", "lowest_cm1")}),
     )  # fmt: skip
     print(f"converged {state.converged}, {time.perf_counter() - clock:.0f} s")
@@ -81,7 +81,7 @@ def main() -> None:
     rms = np.sqrt((difference**2).mean())
     print(f"auxiliary modes: lowest {lowest(state.constants):.2f} (stored {lowest(stored):.2f}), "
           f"rms {rms:.2f}, max {np.abs(difference).max():.2f} cm^-1")  # fmt: skip
-    curved = free_energy_hessian(state.constants, engine, settings, options.hessian, log=Path("snte.log"))
+    curved = free_energy_hessian(state.constants, engine, settings, options.hessian)
     prefix = "hessian" if options.temperature == 0 else f"hessian_T{options.temperature}_"
     known = from_cellconstructor(read_dynamical_matrices(options.data / prefix))
     print(f"free-energy Hessian: soft mode {lowest(curved):.2f} (stored {lowest(known):.2f}) cm^-1")

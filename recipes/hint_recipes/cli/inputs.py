@@ -72,7 +72,13 @@ def settings_or_fail(kind: type, values: dict[str, Any]) -> Any:
 
 
 def open_run(
-    out: Path, command: str, options: dict[str, Any], *, overwrite: bool, neutral: set[str], cleared: tuple[str, ...]
+    out: Path,
+    command: str,
+    options: dict[str, Any],
+    *,
+    overwrite: bool | None,
+    neutral: set[str],
+    cleared: tuple[str, ...],
 ) -> Path:
     """Prepare the output directory of a study that continues what an earlier call began.
 
@@ -83,7 +89,7 @@ def open_run(
     command, options
         Written to ``config.yaml``.
     overwrite
-        Discard an earlier run.
+        Discard an earlier run; None if the command cannot.
     neutral
         Options that may differ from the run that is continued.
     cleared
@@ -102,17 +108,15 @@ def open_run(
 
     options = {k: plain(v) for k, v in options.items() if k != "overwrite"}
     config = out / "config.yaml"
+    way_out = "choose another --out, or " + ("remove it" if overwrite is None else "add --overwrite")
     if config.is_file() and not overwrite:
         earlier = yaml.safe_load(config.read_text()) or {}
         if earlier.pop("command", None) != command:
-            raise InputError(f"{out} holds the result of another command: choose another --out, or add --overwrite")
+            raise InputError(f"{out} holds the result of another command: {way_out}")
         for name, value in options.items():
             if name not in neutral | {"out"} and earlier.get(name) != value:
-                raise InputError(
-                    f"{out} holds a run with {name} = {earlier.get(name)} (now {value}): choose another --out, "
-                    "or add --overwrite"
-                )
-    out = prepare_output(out, overwrite=overwrite, resume=config.is_file())
+                raise InputError(f"{out} holds a run with {name} = {earlier.get(name)} (now {value}): {way_out}")
+    out = prepare_output(out, overwrite=bool(overwrite), resume=config.is_file())
     if overwrite:
         for folder in cleared:
             shutil.rmtree(out / folder, ignore_errors=True)
