@@ -30,7 +30,10 @@ def tc(
     elph_dir: Annotated[Path | None, typer.Option(help="elph_dir of ph.x: carry the coupling over.")] = None,
     harmonic: Annotated[Path | None, typer.Option(help="Prefix of the dyn files of the same ph.x run.")] = None,
     anharmonic: Annotated[
-        list[Path] | None, typer.Option(help="Other phonons: dyn prefix, phonopy yaml, .npz; repeatable.")
+        list[Path] | None,
+        typer.Option(
+            help="Other phonons: dyn prefix, phonopy yaml, .npz, on the same or a coarser q grid; repeatable."
+        ),
     ] = None,
     mass: Annotated[list[str] | None, typer.Option(help="Isotope in the other phonons, SYMBOL=MASS in u.")] = None,
     broadening: Annotated[int, typer.Option(min=1, help="Electronic broadening, number in the files.")] = 3,
