@@ -14,7 +14,8 @@ def convert(
     format: Annotated[
         str,
         typer.Option(
-            help="auto, extxyz, aselmdb, horm, transition1x, rgd1, hessian-qm9, deepmd, phonopy or module:function."
+            help="auto, extxyz, aselmdb, horm, transition1x, rgd1, hessian-qm9, deepmd, phonopy, qe-fc or "
+            "module:function."
         ),
     ] = "auto",
     setting: Annotated[
@@ -86,14 +87,7 @@ def convert(
             _metadata_allowed(output, kind)
         refuse_existing(output, overwrite, source)
         reject = None if on_bad == "drop" else raise_bad(source)
-        unreadable = 0
-
-        def skip(index: int, reason: str) -> None:
-            nonlocal unreadable
-            unreadable += 1
-            report.add_bad(index, reason)
-
-        records = read_dataset(source, format, reject or skip, **name_values(setting or []))
+        records = read_dataset(source, format, reject or report.add_unreadable, **name_values(setting or []))
         if align_to is not None:
             if align_from is None:
                 same_level = read_dataset(source, format, lambda *_: None, **name_values(setting or []))
@@ -108,7 +102,6 @@ def convert(
                 if metadata:
                     natoms.append(len(atoms))
                     labelled.append(any(key.startswith("REF_hessian") for key in atoms.info))
-        report.n_input += unreadable
     except (StoreError, ValueError) as error:
         raise InputError(str(error)) from error
     if metadata:

@@ -52,7 +52,13 @@ def displace(
     n_input = n_output = 0
     try:
         with writing(out / "structures.xyz") as write:
-            parents = read_dataset(source, format)
+            unreadable: list[int] = []
+
+            def skip(index: int, reason: str) -> None:
+                unreadable.append(index)
+                failed.append({"index": index, "reason": reason})
+
+            parents = read_dataset(source, format, skip)
             for parent, result in displaced(
                 parents,
                 method,
@@ -65,14 +71,17 @@ def displace(
                 engine=engine,
             ):
                 n_input += 1
+                parent += len(unreadable)
                 if isinstance(result, Exception):
                     failed.append({"index": parent, "reason": str(result)})
                     continue
                 for atoms in result:
+                    atoms.info["parent"] = parent
                     write(atoms)
                     n_output += 1
     except (StoreError, DisplacementError, EngineError) as error:
         raise InputError(str(error)) from error
+    n_input += len(unreadable)
     write_config(out, "displace", options)
     write_summary(out, {"n_input": n_input, "n_output": n_output, "n_bad": len(failed), "bad": failed})
     typer.echo(f"{n_output} structures -> {out / 'structures.xyz'}; {len(failed)} of {n_input} failed")

@@ -69,7 +69,7 @@ def label(
     Finished batches are on the disk: a run that was stopped or killed goes on when the same command is given
     again, and repeats the batches that were under way. OUT appears at the end, with OUT's stem and .summary.json,
     .failed.csv (what could not be labelled, and why) and .config.yaml beside it (OUT's whole name if another
-    OUT of that stem came first); OUT.shards holds the records.
+    OUT of that stem came first); OUT.shards holds the records. Frames of IN that cannot be read are among the failed.
     """
     import time
 
@@ -90,7 +90,8 @@ def label(
         if structures.resolve() == output.resolve():
             raise InputError("IN and OUT are the same file")
         n_input = count_structures(structures) if structures.is_file() else 0
-        read = lambda: read_structures(structures)  # noqa: E731
+        unreadable: dict[int, str] = {}
+        read = lambda: read_structures(structures, unreadable.__setitem__)  # noqa: E731
         use_plugins(plugins)
         spec = EngineSpec(ENGINES.get(engine, engine), _engine_options(engine, method, calculator, setting or []))
         task = LabelTask(kind, num_probes, seed, step, symmetry=symmetry)
@@ -111,11 +112,15 @@ def label(
                 retry_failed=retry_failed,
                 fresh=overwrite,
                 progress=bar,
+                known=bar.known,
             )
     except (EngineError, ExecutorError, ShardError, StoreError) as error:
         raise InputError(str(error)) from error
     except ValueError as error:
         raise InputError(str(error)) from error
+    summary.n_input += len(unreadable)
+    summary.n_failed += len(unreadable)
+    failures = _with_unreadable(failures, unreadable)
     stem = stem_beside(output)
     seconds = round(time.perf_counter() - started, 3)
     failed_csv = output.with_name(f"{stem}.failed.csv")
@@ -135,6 +140,17 @@ def label(
         f"{summary.n_failed} failed; {seconds:.1f} s -> {output}"
     )
     finish(summary.n_failed)
+
+
+def _with_unreadable(failures: list[dict], unreadable: dict[int, str]) -> list[dict]:
+    """Number the failures as the file does, and add the frames that could not be read."""
+    lines = [{"index": i, "key": "", "formula": "", "error": f"cannot be read: {r}"} for i, r in unreadable.items()]
+    for entry in failures:
+        index = entry["index"]
+        for other in sorted(unreadable):
+            index += other <= index
+        lines.append(entry | {"index": index})
+    return sorted(lines, key=lambda line: line["index"])
 
 
 def _engine_options(engine: str, method: str | None, calculator: str | None, settings: list[str]) -> dict:
@@ -162,6 +178,10 @@ class _Bar:
 
         self._bar = tqdm(total=total, desc=f"{engine} {kind}", unit="label", disable=None, smoothing=0.05)
         self._failed = 0
+
+    def known(self, count: int) -> None:
+        """Leave out what earlier runs did, so that rate and time left are those of this run."""
+        self._bar.total = max(self._bar.total - count, 0)
 
     def __enter__(self) -> _Bar:
         return self

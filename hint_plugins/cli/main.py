@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import functools
 import inspect
 from collections.abc import Callable
@@ -128,5 +129,9 @@ def main() -> None:
         app()
     except InputError as error:
         fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
+            raise
+        fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; make room and give the same command again")
     except KeyboardInterrupt:
         fail("stopped by the user; run the same command again to continue where it can be continued")

@@ -42,14 +42,15 @@ def select(
     """Choose structures to label, and which of them get Hessians.
 
     DIR gets selected.xyz (or .aselmdb), where `label_request` says "hessian" or "forces" (`hint label` obeys it),
-    scores.csv for all structures, map.png, summary.json and config.yaml. A structure chosen for forces only loses the
-    Hessian label it may carry.
+    scores.csv for all readable structures, map.png, summary.json and config.yaml. A structure chosen for forces only
+    loses the Hessian label it may carry.
     """
+    options = {k: v for k, v in locals().items() if isinstance(v, str | int | float | bool | Path)}
     import csv
 
     import numpy as np
 
-    from hint_plugins.cli.common import InputError, prepare_output, replacing, write_config, write_summary
+    from hint_plugins.cli.common import InputError, finish, prepare_output, replacing, write_config, write_summary
     from hint_plugins.cli.options import use_plugins
     from hint_plugins.datasets import read_dataset
     from hint_plugins.labelling.record import REQUEST
@@ -58,7 +59,6 @@ def select(
     from hint_plugins.selection.choose import choose
     from hint_plugins.selection.survey import SelectionError
 
-    options = {k: v for k, v in locals().items() if isinstance(v, str | int | float | bool | Path)}
     if output_format not in ("extxyz", "aselmdb"):
         raise InputError(f"--output-format is extxyz or aselmdb, not {output_format!r}")
     use_plugins(plugins)
@@ -96,7 +96,14 @@ def select(
             for index, atoms in enumerate(read(count_bad=True)):
                 taken, hessian = bool(chosen.taken[index]), bool(chosen.hessian[index])
                 table.writerow(
-                    [index, chosen.formulas[index], len(atoms), f"{chosen.scores[index]:.8g}", int(taken), int(hessian)]
+                    [
+                        index + len(bad),
+                        chosen.formulas[index],
+                        len(atoms),
+                        f"{chosen.scores[index]:.8g}",
+                        int(taken),
+                        int(hessian),
+                    ]
                 )
                 if taken:
                     atoms.info[REQUEST] = "hessian" if hessian else "forces"
@@ -112,7 +119,7 @@ def select(
         with replacing(out / "map.png") as temporary:
             plot_map(chosen, temporary)
     write_config(out, "select", options)
-    counts = {"n_input": len(chosen.taken), "n_output": int(chosen.taken.sum()), "n_bad": len(bad)}
+    counts = {"n_input": len(chosen.taken) + len(bad), "n_output": int(chosen.taken.sum()), "n_bad": len(bad)}
     write_summary(
         out,
         {**counts, "n_hessians": int(chosen.hessian.sum()), "explained_variance": chosen.explained, "bad": bad[:1000]},
@@ -121,3 +128,6 @@ def select(
         f"{counts['n_input']} structures: {counts['n_output']} chosen, {int(chosen.hessian.sum())} for Hessians"
         f" -> {target}"
     )
+    for entry in bad[:5]:
+        typer.echo(f"  record {entry['index']}: {entry['reason']}", err=True)
+    finish(len(bad))

@@ -48,6 +48,11 @@ class ConversionReport:
         if len(self.bad) < MAX_NAMED:
             self.bad.append({"index": index, "reason": reason})
 
+    def add_unreadable(self, index: int, reason: str) -> None:
+        """Count a record that the reader could not give."""
+        self.n_input += 1
+        self.add_bad(index, reason)
+
     def add_quality(self, asymmetry: float, sum_rule: float) -> None:
         """Take one full Hessian into the statistics."""
         self.n_hessians += 1
@@ -73,7 +78,7 @@ def checked(
     structures
         Labelled structures.
     report
-        Filled on the way. Records that the reader itself left out are to be counted by ``report.add_bad``.
+        Filled on the way. Records that the reader itself left out are to be counted by ``report.add_unreadable``.
     symmetrize
         Replace a full Hessian by the mean of it and its transpose.
     factor

@@ -81,9 +81,13 @@ def read_horm(path: Path, bad: OnBad, *, energy: str = "ae") -> Iterator[Atoms]:
                 content = transaction.get(str(index).encode())
                 if content is None:
                     raise RecordError("missing")
-                yield _atoms(_fields(bytes(content)), energy)
+                atoms = _atoms(_fields(bytes(content)), energy)
             except (RecordError, LMDBError) as error:
                 bad(index, str(error))
+            except (AttributeError, TypeError, ValueError, RuntimeError) as error:  # fields of another kind
+                bad(index, f"not a HORM record: {type(error).__name__}: {error}")
+            else:
+                yield atoms
 
 
 def _fields(content: bytes) -> dict[str, Any]:

@@ -163,13 +163,15 @@ def _hessian(atoms: Atoms) -> np.ndarray:
 
 
 def main() -> None:
-    """Make the geometries, label them with ``hint label`` and split the result by reaction."""
+    """Make the geometries, label them with ``hint label`` (its options after ``--``), split the result by reaction."""
     import argparse
+    import json
     import subprocess
     import sys
     from contextlib import ExitStack
     from pathlib import Path
 
+    from hint_plugins.cli.common import write_json
     from hint_plugins.labels.store import read_structures, write_structures, writing
 
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -180,11 +182,18 @@ def main() -> None:
     parser.add_argument("--molecules", type=int, default=0, help="molecules added to the training part")
     parser.add_argument("--reactions", nargs="*", help="parts of the names of the reactions [all]")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("label", nargs="*", help="after --: further options of `hint label`")
-    arguments = parser.parse_args()
+    words = sys.argv[1:]
+    cut = words.index("--") if "--" in words else len(words)
+    arguments = parser.parse_args(words[:cut])
     arguments.out.mkdir(parents=True, exist_ok=True)
     plain, labelled = arguments.out / "geometries.xyz", arguments.out / "all.xyz"
-    if not plain.exists():
+    options = {k: v for k, v in vars(arguments).items() if k != "out"}
+    made_with = arguments.out / "geometries.json"
+    if plain.exists():
+        if not made_with.is_file() or json.loads(made_with.read_text()) != options:
+            parser.error(f"{plain} was made with other options: choose another directory, or remove it")
+    else:
+        write_json(made_with, options)
         stream = geometries(
             names=arguments.reactions,
             images=arguments.images,
@@ -195,7 +204,7 @@ def main() -> None:
         )
         print(f"{write_structures(plain, stream)} geometries -> {plain}")
     start = "from hint_plugins.cli.main import main; main()"
-    command = [sys.executable, "-c", start, "label", str(plain), str(labelled), *arguments.label]
+    command = [sys.executable, "-c", start, "label", str(plain), str(labelled), *words[cut + 1 :]]
     if subprocess.run(command).returncode not in (0, 1):
         raise SystemExit(2)
     with ExitStack() as stack:

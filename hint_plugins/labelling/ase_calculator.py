@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 
+from hint_plugins.datasets.record import square_hessian
 from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar, charge_and_multiplicity
 
 
@@ -78,14 +79,7 @@ class ASESurface:
         values = np.asarray(get_hessian(self.atoms))
         if values.size != dim * dim:
             raise EngineError(f"get_hessian gave shape {values.shape} for {len(self.atoms)} atoms")
-        if values.shape[1:] == (len(self.atoms), 3, 3) or values.shape == (
-            len(self.atoms),
-            len(self.atoms),
-            3,
-            3,
-        ):
-            values = values.transpose(0, 2, 1, 3)
-        return values.reshape(dim, dim)
+        return square_hessian(values, len(self.atoms))
 
 
 def _factory(spec: str) -> Callable[..., Calculator]:

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,33 @@ ExecutorFactory = Callable[[], AbstractContextManager[Executor]]
 EXECUTORS = ("local", "dask", "parsl")
 
 
+#: What Dask and Parsl say when a worker died with its task.
+WORKER_LOST = ("KilledWorker", "WorkerLost", "ManagerLost")
+
+
 class ExecutorError(RuntimeError):
-    """An executor that cannot be opened, and why."""
+    """An executor that cannot be opened or is gone, and why."""
+
+
+def outcome_of(future: Future[Any]) -> BaseException | None:
+    """The exception of a finished future, or None.
+
+    Raises
+    ------
+    ExecutorError
+        If the future was cancelled, which only a scheduler that went away does.
+    """
+    try:
+        return future.exception()
+    except CancelledError:
+        raise ExecutorError(
+            "the scheduler is gone, with what was under way; finished work is stored: give the same command again"
+        ) from None
+
+
+def is_worker_loss(error: BaseException | None) -> bool:
+    """Whether an exception says that the worker process died, in the words of any executor."""
+    return isinstance(error, BrokenExecutor) or type(error).__name__ in WORKER_LOST
 
 
 def available_cores() -> int:

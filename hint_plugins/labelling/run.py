@@ -14,7 +14,7 @@ from typing import Any
 from ase import Atoms
 
 from hint_plugins.labelling.engine import EngineError, EngineSpec
-from hint_plugins.labelling.executors import ExecutorFactory
+from hint_plugins.labelling.executors import ExecutorFactory, is_worker_loss, outcome_of
 from hint_plugins.labelling.make import Record, failure, label_batch
 from hint_plugins.labelling.record import LabelTask, attach, bare, structure_key
 from hint_plugins.labelling.shards import ShardStore
@@ -106,7 +106,7 @@ def compute_labels(
                 break
             for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                 batch = under_way.pop(future)
-                error = future.exception()
+                error = outcome_of(future)
                 if error is None:
                     keep(future.result())
                 elif isinstance(error, EngineError):
@@ -148,15 +148,22 @@ class _Pool:
 
 def _alone(pool: _Pool, key: str, atoms: Atoms) -> Record:
     """Label one structure by itself, so that whatever happens is this structure's doing."""
+    error: BaseException | None
     try:
-        return pool.submit([(key, atoms)]).result()[0]
-    except EngineError:
-        raise
-    except BrokenExecutor:
+        future = pool.submit([(key, atoms)])
+    except Exception as refusal:  # what executors raise differs
+        error = refusal
+    else:
+        error = outcome_of(future)  # waits
+        if error is None:
+            return future.result()[0]
+    if isinstance(error, EngineError):
+        raise error
+    if isinstance(error, BrokenExecutor):
         pool.restart()
-        return failure(key, atoms, EngineError("the worker process died on it (crash, or out of memory)"))
-    except Exception as error:  # what executors raise for a task they lost differs
-        return failure(key, atoms, error)
+    if is_worker_loss(error):
+        error = EngineError("the worker process died on it (crash, or out of memory)")
+    return failure(key, atoms, error)
 
 
 def _missing(structures: Iterable[Atoms], store: ShardStore, task: LabelTask) -> Iterator[tuple[str, Atoms]]:
@@ -232,6 +239,7 @@ def label_file(
     retry_failed: bool = False,
     fresh: bool = False,
     progress: Progress = lambda made, failed: None,
+    known: Callable[[int], None] = lambda count: None,
 ) -> tuple[LabelSummary, list[dict[str, Any]]]:
     """Label all structures of a file into another; see :func:`compute_labels` and :func:`assemble`.
 
@@ -247,10 +255,14 @@ def label_file(
         Compute structures again that failed in an earlier run.
     fresh
         Discard the records of earlier runs.
+    progress
+        See :data:`Progress`.
+    known
+        Told once how many records earlier runs left.
 
     Raises
     ------
-    EngineError, ShardError, StoreError
+    EngineError, ExecutorError, ShardError, StoreError
         With what to do about it; finished records are safe in every case.
     """
     from hint_plugins.labels.store import writing
@@ -259,6 +271,7 @@ def label_file(
         if retry_failed:
             store.forget_failures()
         earlier = {key for key, place in store.places.items() if place.done}
+        known(len(store.places))
         compute_labels(
             read(),
             store,

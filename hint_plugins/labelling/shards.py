@@ -97,7 +97,7 @@ class ShardStore:
     def _check_manifest(self, manifest: dict[str, Any]) -> None:
         path = self.directory / "run.json"
         wanted = json.loads(json.dumps(manifest, sort_keys=True))
-        if path.exists():
+        if path.exists() and any(self.directory.glob("part-*.jsonl.gz")):
             try:
                 found = json.loads(path.read_text())
             except ValueError as error:

@@ -43,7 +43,8 @@ def open_database(path: Path, readonly: bool) -> Iterator[Any]:
     try:
         yield database
     except lmdb.Error as error:
-        raise StoreError(f"{path}: {error}") from error
+        where = path if readonly else f"cannot write in {path.parent} (is the disk full?)"
+        raise StoreError(f"{where}: {error}") from error
     finally:
         database.close()
 

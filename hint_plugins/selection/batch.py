@@ -90,4 +90,7 @@ def _hessian(atoms: Atoms, engine: str) -> np.ndarray:
     stored = atoms.info.get("REF_hessian")
     if stored is None:
         stored = make_label(EngineSpec(engine).build(), atoms, LabelTask("full"))["hessian"]
-    return np.reshape(stored, (3 * len(atoms), 3 * len(atoms)))
+    dim = 3 * len(atoms)
+    if np.size(stored) != dim * dim:
+        raise DisplacementError(f"REF_hessian has {np.size(stored)} numbers, {len(atoms)} atoms need {dim * dim}")
+    return np.reshape(stored, (dim, dim))

@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from contextlib import AbstractContextManager
 from typing import Any
 
-from hint_plugins.labelling.executors import ExecutorFactory
+from hint_plugins.labelling.executors import ExecutorFactory, is_worker_loss, outcome_of
 
 
 class WorkerDied(RuntimeError):
@@ -35,6 +35,11 @@ def map_items(
     int, object
         Index of the item and its result, or the exception it ended with (:class:`WorkerDied` after a crash that
         happened again when the item ran alone).
+
+    Raises
+    ------
+    ExecutorError
+        If the scheduler is gone.
     """
     pending = list(range(len(items)))[::-1]
     suspects: list[int] = []
@@ -56,9 +61,9 @@ def map_items(
                     broken = True
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     index = under_way.pop(future)
-                    error = future.exception()
-                    if isinstance(error, BrokenExecutor):
-                        broken = True
+                    error = outcome_of(future)
+                    if is_worker_loss(error):
+                        broken = broken or isinstance(error, BrokenExecutor)
                         if alone:
                             yield index, WorkerDied(str(error))
                         else:

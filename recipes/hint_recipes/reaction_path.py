@@ -17,6 +17,7 @@ from ase import Atoms, units
 
 from hint_plugins.objective.metrics import CM1, external_modes, frequencies, symmetrised
 from hint_recipes.elastic_band import evaluate_images, geodesic_path, path_length, relax_band
+from hint_recipes.transition_states.failures import SearchFailure
 from hint_recipes.transition_states.reaction import Reaction, check_reaction
 from hint_recipes.transition_states.stationary import minimise
 
@@ -96,7 +97,7 @@ def relaxed_band(
     Raises
     ------
     SearchFailure
-        For end points that do not fit together.
+        For end points that do not fit together or do not converge.
     """
     from ase.optimize import LBFGS
     from ase.optimize.fire2 import FIRE2
@@ -106,7 +107,11 @@ def relaxed_band(
     if start is None:
         ends = [reaction.reactant, reaction.product]
         if settings.end_point_fmax > 0:
-            ends = [minimise(end, potential, fmax=settings.end_point_fmax, steps=1000)[0] for end in ends]
+            relaxed = [minimise(end, potential, fmax=settings.end_point_fmax, steps=1000) for end in ends]
+            for role, (_, reached) in zip(("reactant", "product"), relaxed, strict=True):
+                if not reached:
+                    raise SearchFailure("end_point_not_converged", f"{role}, after 1000 steps")
+            ends = [end for end, _ in relaxed]
         images = geodesic_path(ends[0], ends[1], settings.num_images, settings.seed)
     else:
         images = start

@@ -122,10 +122,7 @@ class Ramp:
     settings
         The ramp.
 
-    Raises
-    ------
-    ValueError
-        For a structure without a bond, or a periodic one.
+    A periodic structure, or one without a bond to watch, fails before the first step, with that reason.
     """
 
     def __init__(self, structures: Sequence[Atoms], potential: Potential, settings: RampSettings | None = None) -> None:
@@ -133,14 +130,15 @@ class Ramp:
         self.step = 0
         self.walkers = [self._walker(index, atoms) for index, atoms in enumerate(structures)]
         self._forces: dict[int, np.ndarray] = {}
+        for index, walker in enumerate(self.walkers):
+            if walker.atoms.pbc.any():
+                self._end(index, "periodic", detail="the ramp is for molecules")
+            elif not len(walker.pairs):
+                self._end(index, "no_bond", detail="there is no bond to watch")
 
     def _walker(self, index: int, atoms: Atoms) -> Walker:
         name = str(atoms.info.get("name", f"{atoms.get_chemical_formula()}-{index}"))
-        if atoms.pbc.any():
-            raise ValueError(f"structure {index} ({name}) is periodic: the ramp is for molecules")
         pairs = np.argwhere(np.triu(bond_matrix(atoms)))
-        if not len(pairs):
-            raise ValueError(f"structure {index} ({name}) has no bond to watch")
         moving = atoms.copy()
         moving.calc = None
         random = np.random.default_rng([self.settings.seed, index])
@@ -238,7 +236,8 @@ class Ramp:
         Returns
         -------
         list of dict
-            Per molecule ``name``, ``survived``, ``reason`` (``bond_broken``, ``potential_failed``, None),
+            Per molecule ``name``, ``survived``, ``reason`` (``bond_broken``, ``potential_failed``, ``no_bond``,
+            ``periodic``, None),
             ``time_ps``, ``temperature_K`` of the bath at the end, ``bond``, ``ratio`` (length over equilibrium
             length), ``detail``.
         """

@@ -72,6 +72,44 @@ def test_label(tmp_path, molecules):
     assert "0 labelled, 6 there already, 3 failed" in text
 
 
+def damaged(path, *numbers):
+    """Copy of a file whose frames ``numbers`` cannot be read."""
+    frames = path.read_text().split("Properties")
+    text = frames[0]
+    for number, frame in enumerate(frames[1:]):
+        text += "Properties" + (frame.replace(" 0.", " zero.") if number in numbers else frame)
+    copy = path.with_name("damaged.xyz")
+    copy.write_text(text)
+    return copy
+
+
+def test_unreadable_frames_are_numbered_as_in_the_file(tmp_path, molecules):
+    broken = damaged(molecules, 1, 4)
+    status, text = hint(label, broken, tmp_path / "out.xyz", *ENGINE, "--kind", "forces")
+    assert status == 1, text
+    rows = list(csv.DictReader((tmp_path / "out.failed.csv").open()))
+    assert [int(r["index"]) for r in rows] == [1, 2, 4, 5, 8]
+    assert ["cannot be read" in r["error"] for r in rows] == [True, False, True, False, False]
+    assert json.loads((tmp_path / "out.summary.json").read_text())["n_input"] == 9
+
+    status, text = hint(select, broken, "--out", tmp_path / "s", "--method", "random", "--fraction", 1, "--no-map")
+    assert status == 1
+    assert "record 1" in text
+    assert [int(r["index"]) for r in csv.DictReader((tmp_path / "s" / "scores.csv").open())] == [0, 2, 3, 5, 6, 7, 8]
+    assert json.loads((tmp_path / "s" / "summary.json").read_text())["n_input"] == 9
+
+    status, text = hint(displace, broken, "--out", tmp_path / "d", "--count", 1, "--sigma", 0.1)
+    assert status == 1
+    parents = [a.info["parent"] for a in read_structures(tmp_path / "d" / "structures.xyz")]
+    assert parents == [0, 2, 3, 5, 6, 7, 8]
+    assert json.loads((tmp_path / "d" / "summary.json").read_text())["n_input"] == 9
+
+
+def test_a_refused_engine_does_not_bind_the_output(tmp_path, molecules):
+    assert hint(label, tmp_path / "none.xyz", tmp_path / "out.xyz", *ENGINE)[0] == 2
+    assert hint(label, molecules, tmp_path / "out.xyz", *ENGINE, "--kind", "forces")[0] == 1
+
+
 def test_label_obeys_the_request_of_a_selection(tmp_path, molecules):
     chosen = tmp_path / "chosen"
     arguments = ("--method", "random", "--fraction", 0.6, "--hessian-fraction", 0.4, "--no-map")
@@ -175,6 +213,10 @@ def test_convert_names_bad_labels(tmp_path, molecules):
     assert [b["index"] for b in summary["bad"]] == [1, 3]
     assert "143 numbers" in summary["bad"][0]["reason"]
     assert "asymmetric" in summary["bad"][1]["reason"]
+    hint(convert, damaged(tmp_path / "bad.xyz", 0), tmp_path / "mixed.xyz")
+    summary = json.loads((tmp_path / "mixed.summary.json").read_text())
+    assert (summary["n_input"], summary["n_bad"]) == (6, 3)
+    assert [b["index"] for b in summary["bad"]] == [0, 1, 3]
     status, text = hint(convert, tmp_path / "bad.xyz", tmp_path / "x.xyz", "--on-bad", "error")
     assert status == 2
     assert "bad.xyz, structure 1" in text
@@ -291,6 +333,12 @@ def test_displace(tmp_path):
     status, text = hint(displace, tmp_path / "odd.xyz", "--out", tmp_path / "e", "--method", "path")
     assert status == 1
     assert "no partner" in text
+    wrong = molecule("H2O")
+    wrong.info["REF_hessian"] = np.zeros(80)
+    write_structures(tmp_path / "wrong.xyz", [wrong])
+    status, text = hint(displace, tmp_path / "wrong.xyz", "--out", tmp_path / "g", "--method", "normal-modes")
+    assert status == 1
+    assert "80 numbers" in text
     assert "unknown method" in hint(displace, tmp_path / "odd.xyz", "--out", tmp_path / "f", "--method", "jump")[1]
 
 

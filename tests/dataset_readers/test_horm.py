@@ -135,6 +135,10 @@ def test_malicious_length(tmp_path):
         ({"pos": torch.full((3, 3), float("nan"))}, "positions holds a number that is not finite"),
         ({"charges": torch.tensor([8, 1, 200])}, "unknown element with atomic number 200"),
         ({"ae": None}, "no field 'ae'"),
+        ({"pos": [[0.0, 0.0, 0.0]] * 3}, "not a HORM record: AttributeError"),
+        ({"rxn": "abc"}, "not a HORM record: ValueError"),
+        ({"ae": torch.zeros(2)}, "not a HORM record"),
+        ({"forces": torch.zeros(3, 3, requires_grad=True)}, "not a HORM record: RuntimeError"),
     ],
 )
 def test_bad_records_are_named(tmp_path, changes, reason):

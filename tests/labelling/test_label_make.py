@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hint_plugins.labelling import differences
+from hint_plugins.labelling.ase_calculator import ASESurface
 from hint_plugins.labelling.engine import EngineError, EngineSpec, charge_and_multiplicity
 from hint_plugins.labelling.make import make_label
 from hint_plugins.labelling.record import LabelTask, attach, structure_key
@@ -232,6 +233,35 @@ def test_ase_engine_matches_the_calculator():
     np.testing.assert_array_equal(record["stress"], atoms.get_stress())
     assert record["provenance"]["sum_rule"] < 1e-8
     assert record["provenance"]["code"] == "ase"
+
+
+class WithHessian(EMT):
+    """EMT with the Hessian in one of the layouts in use."""
+
+    def __init__(self, layout):
+        super().__init__()
+        self.layout = layout
+
+    def get_hessian(self, atoms):
+        n = len(atoms)
+        hessian = make_label(EngineSpec("ase", {"calculator": "emt"}).build(), atoms, LabelTask("full"))["hessian"]
+        straight = np.reshape(hessian, (n, 3, n, 3))
+        return {
+            "N3N3": straight,
+            "NN33": straight.transpose(0, 2, 1, 3),
+            "3N3N": straight.reshape(3 * n, 3 * n),
+            "3NN3": straight.reshape(3 * n, n, 3),
+        }[self.layout]
+
+
+@pytest.mark.parametrize("layout", ["N3N3", "NN33", "3N3N", "3NN3"])
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_hessian_of_a_calculator_in_any_layout(n, layout):
+    atoms = bulk("Cu", cubic=True)[:n]
+    atoms.rattle(0.1, seed=1)
+    expected = make_label(EngineSpec("ase", {"calculator": "emt"}).build(), atoms, LabelTask("full"))["hessian"]
+    surface = ASESurface(WithHessian(layout), atoms)
+    np.testing.assert_array_equal(surface.hessian().ravel(), np.ravel(expected))
 
 
 @pytest.mark.parametrize("options", [{"method": "GFN7"}, {"accuracy": -1}, {"colour": "red"}])

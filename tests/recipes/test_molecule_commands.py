@@ -149,6 +149,21 @@ def test_gibbs(tmp_path: Path) -> None:
     assert len(read(out / "structures.extxyz", index=":")) == 2
 
 
+def test_gibbs_same_geometry_twice(tmp_path: Path) -> None:
+    structures = [molecule("H2O") for _ in range(3)]
+    structures[0].info["name"] = "first"
+    structures[1].info |= {"reaction": "A", "role": "product"}
+    structures[2].info |= {"reaction": "A", "role": "ts"}
+    write(tmp_path / "molecules.extxyz", structures)
+    out = tmp_path / "out"
+    words = ["gibbs", tmp_path / "molecules.extxyz", "--model", XTB, "--out", out]
+    run(*words)
+    first = summary(out)["structures"]
+    assert [row["name"] for row in first] == ["first", "A-product", "A-ts"]
+    run(*words)
+    assert summary(out)["structures"] == first
+
+
 def test_gibbs_against_itself_and_another(tmp_path: Path) -> None:
     relaxed = []
     for role, z in (("reactant", -1.066), ("product", 2.168)):
@@ -196,3 +211,7 @@ def test_stability(tmp_path: Path) -> None:
     options = yaml.safe_load((out / "config.yaml").read_text())
     assert options["max_temperature"] == 600.0
     assert len(table(out / "stability.csv")) == 2
+    write(tmp_path / "with.extxyz", [*structures, Atoms("He")])
+    out = tmp_path / "helium"
+    run("stability", tmp_path / "with.extxyz", "--model", XTB, "--out", out, *ramp, status=1)
+    assert (summary(out)["n_failed"], summary(out)["mean_temperature_K"]) == (1, 600.0)

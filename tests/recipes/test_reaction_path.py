@@ -88,6 +88,18 @@ def test_end_points_that_do_not_fit_are_named(xtb: Potential, tmp_path: Path) ->
     assert record["reason"].startswith("different_atoms")
 
 
+def test_end_points_that_do_not_converge_are_named(xtb: Potential, tmp_path: Path) -> None:
+    record = run_path(
+        "hcn",
+        Reaction("hcn", {"reactant": HCN, "product": HNC}),
+        xtb,
+        BandSettings(end_point_fmax=1e-14),
+        tmp_path,
+        "key",
+    )
+    assert record["reason"].startswith("end_point_not_converged")
+
+
 def test_a_path_needs_images(xtb: Potential) -> None:
     water = molecule("H2O")
     with pytest.raises(ValueError, match="at least 3"):

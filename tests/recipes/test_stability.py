@@ -117,10 +117,10 @@ def test_company_does_not_matter() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ValueError, match="no bond"):
-        Ramp([Atoms("He")], springs())
-    with pytest.raises(ValueError, match="periodic"):
-        Ramp([Atoms("CO", CO.positions, cell=[5, 5, 5], pbc=True)], springs())
+    others = [Atoms("He"), Atoms("CO", CO.positions, cell=[5, 5, 5], pbc=True)]
+    found = Ramp([CO, *others], springs(length=CO.get_distance(0, 1)), RampSettings(max_temperature=310)).run()
+    assert [row["reason"] for row in found] == [None, "no_bond", "periodic"]
+    assert [row["time_ps"] > 0 for row in found] == [True, False, False]
     with pytest.raises(ValueError, match="shortest"):
         RampSettings(shortest=1.2)
     with pytest.raises(ValueError, match="timestep"):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +19,7 @@ from ase.build import molecule
 from recipe_workers import upper
 
 from hint_plugins.cli.common import InputError
-from hint_plugins.labelling.executors import executor_factory
+from hint_plugins.labelling.executors import ExecutorError, executor_factory
 from hint_plugins.potential import Potential
 from hint_recipes.elastic_band import geodesic_path, path_length, relax_band
 from hint_recipes.parallel import WorkerDied, map_items
@@ -239,6 +245,41 @@ def test_a_dying_worker_costs_one_item() -> None:
     assert (outcomes[0], outcomes[2]) == ("A", "B")
     assert isinstance(outcomes[1], WorkerDied)
     assert isinstance(outcomes[3], RuntimeError)
+
+
+@pytest.mark.parametrize("name", ["dask", "parsl"])
+def test_a_dying_worker_costs_one_item_elsewhere(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed" if name == "dask" else "parsl")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in sys.path if p))
+    outcomes = dict(map_items(upper, ["a", "die", "b", "raise"], executor_factory(name, 2), 2))
+    assert (outcomes[0], outcomes[2]) == ("A", "B")
+    assert isinstance(outcomes[1], WorkerDied)
+    assert isinstance(outcomes[3], RuntimeError)
+    assert not isinstance(outcomes[3], WorkerDied)
+
+
+def test_a_lost_scheduler_is_named() -> None:
+    @contextlib.contextmanager
+    def gone() -> Iterator[ThreadPoolExecutor]:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(time.sleep, 0.2)
+            yield Cancelling(pool)
+
+    with pytest.raises(ExecutorError, match="scheduler is gone"):
+        dict(map_items(upper, ["a"], gone, 1))
+
+
+class Cancelling:
+    """Its futures are cancelled, as those of a Dask client whose scheduler went away."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self.pool = pool
+
+    def submit(self, function: Callable, *arguments: object) -> Future:
+        future = self.pool.submit(function, *arguments)
+        assert future.cancel()
+        future.set_running_or_notify_cancel()
+        return future
 
 
 def test_store(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from helpers.label_engines import QuarticEngine
 from scipy.constants import hbar, physical_constants
 
 from hint_plugins.datasets import minireactions
+from hint_plugins.labels.store import read_structures
 from hint_plugins.selection.batch import displaced
 from hint_plugins.selection.displacement import (
     DisplacementError,
@@ -149,6 +150,21 @@ def test_mini_reactions():
     assert all((a.positions == b.positions).all() for a, b in zip(frames, again, strict=True))
     with pytest.raises(ValueError, match="no reaction is called"):
         next(minireactions.geometries(names=["cold fusion"]))
+
+
+def test_mini_reactions_command(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("tblite")
+    words = ["minireactions", str(tmp_path), "--images", "1", "--samples", "0", "--reactions", "hydroxycarbene"]
+    label = ["--", "--kind", "forces", "--workers", "1"]
+    monkeypatch.setattr("sys.argv", [*words, *label])
+    minireactions.main()
+    frames = [a for part in ("train", "val", "test") for a in read_structures(tmp_path / f"{part}.xyz")]
+    assert len(frames) == 3
+    assert all("REF_forces" in a.arrays and "REF_hessian" not in a.info for a in frames)
+    monkeypatch.setattr("sys.argv", [*words[:3], "2", *words[4:], *label])
+    with pytest.raises(SystemExit):
+        minireactions.main()
+    assert "other options" in capsys.readouterr().err
 
 
 def test_mini_reactions_are_stationary_points():

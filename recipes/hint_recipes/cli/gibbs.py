@@ -59,6 +59,7 @@ def gibbs(
         gibbs_energies,
         plot_gibbs_errors,
         reaction_free_energies,
+        structure_name,
         write_stationary_points,
     )
     from hint_recipes.store import ItemStore, digest, file_digest
@@ -85,7 +86,9 @@ def gibbs(
     store = ItemStore(out / "structures")
 
     def compute(which: Potential, spec: str) -> list[dict]:
-        keys = [digest(file_digest(spec), dtype, asdict(settings), moves, fmax, atoms) for atoms in frames]
+        identity = (file_digest(spec), dtype, asdict(settings))
+        moved = ["saddle" if moves and atoms.info.get("role") == "ts" else moves for atoms in frames]
+        keys = [digest(*identity, how, fmax, atoms) for how, atoms in zip(moved, frames, strict=True)]
         with tqdm(total=len(frames), desc=f"Gibbs energies, {which.name}", unit="molecule", disable=None) as bar:
 
             def known(index: int) -> dict | None:
@@ -93,11 +96,13 @@ def gibbs(
                 bar.update(row is not None)
                 if row is None:
                     return None
-                info = frames[index].info
-                return row | {k: info.get(k) for k in ("role", "reaction")}
+                atoms = frames[index]
+                own = {k: atoms.info.get(k) for k in ("role", "reaction")}
+                return row | own | {"name": structure_name(atoms, index)}
 
             def done(index: int, row: dict) -> None:
-                store.put(keys[index], keys[index], row)
+                if "error" not in row:  # it may work the next time
+                    store.put(keys[index], keys[index], row)
                 bar.update()
 
             return gibbs_energies(which, frames, settings, relax=moves, fmax=fmax, known=known, done=done)

@@ -70,11 +70,12 @@ def path(
         except ValueError as error:
             raise InputError(f"{error} (or is the file a path itself? then add --as-is)") from error
     if only:
+        unknown = sorted(set(only) - {name for name, _ in items})
+        if unknown:
+            raise InputError(f"--only {unknown[0]}: no such reaction in the input")
         items = [item for item in items if item[0] in only]
-        if not items:
-            raise InputError(f"--only {only[0]}: no such reaction in the input")
     potential = load_potential(model, device, dtype)
-    neutral = {"reactions", "only", "device", "width"}
+    neutral = {"reactions", "only", "device"}
     out = open_run(out, "path", options, overwrite=overwrite, neutral=neutral, cleared=("paths",))
     store = ItemStore(out / "paths")
     records = []
@@ -84,7 +85,8 @@ def path(
         record = store.get(name, key)
         if record is None:
             record = run_path(name, item, potential, settings, out / "paths", key, width=width)
-            store.put(name, key, record)
+            if record.get("barrier") is not None:  # a failure may have been passing
+                store.put(name, key, record)
         records.append(record)
         state = record["reason"] or (
             f"barrier {record['barrier']:.3f} eV, {record['n_imaginary_top']} imaginary at the top"

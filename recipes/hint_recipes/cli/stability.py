@@ -38,7 +38,7 @@ def stability(
     from ase.io import write
     from tqdm import tqdm
 
-    from hint_plugins.cli.common import InputError, replacing, write_csv, write_json, write_summary
+    from hint_plugins.cli.common import InputError, finish, replacing, write_csv, write_json, write_summary
     from hint_recipes.cli.inputs import load_potential, open_run, read_frames, settings_or_fail
     from hint_recipes.stability import Ramp, RampSettings, plot_stability
     from hint_recipes.store import digest, file_digest
@@ -54,10 +54,7 @@ def stability(
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"--compare {directory}: not a finished result of `hint stability` ({error})") from error
     potential = load_potential(model, device, dtype)
-    try:
-        ramp = Ramp(frames, potential, settings)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    ramp = Ramp(frames, potential, settings)
     neutral = {"device", "checkpoint_every", "compare"}
     out = open_run(out, "stability", options, overwrite=overwrite, neutral=neutral, cleared=("checkpoint",))
     key = digest(file_digest(model), dtype, asdict(settings), *frames)
@@ -81,15 +78,19 @@ def stability(
         for walker in ramp.walkers:
             walker.atoms.info |= {"name": walker.name, "temperature_K": walker.outcome["temperature_K"]}
         write(temporary, [walker.atoms for walker in ramp.walkers], format="extxyz")
-    plot_stability({**others, potential.name: results}, out / "stability.png")
-    temperatures = [row["temperature_K"] for row in results]
+    label = potential.name if potential.name not in others else f"{potential.name} ({out})"
+    plot_stability({**others, label: results}, out / "stability.png")
+    started = [row for row in results if row["survived"] or row["time_ps"] > 0]
+    temperatures = [row["temperature_K"] for row in started]
+    n_failed = len(results) - len(started)
     write_summary(
         out,
         {
             "model": potential.name,
             "n_molecules": len(results),
             "n_survived": sum(row["survived"] for row in results),
-            "mean_temperature_K": sum(temperatures) / len(temperatures),
+            "n_failed": n_failed,
+            "mean_temperature_K": sum(temperatures) / len(temperatures) if temperatures else None,
             "num_steps": ramp.step,
             "molecules": results,
         },
@@ -97,3 +98,4 @@ def stability(
     for row in results:
         end = "survived" if row["survived"] else f"{row['reason']} {row['bond'] or row['detail']}"
         typer.echo(f"{row['name']}: {end} at {row['temperature_K']:.0f} K, {row['time_ps']:.3f} ps")
+    finish(n_failed)

@@ -114,21 +114,25 @@ def ts(
             bar.set_postfix(intended=f"{done[0]}/{done[1]}", refresh=False)
             bar.update()
 
-        records = search_set(
-            found,
-            model,
-            out,
-            settings,
-            device=device,
-            dtype=dtype,
-            open_executor=factory,
-            workers=workers,
-            retry_failed=retry_failed,
-            progress=progress,
-        )
+        try:
+            records = search_set(
+                found,
+                model,
+                out,
+                settings,
+                device=device,
+                dtype=dtype,
+                open_executor=factory,
+                workers=workers,
+                retry_failed=retry_failed,
+                progress=progress,
+            )
+        except ExecutorError as error:
+            raise InputError(str(error)) from error
     summary = summarise(records)
     write_csv(out / "reactions.csv", table_rows(records))
-    plot_success({**others, potential.name: summary}, out / "success.png")
+    label = potential.name if potential.name not in others else f"{potential.name} ({out})"
+    plot_success({**others, label: summary}, out / "success.png")
     write_summary(out, {"model": potential.name, **summary})
     typer.echo(
         f"{summary['n_reactions']} reactions: {summary['n_path']} paths, {summary['n_ts']} transition states, "
