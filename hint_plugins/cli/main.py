@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from hint_plugins import __version__
+from hint_plugins.backends.protocol import PotentialError
 from hint_plugins.cli.common import InputError, fail
 
 GROUP = "hint_plugins.commands"
@@ -128,6 +129,8 @@ def main() -> None:
     try:
         app()
     except InputError as error:
+        fail(str(error))
+    except PotentialError as error:
         fail(str(error))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):

@@ -119,7 +119,7 @@ def relax(potential: Potential, atoms: Atoms, *, cell: bool, fmax: float = 1e-3,
     target: Any = FrechetCellFilter(relaxed, scalar_pressure=pressure * units.GPa) if cell else relaxed
     if not BFGS(target, logfile=None, maxstep=0.05).run(fmax=fmax, steps=500):
         raise InputError(
-            f"the relaxation did not reach {fmax} eV/A in 500 steps: relax the cell first, or loosen --fmax"
+            f"the relaxation did not reach {fmax} eV/A in 500 steps: give a structure that is nearer to its minimum"
         )
     relaxed.set_constraint()
     relaxed.calc = None

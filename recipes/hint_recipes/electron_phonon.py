@@ -207,16 +207,17 @@ def carried_spectra(
     from hint_recipes.alpha2f import read_alpha2f
     from hint_recipes.crystal_input import model_names, parse_masses
     from hint_recipes.dynamical_matrices import refine
-    from hint_recipes.force_constants import set_masses
     from hint_recipes.matdyn import prepare_matdyn, run_matdyn
     from hint_recipes.phonons import read_force_constants
 
+    if smearing <= 0 or min(mesh) < 1:
+        raise InputError(f"--smearing and --mesh must be positive, not {smearing} and {tuple(mesh)}")
     couplings, harmonic = read_mode_couplings(elph_dir, harmonic_prefix, broadening)
     changed = parse_masses(masses)
     crystals = {"harmonic": harmonic}
     for name, path in zip(model_names([str(p) for p in others]), others, strict=True):
-        other = in_setting(read_force_constants(path, set_masses(harmonic.primitive, changed)), harmonic.primitive)
-        crystals[name] = refine(other, harmonic)
+        other = read_force_constants(path, harmonic.primitive, file_masses=True)
+        crystals[name] = refine(other.with_masses(changed), harmonic)
     if changed and not others:
         crystals["isotope"] = harmonic.with_masses(changed)
     if route == "projected":

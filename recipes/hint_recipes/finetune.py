@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -69,7 +71,7 @@ def trainer_command(
     hessians
         Train with ``--plugins hint``.
     foundation
-        Local MACE model to start from.
+        Local model to start from, of MACE or (with ``model`` among the options) AlphaNet.
     stress
         Train on stresses.
     options
@@ -92,7 +94,8 @@ def trainer_command(
     if not stress:
         values.update(loss="weighted", compute_stress=False)
     if foundation is not None:
-        values["foundation_model"] = str(Path(foundation).resolve())
+        alphanet = (options or {}).get("model") == "AlphaNet"
+        values["alphanet_checkpoint" if alphanet else "foundation_model"] = str(Path(foundation).resolve())
         for key in ("model", "hidden_irreps", "r_max", "num_interactions", "correlation"):
             values.pop(key)
     if hessians:
@@ -145,6 +148,7 @@ def run_finetune(
     cells: Path | Sequence[Path],
     cell_energy: float,
     test: Path | None = None,
+    scan: Path | None = None,
     compare_without: bool = False,
     epochs: int = 500,
     valid_fraction: float = 0.1,
@@ -163,11 +167,14 @@ def run_finetune(
     dict
         What ``summary.json`` holds.
     """
+    if foundation is not None and not Path(foundation).is_file():
+        raise InputError(f"--foundation {foundation}: no such file")
     crystal = read_crystal(cell)
     constants = read_force_constants(hessian, crystal)
     files = [cells] if isinstance(cells, str | Path) else cells
     labelled = [atoms for file in files for atoms in read_labelled(file)]
     held = read_labelled(test) if test is not None else []
+    scanned = read_labelled(scan) if scan is not None else []
     kinds = {"hint": True} | ({"plain": False} if compare_without else {})
     summary: dict[str, Any] = {"models": {}, "n_cells": len(labelled)}
     potentials = {}
@@ -184,13 +191,19 @@ def run_finetune(
         )
         directory = out / name
         directory.mkdir(exist_ok=True)
+        earlier = _earlier(directory)
         train, valid = write(data, directory)
         stress = all("REF_stress" in a.info for a in data.train if a.info["config_type"] != "equilibrium")
         command = trainer_command(
             train, valid, name=name, epochs=epochs, seed=seed, device=device, hessians=hessians,
             foundation=foundation, stress=stress, options=_only(options, hessians),
         )  # fmt: skip
-        write_json(directory / "command.json", {"command": ["mace_run_train", *command]})
+        now = {"command": ["mace_run_train", *command], "data": _digest(train, valid)}
+        if earlier is not None and earlier != now:
+            raise InputError(
+                f"{directory} holds a training with other data or options: choose another --out, or add --overwrite"
+            )
+        write_json(directory / "command.json", now)
         summary["skipped_cells"] = data.skipped
         summary["n_train"] = len(data.train)
         if not prepare_only:
@@ -198,12 +211,23 @@ def run_finetune(
             potentials[name] = load_potential(str(model), device, "float64")
             summary["models"][name] = {"file": model}
     if potentials:
-        found = check(potentials, constants, out, cell_energy=cell_energy, test=held)
+        found = check(potentials, constants, out, cell_energy=cell_energy, test=held, scan=scanned)
         for name, values in found.pop("models").items():
             summary["models"][name].update(values)
         summary.update(found)
     write_summary(out, summary)
     return summary
+
+
+def _digest(*files: Path) -> str:
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def _earlier(directory: Path) -> dict[str, Any] | None:
+    """What a training that began in ``directory`` was made with."""
+    record = directory / "command.json"
+    began = any(directory.glob("*.model")) or any(directory.glob("checkpoints/*"))
+    return json.loads(record.read_text()) if began and record.is_file() else None
 
 
 def _only(options: Mapping[str, Any] | None, hessians: bool) -> dict[str, Any]:

@@ -274,8 +274,15 @@ def hessian_from_potential(
     -------
     ForceConstants
         Symmetrised over ``H = H^T`` only.
+
+    Raises
+    ------
+    ValueError
+        If a repetition is less than 1.
     """
     n1, n2, n3 = (int(m) for m in multiples)
+    if min(n1, n2, n3) < 1:
+        raise ValueError(f"a supercell repeats the cell at least once along each vector, not {n1}x{n2}x{n3} times")
     supercell = primitive.repeat((n1, n2, n3))
     n, total = 3 * len(primitive), 3 * len(supercell)
     columns = np.zeros((n, total))

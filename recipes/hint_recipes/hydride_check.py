@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
+from ase.io import write
 
-from hint_plugins.cli.common import write_csv
+from hint_plugins.cli.common import InputError, replacing, write_csv
 from hint_recipes.force_constants import ForceConstants, hessian_from_potential
 from hint_recipes.phonon_plots import figure, plot_bands, save
 from hint_recipes.phonons import bands, compare
@@ -108,6 +109,7 @@ def check(
     *,
     cell_energy: float,
     test: Sequence[Atoms] = (),
+    scan: Sequence[Atoms] = (),
     amplitude: float = 0.6,
 ) -> dict[str, Any]:
     """Compare models with the reference Hessian and held-out structures; tables and pictures into ``out``.
@@ -122,6 +124,8 @@ def check(
         Reference energy of the undisplaced unit cell, eV.
     test
         Held-out labelled supercells.
+    scan
+        Labelled structures of ``line_scan.extxyz``: the scan then follows their displacements and shows their energies.
     amplitude
         Range of the line scan, A (largest atomic displacement).
 
@@ -132,6 +136,8 @@ def check(
     """
     reference = constants.acoustic_sum_rule()
     pattern, soft = soft_mode(reference)
+    if scan:
+        pattern = _scanned_pattern(scan, reference)
     amplitudes = np.linspace(-amplitude, amplitude, 41)
     harmonic = 0.5 * amplitudes**2 * (pattern.ravel() @ reference.hessian @ pattern.ravel())
     result: dict[str, Any] = {"soft_mode_cm1": soft, "models": {}}
@@ -148,10 +154,21 @@ def check(
             "energy_offset_per_atom": zero,
             **({"held_out": held_out(potential, test, zero)} if test else {}),
         }
+    points = [
+        {"amplitude_A": a.info["amplitude_A"], "energy": a.get_potential_energy() - reference.num_cells * cell_energy}
+        for a in scan
+    ]
+    if points:
+        result["line_scan_reference"] = points
+        for name, potential in models.items():
+            known = np.array([p["energy"] for p in points])
+            found = line_scan(potential, reference, pattern, np.array([p["amplitude_A"] for p in points]))
+            result["models"][name]["line_scan_mae"] = float(np.abs(found - known).mean())
     if test:
         result["harmonic_held_out"] = harmonic_errors(reference, test)
     plot_bands(lines, out / "bands.png")
-    _plot_scan(amplitudes, curves, soft, out / "line_scan.png")
+    _plot_scan(amplitudes, curves, points, soft, out / "line_scan.png")
+    _write_scan(reference, pattern, amplitudes[::5], out / "line_scan.extxyz")
     write_csv(
         out / "line_scan.csv",
         [{"amplitude_A": x, **{k: float(v[i]) for k, v in curves.items()}} for i, x in enumerate(amplitudes)],
@@ -159,10 +176,37 @@ def check(
     return result
 
 
-def _plot_scan(amplitudes: np.ndarray, curves: Mapping[str, np.ndarray], soft: float, path: Path) -> None:
+def _scanned_pattern(scan: Sequence[Atoms], constants: ForceConstants) -> np.ndarray:
+    """The displacement that the structures of a line scan share, for 1 A."""
+    try:
+        farthest = max(scan, key=lambda atoms: abs(atoms.info["amplitude_A"]))
+        shift = farthest.positions - constants.supercell.positions
+        return shift / farthest.info["amplitude_A"]
+    except (KeyError, ValueError, ZeroDivisionError) as error:
+        raise InputError(f"the line scan is not line_scan.extxyz of this crystal with labels: {error!r}") from None
+
+
+def _write_scan(constants: ForceConstants, pattern: np.ndarray, amplitudes: np.ndarray, path: Path) -> None:
+    """Structures along the scan, to be labelled."""
+    structures = []
+    for amplitude in amplitudes:
+        atoms = constants.supercell.copy()
+        atoms.positions += amplitude * pattern
+        atoms.info["amplitude_A"] = round(float(amplitude), 6)
+        structures.append(atoms)
+    with replacing(path) as temporary:
+        write(temporary, structures, format="extxyz")
+
+
+def _plot_scan(
+    amplitudes: np.ndarray, curves: Mapping[str, np.ndarray], points: Sequence[Mapping], soft: float, path: Path
+) -> None:
     fig, axes = figure()
     for name, values in curves.items():
         axes.plot(amplitudes, values, "k:" if name.startswith("harmonic") else "-", label=name)
+    if points:
+        x, y = zip(*((p["amplitude_A"], p["energy"]) for p in points), strict=True)
+        axes.plot(x, y, "ko", label="reference")
     axes.set(
         xlabel=f"displacement along the softest mode ({soft:.0f} cm$^{{-1}}$), A", ylabel="energy (eV per supercell)"
     )

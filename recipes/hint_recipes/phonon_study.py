@@ -51,6 +51,8 @@ def run_phonons(
         raise InputError("give at least one --model, or a --reference")
     if relax not in ("none", "positions", "cell"):
         raise InputError(f"--relax {relax}: choose none, positions or cell")
+    if min(supercell) < 1 or min(mesh) < 1:
+        raise InputError(f"--supercell and --mesh take positive numbers, not {tuple(supercell)} and {tuple(mesh)}")
     if t_step <= 0 or t_max < 0:
         raise InputError("--t-step must be positive and --t-max not negative")
     crystal = read_crystal(cell, masses)

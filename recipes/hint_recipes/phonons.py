@@ -13,6 +13,7 @@ from ase import Atoms
 
 from hint_plugins.cli.common import InputError, replacing
 from hint_recipes.force_constants import THZ_TO_CM1, ForceConstants, signed_frequencies
+from hint_recipes.supercells import match_sites
 
 #: kJ/mol in eV.
 KJ_MOL = 0.01036426965
@@ -189,16 +190,18 @@ def compare(constants: ForceConstants, reference: ForceConstants) -> dict[str, f
     }
 
 
-def read_force_constants(path: str | Path, primitive: Atoms) -> ForceConstants:
+def read_force_constants(path: str | Path, primitive: Atoms, *, file_masses: bool = False) -> ForceConstants:
     """Reference force constants: dynamical matrix files (prefix), ``phonopy*.yaml``, q2r's ``.fc`` or ``.npz``.
 
     Parameters
     ----------
     path
         ``dyn`` for ``dyn1, dyn2, ...``; a phonopy yaml with force constants; a force constant file of ``q2r.x``;
-        or an ``.npz`` with ``hessian`` (eV/A^2) and ``multiples`` as this command writes.
+        or an ``.npz`` of :func:`save_force_constants`.
     primitive
-        The crystal; its masses are kept.
+        The crystal, in the setting that is wanted; its masses are kept.
+    file_masses
+        Take the masses (u) of the file instead.
 
     Raises
     ------
@@ -214,17 +217,27 @@ def read_force_constants(path: str | Path, primitive: Atoms) -> ForceConstants:
         elif path.suffix == ".fc":
             found = _read_q2r(path)
         elif path.suffix == ".npz":
-            with np.load(path) as content:
-                found = ForceConstants(primitive, tuple(content["multiples"]), content["hessian"])
+            found = _read_npz(path)
         else:
             from hint_recipes.dynamical_matrices import from_cellconstructor, read_dynamical_matrices
 
             found = from_cellconstructor(read_dynamical_matrices(path))
+        if file_masses:
+            primitive = primitive.copy()
+            order = match_sites(primitive, found.primitive, tolerance=0.1)
+            primitive.set_masses(found.primitive.get_masses()[order])
         return ForceConstants.from_supercell(primitive, found.supercell, found.hessian, tolerance=0.1)
     except (OSError, ValueError, KeyError, IndexError, StopIteration, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: no force constants of this crystal: {error}") from None
+
+
+def _read_npz(path: Path) -> ForceConstants:
+    with np.load(path) as content:
+        crystal = Atoms(content["numbers"], positions=content["positions"], cell=content["cell"], pbc=True)
+        crystal.set_masses(content["masses"])
+        return ForceConstants(crystal, tuple(content["multiples"]), content["hessian"])
 
 
 def _read_q2r(path: Path) -> ForceConstants:
@@ -270,11 +283,24 @@ def _q2r_crystal(path: Path) -> Atoms:
 
 
 def save_force_constants(constants: ForceConstants, directory: Path, name: str = "phonopy") -> None:
-    """Write ``NAME.yaml`` (phonopy, with force constants) and ``NAME.npz`` (Hessian in eV/A^2, exact)."""
+    """Write ``NAME.yaml`` (phonopy, with force constants) and ``NAME.npz`` (exact).
+
+    The latter holds ``hessian`` (eV/A^2), ``multiples`` and the unit cell: ``numbers``, ``positions`` and ``cell`` (A),
+    ``masses`` (u).
+    """
     with replacing(Path(directory) / f"{name}.yaml") as temporary:
         constants.to_phonopy().save(temporary, settings={"force_constants": True})
     with replacing(Path(directory) / f"{name}.npz") as temporary:
-        np.savez(temporary, hessian=constants.hessian, multiples=np.array(constants.multiples))
+        crystal = constants.primitive
+        np.savez(
+            temporary,
+            hessian=constants.hessian,
+            multiples=np.array(constants.multiples),
+            numbers=crystal.numbers,
+            positions=crystal.positions,
+            cell=crystal.cell.array,
+            masses=crystal.get_masses(),
+        )
 
 
 __all__ = [

@@ -46,6 +46,8 @@ def critical_temperatures(
     """
     if not mu_star:
         raise InputError("give at least one --mu-star")
+    if wrong := [mu for mu in mu_star if not 0 <= mu < 1]:
+        raise InputError(f"--mu-star {wrong[0]}: mu* is at least 0 and below 1")
     moments = spectrum.coupling, spectrum.omega_log, spectrum.omega_2
     closed = {mu: allen_dynes(*moments, mu) for mu in mu_star}
     result: dict[str, Any] = {
@@ -64,7 +66,9 @@ def critical_temperatures(
         tc = equations.critical_temperature()
         result["tc_eliashberg_K"][str(mu)] = tc
         reachable = [t for t in np.linspace(0.2, 0.97, 12) * tc if t >= equations.lowest_temperature]
-        wanted = [t for t in temperatures if t > 0] or reachable
+        if cold := [t for t in temperatures if 0 < t < equations.lowest_temperature]:
+            print(f"hint: no gap at {cold[0]} K: the solver reaches {equations.lowest_temperature:.3g} K")
+        wanted = [t for t in temperatures if t >= equations.lowest_temperature] if temperatures else reachable
         for temperature in wanted:
             gap = 0.0 if temperature >= tc else equations.gap(temperature).edge
             result["gap"].append({"mu_star": mu, "temperature_K": temperature, "gap_meV": gap})

@@ -121,6 +121,22 @@ def test_checks_of_a_perfect_model(tmp_path, constants, crystal, energy):
     assert (tmp_path / "bands.png").exists()
 
 
+def test_labelled_line_scan(tmp_path, constants, energy):
+    potential = Potential.load("emt")
+    check({"emt": potential}, constants, tmp_path, cell_energy=energy)
+    scan = read(tmp_path / "line_scan.extxyz", ":")
+    assert len(scan) == 9
+    assert scan[0].info["amplitude_A"] == -scan[-1].info["amplitude_A"] == -0.6
+    scan = [labelled(atoms) for atoms in scan]
+    result = check({"emt": potential}, constants, tmp_path, cell_energy=energy, scan=scan)
+    assert result["models"]["emt"]["line_scan_mae"] < 1e-8
+    assert result["line_scan_reference"][0]["energy"] > 0.1
+    assert result["line_scan_reference"][4]["energy"] == pytest.approx(0, abs=1e-8)
+    del scan[0].info["amplitude_A"]
+    with pytest.raises(InputError, match=r"line_scan\.extxyz"):
+        check({"emt": potential}, constants, tmp_path, cell_energy=energy, scan=scan)
+
+
 def test_line_scan_is_harmonic_for_small_displacements(constants):
     pattern, soft = soft_mode(constants)
     ruled = constants.acoustic_sum_rule()
@@ -167,6 +183,31 @@ def write_inputs(directory: Path, crystal: Atoms, constants: ForceConstants, cel
         "cells": directory / "cells.extxyz",
         "hessian": directory / "reference.npz",
     }
+
+
+def test_a_training_with_other_options_is_kept(tmp_path, crystal, constants, cells, energy):
+    inputs = write_inputs(tmp_path, crystal, constants, cells)
+    out = tmp_path / "out"
+    out.mkdir()
+    options = {**inputs, "out": out, "cell_energy": energy, "prepare_only": True}
+    run_finetune(**options)
+    run_finetune(**options, epochs=7)
+    (out / "hint" / "checkpoints").mkdir()
+    (out / "hint" / "checkpoints" / "hint_epoch-0.pt").write_text("")
+    run_finetune(**options, epochs=7)
+    for change in ({"epochs": 8}, {"epochs": 7, "max_energy": 0.1}):
+        with pytest.raises(InputError, match="other data or options"):
+            run_finetune(**options, **change)
+    with pytest.raises(InputError, match="no such file"):
+        run_finetune(**options, foundation=tmp_path / "none.model")
+
+
+def test_foundation_of_alphanet():
+    words = trainer_command(
+        Path("t"), Path("v"), name="m", epochs=1, seed=0, foundation=Path("a.model"), options={"model": "AlphaNet"}
+    )
+    assert f"--alphanet_checkpoint={Path('a.model').resolve()}" in words
+    assert not any(word.startswith("--foundation") for word in words)
 
 
 def test_bad_structures(tmp_path, crystal):

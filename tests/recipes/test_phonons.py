@@ -77,6 +77,12 @@ def test_bands_pass_through_the_commensurate_points(tmp_path):
     assert {label for _, label in result.bands.labels} >= {"G", "X", "L"}
 
 
+def test_supercells_repeat_at_least_once(tmp_path):
+    bulk("Pd", a=3.9).write(tmp_path / "cell.extxyz")
+    with pytest.raises(InputError, match="positive numbers"):
+        run_phonons(tmp_path / "cell.extxyz", tmp_path, models=["emt"], supercell=(0, 2, 2))
+
+
 def test_command_compares_models_with_a_reference(tmp_path):
     crystal = bulk("Pd", a=3.9)
     crystal.write(tmp_path / "cell.extxyz")

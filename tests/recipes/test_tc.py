@@ -178,6 +178,14 @@ def test_bad_options_are_refused(tmp_path):
         read_alpha2f(path, column=3)
     with pytest.raises(InputError, match="cannot read"):
         read_alpha2f(tmp_path / "none")
+    with pytest.raises(InputError, match=r"mu-star -0\.5"):
+        run_tc(tmp_path, {"einstein": einstein(1.0)}, [-0.5])
+
+
+def test_gap_below_the_reach_of_the_solver_is_named(tmp_path, capsys):
+    summary = run_tc(tmp_path, {"einstein": einstein(1.0)}, [0.1], eliashberg=True, temperatures=[1e-4, 20.0])
+    assert [row["temperature_K"] for row in summary["gap"]] == [20.0]
+    assert "no gap at 0.0001 K" in capsys.readouterr().out
 
 
 def test_command_writes_tables_and_pictures(tmp_path):
@@ -250,14 +258,35 @@ class TestCarriedOver:
         assert values[1.44][0] == pytest.approx(values[1.0][0] / 1.44, abs=2e-4)
         assert values[1.44][1] == pytest.approx(values[1.0][1] * 1.2, rel=1e-4)
 
+    @pytest.mark.parametrize("suffix", ["yaml", "npz"])
+    def test_another_setting_and_the_masses_of_the_file(self, run, tmp_path, suffix):
+        """PdD in other cell vectors than those of ph.x."""
+        from hint_recipes.electron_phonon import carried_spectra, reproject
+        from hint_recipes.pdh_study import isotope
+        from hint_recipes.phonons import read_force_constants, save_force_constants
+
+        couplings, harmonic = run
+        own = read_force_constants(DATA / "a2F_222" / "dyn", isotope("D"))
+        assert np.abs(own.primitive.cell - harmonic.primitive.cell).max() > 1
+        save_force_constants(own, tmp_path, "pdd")
+        found = carried_spectra(
+            tmp_path, DATA / "a2F_222" / "elph_dir", DATA / "a2F_222" / "dyn", [tmp_path / f"pdd.{suffix}"]
+        )
+        expected = reproject(couplings, harmonic, harmonic.with_masses({"H": 2.014})).spectrum(1.0)
+        assert found["pdd"].coupling == pytest.approx(expected.coupling, rel=1e-4)
+        assert found["pdd"].omega_log == pytest.approx(expected.omega_log, rel=1e-4)
+        assert found["harmonic"].omega_log > 1.2 * found["pdd"].omega_log
+
     def test_bad_input(self, run, tmp_path):
         from ase.build import bulk
 
-        from hint_recipes.electron_phonon import in_setting, read_mode_couplings
+        from hint_recipes.electron_phonon import carried_spectra, in_setting, read_mode_couplings
         from hint_recipes.force_constants import ForceConstants
         from hint_recipes.matdyn import prepare_matdyn
 
         _, harmonic = run
+        with pytest.raises(InputError, match="must be positive"):
+            carried_spectra(tmp_path, DATA / "a2F_222" / "elph_dir", DATA / "a2F_222" / "dyn", [], smearing=0.0)
         with pytest.raises(InputError, match="no broadening 11"):
             read_mode_couplings(DATA / "a2F_222" / "elph_dir", DATA / "a2F_222" / "dyn", 11)
         with pytest.raises(InputError, match="not a coupling file"):

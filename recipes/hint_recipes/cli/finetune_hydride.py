@@ -19,12 +19,17 @@ def finetune_hydride(
     cell_energy: Annotated[float, typer.Option(help="Energy of the undisplaced unit cell, eV, same scale.")],
     out: Annotated[Path, typer.Option(help="Output directory; a model that is there already is kept.")],
     test: Annotated[Path | None, typer.Option(help="Held-out labelled supercells.")] = None,
+    scan: Annotated[
+        Path | None, typer.Option(help="line_scan.extxyz of an earlier run, labelled: points beside the line scan.")
+    ] = None,
     compare_without: Annotated[bool, typer.Option(help="Train also without Hessians, and compare.")] = False,
     epochs: Annotated[int, typer.Option(help="Epochs.")] = 500,
     valid_fraction: Annotated[float, typer.Option(help="Share of the cells for validation.")] = 0.1,
     max_energy: Annotated[float, typer.Option(help="Leave out cells higher than this, eV a unit cell.")] = 4.0,
     copies: Annotated[int, typer.Option(help="How often the supercell occurs in the training set.")] = 1,
-    foundation: Annotated[Path | None, typer.Option(help="Local MACE model to start from.")] = None,
+    foundation: Annotated[
+        Path | None, typer.Option(help="Local model to start from (AlphaNet with --option model=AlphaNet).")
+    ] = None,
     option: Annotated[
         list[str] | None, typer.Option(help="Option of mace_run_train, NAME=VALUE (lr=0.005); repeatable.")
     ] = None,
@@ -56,6 +61,7 @@ def finetune_hydride(
         cells=cells,
         cell_energy=cell_energy,
         test=test,
+        scan=scan,
         compare_without=compare_without,
         epochs=epochs,
         valid_fraction=valid_fraction,

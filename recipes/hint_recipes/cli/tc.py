@@ -35,7 +35,9 @@ def tc(
             help="Other phonons: dyn prefix, phonopy yaml, .npz, on the same or a coarser q grid; repeatable."
         ),
     ] = None,
-    mass: Annotated[list[str] | None, typer.Option(help="Isotope in the other phonons, SYMBOL=MASS in u.")] = None,
+    mass: Annotated[
+        list[str] | None, typer.Option(help="Isotope in the other phonons, SYMBOL=MASS in u [as in their files].")
+    ] = None,
     broadening: Annotated[int, typer.Option(min=1, help="Electronic broadening, number in the files.")] = 3,
     route: Annotated[
         str, typer.Option(help="projected (mode-resolved couplings) or matdyn (stock Quantum ESPRESSO, exact).")
