@@ -47,7 +47,7 @@ class HintPlugin:
         self.engine_name = self.config.hessian_engine
         self.alphanet = AlphaNetOptions()
         self.scale: float | None = None
-        self.dropped: list[str] = []
+        self.dropped: set[str] = set()
 
     @hookimpl
     def add_options(self, options: Options) -> None:
@@ -70,13 +70,13 @@ class HintPlugin:
         self.seed = int(values.get("seed", self.seed))
 
     @hookimpl
-    def read_labels(self, atoms: Atoms) -> dict[str, np.ndarray] | None:
+    def read_labels(self, atoms: Atoms, forces: np.ndarray | None) -> dict[str, np.ndarray] | None:
         source = atoms.info.get("hint_source", atoms.get_chemical_formula())
         try:
             label = self._find_label(atoms)
             if label is None:
                 return None
-            reasons = check_label(label, atoms, atoms.arrays.get("REF_forces")).reasons
+            reasons = check_label(label, atoms, forces).reasons
         except LabelError as error:
             reasons = [str(error)]
         if reasons:
@@ -85,8 +85,9 @@ class HintPlugin:
                 raise LabelError(
                     f"{message}. Mend the label, or train without the bad ones: --hessian_on_bad_label drop"
                 )
-            self.dropped.append(message)
-            log.warning("%s (label dropped)", message)
+            if source not in self.dropped:
+                log.warning("%s (label dropped)", message)
+            self.dropped.add(source)
             return None
         assert label is not None
         stored: dict[str, np.ndarray] = {f"{LABEL}_pbc": np.array(atoms.pbc, dtype=np.int8)}
@@ -212,6 +213,12 @@ class HintPlugin:
     @hookimpl
     def training_started(self, run: TrainingRun) -> None:
         config = self.config
+        ramp = config.curriculum
+        if ramp.end is None and ramp.start > 0 and ramp.start >= ramp.default_end(run.progress):
+            raise ConfigError(
+                f"the ramp of the Hessian weight begins at {ramp.start:g} {ramp.unit}, but without --hessian_ramp_end "
+                f"it ends at half of the run, {ramp.default_end(run.progress):g}: give an end, or begin earlier"
+            )
         if self.dropped:
             log.warning("%d Hessian labels failed their checks and were dropped", len(self.dropped))
         if not run.num_labelled:

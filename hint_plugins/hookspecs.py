@@ -83,8 +83,11 @@ class HookSpecs:
         """Take the parsed options of this plugin's groups and refuse, with ``ConfigError``, what does not fit."""
 
     @hookspec
-    def read_labels(self, atoms: Atoms) -> dict[str, ndarray] | None:
-        """Read label arrays from a structure as it is loaded; None or empty when it has none."""
+    def read_labels(self, atoms: Atoms, forces: ndarray | None) -> dict[str, ndarray] | None:
+        """Read label arrays from a structure as it is loaded; None or empty when it has none.
+
+        ``forces`` (N, 3) in eV/A are those that the host trains on, None without.
+        """
 
     @hookspec
     def draw_labels(

@@ -23,8 +23,10 @@ from hint_fairchem.dataset import TARGET, hessian_datasets, labelled_flags
 from hint_fairchem.graphs import labelled_graphs
 from hint_fairchem.loading import example_batch, labelled_batches
 from hint_fairchem.options import no_unknown, read_block
+from hint_fairchem.sampler import HessianBatchSampler
 from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
 from hint_plugins.cli.common import write_csv, write_json
+from hint_plugins.config import ConfigError
 from hint_plugins.curvature.layer_norm import swap_layer_norms
 from hint_plugins.hookspecs import TrainingRun
 from hint_plugins.plugins import describe_plugins
@@ -103,6 +105,7 @@ class HintCallback(Callback):
             progress=self.progress,
             history=self.history,
         )
+        self._check_sampler(loader)
         self.hint.hook.training_started(run=self._run)
         averaged = inner_model(unit.eval_unit.model)
         swap_layer_norms(averaged)
@@ -110,6 +113,17 @@ class HintCallback(Callback):
             self._handles.append(model.register_forward_hook(self._add_loss))
         for dataset in datasets:
             dataset.set_epoch(unit.train_progress.num_epochs_completed)
+
+    def _check_sampler(self, loader: Any) -> None:
+        """Options of the sampler need the sampler."""
+        config = self.hint.config
+        for name in ("hessian_batch_fraction", "hessian_every", "hessian_recycle"):
+            given = getattr(config, name) != type(config).model_fields[name].get_default(call_default_factory=True)
+            if given and not isinstance(loader.batch_sampler, HessianBatchSampler):
+                raise ConfigError(
+                    f"hint.{name} needs batch_sampler_fn._target_: hint_fairchem.sampler.HessianBatchSampler; "
+                    f"this run has {type(loader.batch_sampler).__name__}"
+                )
 
     def on_train_epoch_start(self, state: State, unit: MLIPTrainEvalUnit) -> None:
         """Fresh probes for the epoch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -43,6 +44,9 @@ class HessianAseDBDataset(AseDBDataset):
 
     def __init__(self, config: dict, atoms_transform: Callable[..., Atoms] = apply_one_tags) -> None:
         self.dbs: list[Any] = []  # the host closes them, also when the options are refused
+        near = [key for key in config if key != "hint" and difflib.get_close_matches(key, ["hint"], cutoff=0.7)]
+        if near:
+            raise ConfigError(f"unknown key {near[0]!r} of a data set: did you mean 'hint'?")
         self.hint = read_block(config.get("hint"))
         super().__init__(config, atoms_transform)
         self._from_ase: Callable[..., AtomicData] = self.a2g  # type: ignore[has-type]
@@ -86,7 +90,8 @@ class HessianAseDBDataset(AseDBDataset):
 
     def _read(self, atoms: Atoms) -> dict[str, ndarray]:
         out: dict[str, ndarray] = {}
-        for answer in self.hint.hook.read_labels(atoms=atoms):
+        forces = atoms.calc.results.get("forces") if atoms.calc is not None else None
+        for answer in self.hint.hook.read_labels(atoms=atoms, forces=forces):
             out.update(answer or {})
         return out
 

@@ -53,7 +53,8 @@ def read_into(config: Configuration, atoms: Atoms, manager: pluggy.PluginManager
     MACE asks every configuration for a weight of each property that the first one has, so missing weights are 0.
     """
     config.property_weights = defaultdict(float, config.property_weights)
-    for labels in manager.hook.read_labels(atoms=atoms):
+    forces = config.properties.get("forces") if config.property_weights.get("forces", 1.0) > 0 else None
+    for labels in manager.hook.read_labels(atoms=atoms, forces=None if forces is None else np.asarray(forces)):
         for name, values in (labels or {}).items():
             config.properties[PREFIX + name] = np.asarray(values)
             config.property_weights[PREFIX + name] = 1.0

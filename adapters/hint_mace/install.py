@@ -41,6 +41,10 @@ EXPECTED: dict[str, tuple[str, ...]] = {
 }
 
 
+#: What MACE 0.3.13 lacks; data-parallel training on CPUs needs it.
+OPTIONAL = ("mace.tools.distributed_tools.init_distributed",)
+
+
 class IncompatibleHostError(RuntimeError):
     """This version of MACE is not the one the adapter was written for."""
 
@@ -50,10 +54,11 @@ def install_or_exit(names: Sequence[str]) -> None:
     try:
         install(names)
     except (PluginError, IncompatibleHostError) as error:
-        _exit(error)
+        exit_with(error)
 
 
-def _exit(error: Exception) -> NoReturn:
+def exit_with(error: Exception) -> NoReturn:
+    """Leave with one line and exit status 2."""
     print(f"hint-plugins: {error}", file=sys.stderr)
     raise SystemExit(2) from None
 
@@ -103,6 +108,8 @@ def check_host() -> None:
     version = getattr(mace, "__version__", "unknown")
     for dotted, wanted in EXPECTED.items():
         target = find(dotted)
+        if target is None and dotted in OPTIONAL:
+            continue
         have = tuple(inspect.signature(target).parameters) if target is not None else None
         if have is None or not set(wanted) - {"self"} <= set(have):
             missing = "is missing" if have is None else f"has parameters {have}, expected {wanted}"
@@ -181,7 +188,8 @@ def _wrap_distributed(adapter: Adapter) -> None:
 
         return init_distributed
 
-    replace("init_distributed", with_gloo, "mace.tools.distributed_tools")
+    if find(OPTIONAL[0]) is not None:
+        replace("init_distributed", with_gloo, "mace.tools.distributed_tools")
     construct = DistributedDataParallel.__init__
 
     @functools.wraps(construct)
@@ -195,19 +203,31 @@ def _wrap_distributed(adapter: Adapter) -> None:
 
 def _wrap_labels(adapter: Adapter) -> None:
     from mace.data import AtomicData
+    from mace.data.lmdb_dataset import LMDBDataset
 
     from hint_mace.data import STORED, named_frames, read_into, take_labels
 
+    row = ["structure"]
+
     def reading(original: Callable) -> Callable:
         def config_from_atoms(atoms: Any, *args: Any, **kwargs: Any) -> Any:
+            atoms.info.setdefault("hint_source", f"{row[0]} ({atoms.get_chemical_formula()})")
             try:
                 return read_into(original(atoms, *args, **kwargs), atoms, adapter.manager)
             except LabelError as error:
-                _exit(error)
+                exit_with(error)
 
         return config_from_atoms
 
     replace("config_from_atoms", reading, "mace.data.utils", "mace.data", "mace.data.lmdb_dataset")
+    getitem = LMDBDataset.__getitem__
+
+    @functools.wraps(getitem)
+    def named_row(self: Any, index: int) -> Any:
+        row[0] = f"{self.AseDB.config.get('src')}, structure {index}"
+        return getitem(self, index)
+
+    setattr(LMDBDataset, "__getitem__", named_row)  # noqa: B010
 
     def named(original: Callable) -> Callable:
         def load_from_xyz(*args: Any, **kwargs: Any) -> Any:
@@ -256,7 +276,7 @@ def _wrap_training(adapter: Adapter) -> None:
                 adapter.session = session = Session(adapter.manager, adapter.args, call)
                 adapter.manager.hook.training_started(run=session.run())
             except (ConfigError, SelfTestError, LabelError, ValueError) as error:
-                _exit(error)
+                exit_with(error)
             try:
                 original(**call)
             finally:

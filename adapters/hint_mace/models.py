@@ -147,7 +147,12 @@ def wrap_models(adapter: Adapter) -> None:
         def _build_model(args: Any, model_config: dict, model_config_foundation: Any, heads: Any) -> nn.Module:
             if args.model not in registered:
                 return original(args, model_config, model_config_foundation, heads)
-            return build(registered[args.model], args, model_config, heads)
+            try:
+                return build(registered[args.model], args, model_config, heads)
+            except ConfigError as error:
+                from hint_mace.install import exit_with
+
+                exit_with(error)
 
         return _build_model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any, cast
 
 import pluggy
@@ -188,8 +188,9 @@ class Session:
             for parameter, state in zip(self.model.parameters(), states, strict=True):
                 parameter.requires_grad_(state)
         share = extra.pop("loss", 0.0)
-        # MACE's validation loss is a sum over batches divided by the number of structures.
-        valid_loss = valid_loss + share * len(loader) / max(1, len(cast(Sequence, loader.dataset)))
+        # MACE's validation loss is a sum over batches divided by the number of structures, both of all processes.
+        sampler = cast(Sized, loader.sampler)
+        valid_loss = valid_loss + share * len(loader) / max(1, len(sampler))
         metrics.update(extra)
         self.last_valid_loss = valid_loss
         if self.rank == 0 and extra:

@@ -45,14 +45,13 @@ class Curriculum:
     schedule: str = "linear"
     unit: Literal["epochs", "steps"] = "epochs"
 
+    def default_end(self, progress: Progress) -> float:
+        """Half of the run, in :attr:`unit`."""
+        return 0.5 * progress.max_epochs * (progress.steps_per_epoch if self.unit == "steps" else 1)
+
     def weight(self, progress: Progress) -> float:
         """lambda(t); depends on ``progress`` alone, so a restarted run continues exactly."""
-        end = self.end
-        if end is None:
-            end = max(
-                self.start,
-                0.5 * progress.max_epochs * (progress.steps_per_epoch if self.unit == "steps" else 1),
-            )
+        end = max(self.start, self.default_end(progress)) if self.end is None else self.end
         now = float(progress.step) if self.unit == "steps" else progress.epochs
         if end <= self.start:
             passed = 1.0 if now >= end else 0.0

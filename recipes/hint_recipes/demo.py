@@ -24,7 +24,7 @@ import yaml
 from ase import Atoms
 from ase.io import read, write
 
-from hint_plugins.cli.common import replacing, write_csv
+from hint_plugins.cli.common import InputError, replacing, write_csv, write_json
 from hint_plugins.datasets.minireactions import geometries
 
 #: Reactions of 3 to 7 atoms of H, C, N, O.
@@ -175,7 +175,10 @@ def train_and_evaluate(out: Path, settings: DemoSettings, seed: int, hessians: b
     """One training and its errors on the test set; what is finished is not done again."""
     name = "efh" if hessians else "ef"
     directory = out / f"{settings.model.lower()}-n{settings.structures}-h{settings.labelled}-seed{seed}" / name
-    done = directory / "evaluation" / "summary.json"
+    done, record = directory / "evaluation" / "summary.json", directory / "settings.json"
+    if record.exists() and json.loads(record.read_text()) != asdict(settings):
+        raise InputError(f"{directory} holds a training with other settings: choose another --out, or remove it")
+    write_json(record, asdict(settings))
     if not done.exists():
         train(directory, name, settings, seed, hessians, parts)
         words = ["evaluate", f"{name}.model", "test.xyz", "--out", "evaluation", "--overwrite"]

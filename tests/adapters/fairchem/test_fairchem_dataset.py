@@ -48,6 +48,23 @@ def test_columns_and_projections(tmp_path):
         np.testing.assert_allclose(products, probes @ full, rtol=1e-5, atol=1e-3)
 
 
+def test_misspelt_block_is_named(stores):
+    with pytest.raises(ConfigError, match="unknown key 'hnt' of a data set: did you mean 'hint'"):
+        HessianAseDBDataset({"src": str(stores.train), "hnt": {"hessian_num_probes": 2}})
+
+
+def test_labels_are_held_to_the_stored_forces(tmp_path):
+    """Projections in Ha/Bohr^2: only the forces can tell."""
+    atoms = label_with_emt(molecules(5, seed=3)[4])
+    n = len(atoms)
+    z = np.random.default_rng(0).choice([-1.0, 1.0], (4, 3 * n))
+    h = atoms.info.pop("REF_hessian").reshape(3 * n, 3 * n)
+    HessianLabel.projections(z, z @ h / 97.17364, n).to_info(atoms.info)
+    write_structures(tmp_path / "a.aselmdb", [atoms])
+    with pytest.raises(LabelError, match="structure 0"):
+        dataset(tmp_path / "a.aselmdb")[0]
+
+
 def test_probes_are_fresh_in_training_and_fixed_in_validation(stores):
     first, second = dataset(stores.train, seed=1), dataset(stores.train, seed=1)
     fixed = first[0]["hessian_probes"]

@@ -69,6 +69,12 @@ def test_recomputed_experts(make_run):
         make_run(experts, f"+{BACKBONE}.num_experts=2", f"+{BACKBONE}.activation_checkpointing=true")
 
 
+@pytest.mark.parametrize("option", ["hessian_batch_fraction=0.5", "hessian_every=2"])
+def test_sampler_options_without_the_sampler(make_run, option):
+    with pytest.raises(ConfigError, match=r"hint_fairchem\.sampler\.HessianBatchSampler"):
+        make_run(f"+hint.{option}")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -61,7 +61,7 @@ def test_every_kind_of_label_is_read_and_drawn(manager, kind):
     elif kind == "projections":
         z = np.random.default_rng(0).choice([-1.0, 1.0], (2, 3 * n))
         HessianLabel.projections(z, z @ h, n).to_info(atoms.info)
-    (labels,) = manager.hook.read_labels(atoms=atoms)
+    (labels,) = manager.hook.read_labels(atoms=atoms, forces=atoms.arrays["REF_forces"])
     (drawn,) = manager.hook.draw_labels(labels=labels, num_atoms=n, epoch=0, index=0)
     z = drawn["hessian_probes"].transpose(1, 0, 2).reshape(3, -1)
     hz = drawn["hessian_products"].transpose(1, 0, 2).reshape(3, -1)
@@ -99,14 +99,14 @@ def spoiled(kind):
 def test_bad_labels_are_refused_with_file_frame_and_reason(kind, reason):
     manager, _ = manager_with()
     with pytest.raises(LabelError, match=f"train.xyz, frame 7: .*{reason}.*hessian_on_bad_label drop"):
-        manager.hook.read_labels(atoms=spoiled(kind))
+        manager.hook.read_labels(atoms=spoiled(kind), forces=None)
 
 
 def test_bad_labels_are_dropped_and_counted_when_asked():
     manager, plugin = manager_with(hessian_on_bad_label="drop")
-    assert manager.hook.read_labels(atoms=spoiled("nan")) == []
+    assert manager.hook.read_labels(atoms=spoiled("nan"), forces=None) == []
     assert stored_labels(atomic_data(spoiled("nan"), manager)) == {}
-    assert len(plugin.dropped) == 2
+    assert plugin.dropped == {"train.xyz, frame 7"}
 
 
 def test_structures_without_label_carry_none(manager):

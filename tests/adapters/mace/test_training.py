@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -159,6 +160,7 @@ def test_two_processes_equal_one(data):
     # MACE takes the scale of energies and the number of neighbours from each process's share of the data
     options = HINT | {"hessian_ramp_end": 1, "scaling": "no_scaling"}
     options |= {"compute_avg_num_neighbors": False, "avg_num_neighbors": 3}
+    options |= {"valid_batch_size": 2}  # MACE sums its validation loss over batches: equally many in both runs
     train(data, **options, name="one")
     torchrun = [
         *(str(BIN / "torchrun"), "--nproc_per_node", "2", "--master_port", "29517"),
@@ -173,6 +175,28 @@ def test_two_processes_equal_one(data):
     ours, theirs = (records(data, "eval", name=n)[-1] for n in ("one", "two"))
     for key in ("hessian_mae", "hvp_mae", "eigenvalue_mae"):
         assert theirs[key] == pytest.approx(ours[key], rel=1e-6)
+    # what the Hessians add to the loss that drives the learning rate; results/*.txt holds MACE's part alone
+    added = []
+    for name in ("one", "two"):
+        rows = {row["epoch"]: row["loss"] for row in records(data, "eval", name=name)}
+        added.append(np.subtract(valid_losses(data, name)[-2:], [rows[0], rows[1]]))
+    assert added[0].min() > 1e-3
+    np.testing.assert_allclose(added[1], added[0], rtol=1e-4)
+
+
+def valid_losses(directory, name):
+    text = (directory / f"logs/{name}_run-1.log").read_text()
+    return [float(x) for x in re.findall(r"head: Default, loss=\s*([0-9.e+-]+)", text)]
+
+
+def test_validation_loss_does_not_move_with_the_curriculum(data):
+    """At fixed weights (rate 0) the loss is the same whatever the weight of the Hessian loss in training."""
+    for name, schedule in (("ramp", "linear"), ("flat", "constant")):
+        train(data, **HINT, name=name, lr=0.0, weight_decay=0.0, hessian_schedule=schedule, eval_interval=1)
+    ramp, flat = valid_losses(data, "ramp"), valid_losses(data, "flat")
+    assert len(ramp) >= 2
+    assert ramp == pytest.approx(flat, rel=1e-9)
+    assert ramp == pytest.approx([ramp[0]] * len(ramp), rel=1e-9)
 
 
 def test_stress_training(tmp_path):
