@@ -1,7 +1,9 @@
 """Free-energy correction from the model to a reference method by thermodynamic perturbation.
 
-First order: the average energy difference on the model's ensemble. Full: Zwanzig's exponential average,
-``dF = -kT ln <exp(-(V_ref - V_model) / kT)>``, which is classical and needs T > 0.
+First order: the average energy difference on the model's ensemble. On the Gaussian ensemble of an SSCHA it is the
+variational correction: added to the model's free energy it gives the bound that the same Gaussian has for the
+reference. Exponential: Zwanzig's ``dF = -kT ln <exp(-(V_ref - V_model) / kT)>``, which is classical, needs T > 0, and
+is trustworthy only where its effective sample is large.
 """
 
 from __future__ import annotations
@@ -26,7 +28,13 @@ class Correction:
 
 
 def perturbation(
-    model: np.ndarray, reference: np.ndarray, temperature: float, *, seed: int = 0, resamples: int = 500
+    model: np.ndarray,
+    reference: np.ndarray,
+    temperature: float,
+    *,
+    pairs: np.ndarray | None = None,
+    seed: int = 0,
+    resamples: int = 500,
 ) -> Correction:
     """Correct a free energy with reference energies of some configurations of the model's ensemble.
 
@@ -36,14 +44,19 @@ def perturbation(
         ``(n,)`` energies of the same configurations, eV.
     temperature
         K; at 0 only the first order exists.
+    pairs
+        ``(n,)`` numbers; configurations with the same one are mirror images and count as one draw in the errors and in
+        the effective sample. By default all are independent.
     seed, resamples
         Bootstrap for the error of the exponential average.
 
     Raises
     ------
     InputError
-        If there are fewer than two configurations, or energies are not finite.
+        If there are fewer than two independent configurations, or energies are not finite.
     """
+    from scipy.special import logsumexp
+
     difference = np.asarray(reference, float) - np.asarray(model, float)
     if difference.ndim != 1 or len(difference) < 2:
         raise InputError("the free-energy correction needs at least two configurations")
@@ -51,23 +64,25 @@ def perturbation(
         raise InputError(
             f"energy {int(np.argmin(np.isfinite(difference)))} for the free-energy correction is not finite"
         )
-    first, error = float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    group = np.unique(np.arange(len(difference)) if pairs is None else pairs, return_inverse=True)[1]
+    sizes = np.bincount(group)
+    count = len(sizes)
+    if count < 2:
+        raise InputError("the free-energy correction needs at least two mirror pairs of configurations")
+    first = float(difference.mean())
+    residuals = np.bincount(group, difference - first)
+    error = float(np.sqrt(count / (count - 1) * (residuals**2).sum()) / len(difference))
     if temperature <= 0:
         return Correction(first, error, None, None, None)
-    weights = np.exp(-(difference - difference.min()) / (kB * temperature))
-    samples = np.random.default_rng(seed).integers(len(difference), size=(resamples, len(difference)))
-    values = [_exponential(difference[row], temperature) for row in samples]
+    thermal = kB * temperature
+    weights = np.full(count, -np.inf)  # logarithms, one a pair
+    np.logaddexp.at(weights, group, -difference / thermal)
+    chosen = np.random.default_rng(seed).integers(count, size=(resamples, count))
+    values = -thermal * (logsumexp(weights[chosen], axis=1) - np.log(sizes[chosen].sum(axis=1)))
     return Correction(
         first,
         error,
-        _exponential(difference, temperature),
+        float(-thermal * (logsumexp(weights) - np.log(len(difference)))),
         float(np.std(values, ddof=1)),
-        float(weights.sum() ** 2 / (weights**2).sum()),
+        float(np.exp(2 * logsumexp(weights) - logsumexp(2 * weights))),
     )
-
-
-def _exponential(difference: np.ndarray, temperature: float) -> float:
-    from scipy.special import logsumexp
-
-    thermal = kB * temperature
-    return float(-thermal * (logsumexp(-difference / thermal) - np.log(len(difference))))

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hint_plugins.cli.common import InputError, write_csv, write_summary
+from hint_plugins.cli.common import InputError, write_config, write_csv, write_summary
 from hint_recipes.crystal_input import read_crystal
 from hint_recipes.ensemble import EnsembleEngine
 from hint_recipes.phonon_plots import figure, save
 from hint_recipes.sscha_state import GPA, SschaSettings
-from hint_recipes.sscha_study import run_sscha
+from hint_recipes.sscha_study import (
+    check_request,
+    correction_mark,
+    discard_run,
+    earlier_run,
+    identity,
+    run_sscha,
+)
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
@@ -29,9 +36,15 @@ def rank(
     reference: Potential | None = None,
     reference_configurations: int = 20,
     label: str = "",
-    **options: Any,
+    reference_label: str = "",
+    masses: Sequence[str] = (),
+    overwrite: bool = False,
+    config: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """SSCHA Gibbs free energy ``F + p V`` of every candidate; unfinished candidates are continued, finished ones kept.
+
+    A candidate that did not converge is continued when more populations are allowed. With a reference the free energy
+    gets the first-order correction (:mod:`hint_recipes.perturbation`); the exponential one is only shown beside it.
 
     Parameters
     ----------
@@ -43,8 +56,14 @@ def rank(
         One subdirectory a candidate, and ``summary.json, ranking.csv, ranking.png``.
     reference, reference_configurations
         Potential and configurations for the free-energy correction of each candidate.
-    label
-        Identifies the model in checkpoints.
+    label, reference_label
+        Specifications of model and reference; where they name files, a changed file is another model.
+    masses
+        Isotopes, ``SYMBOL=MASS`` in u.
+    overwrite
+        Discard earlier runs of these candidates.
+    config
+        Options for ``config.yaml``, written once it is clear that the ranking may go on.
 
     Returns
     -------
@@ -54,39 +73,52 @@ def rank(
     Raises
     ------
     InputError
-        If candidates have the same name or different compositions.
+        If candidates have the same name or different compositions, if options cannot work, and if a candidate's
+        directory holds a run with other options, another crystal or another model.
     """
     names = [_name(cell) for cell in cells]
     if len(set(names)) != len(names):
         raise InputError("candidates need different file names: " + ", ".join(sorted(names)))
-    crystals = [read_crystal(cell, options.get("masses", ())) for cell in cells]
+    crystals = [read_crystal(cell, masses) for cell in cells]
     formulas = {c.symbols.formula.reduce()[0].format("hill") for c in crystals}
     if len(formulas) != 1:
         raise InputError(f"only structures of one composition can be ranked, not {', '.join(sorted(formulas))}")
+    check_request(settings, stages, reference_configurations=None if reference is None else reference_configurations)
+    engines = [EnsembleEngine(potential, directory=out / name) for name in names]
+    marks = [identity(c, engine, settings, stages, label=label) for c, engine in zip(crystals, engines, strict=True)]
+    for name, mark in zip(names, marks, strict=True):
+        if overwrite:
+            discard_run(out / name)
+        else:
+            earlier_run(out / name, mark)
+    if config is not None:
+        write_config(out, "rank", config)
+    (out / "summary.json").unlink(missing_ok=True)
+    wanted = None if reference is None else correction_mark(reference_label, reference_configurations)
     rows, failed = [], []
-    for name, crystal in zip(names, crystals, strict=True):
+    for name, crystal, engine, mark in zip(names, crystals, engines, marks, strict=True):
         directory = out / name
         directory.mkdir(exist_ok=True)
         try:
-            if (directory / "summary.json").exists():
-                summary = json.loads((directory / "summary.json").read_text())
-            else:
+            summary = _finished(directory, mark, settings, wanted)
+            if summary is None:
                 summary = run_sscha(
                     crystal,
                     potential,
                     directory,
                     settings,
                     stages,
-                    engine=EnsembleEngine(potential, directory=directory),
+                    engine=engine,
                     reference=reference,
                     reference_configurations=reference_configurations,
-                    label=f"{label} {name}",
+                    label=label,
+                    reference_label=reference_label,
                 )
         except (InputError, ValueError, RuntimeError, ArithmeticError) as error:
             failed.append({"name": name, "reason": str(error).strip().split("\n")[0]})
             print(f"hint: {name}: {failed[-1]['reason']}", file=sys.stderr)
             continue
-        rows.append(_row(name, summary, len(crystal), settings.pressure))
+        rows.append(_row(name, summary, len(crystal), settings.pressure, corrected=reference is not None))
     rows.sort(key=lambda row: row["gibbs_eV_per_atom"])
     for row in rows:
         row["above_best_meV_per_atom"] = 1000 * (row["gibbs_eV_per_atom"] - rows[0]["gibbs_eV_per_atom"])
@@ -108,18 +140,43 @@ def _name(cell: Path) -> str:
     return Path(cell).name.split(".")[0]
 
 
-def _row(name: str, summary: dict[str, Any], atoms: int, pressure: float) -> dict[str, Any]:
+def holds_ranking(out: Path) -> bool:
+    """Whether ``out`` is the directory of an earlier ranking, which may be continued."""
+    import yaml
+
+    config = Path(out) / "config.yaml"
+    return config.is_file() and (yaml.safe_load(config.read_text()) or {}).get("command") == "rank"
+
+
+def _finished(
+    directory: Path, mark: dict[str, Any], settings: SschaSettings, wanted: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """The candidate's summary, if nothing is left to do: no population and not the correction."""
+    path = directory / "summary.json"
+    summary = json.loads(path.read_text()) if path.exists() else {}
+    if summary.get("fingerprint") != mark:
+        return None
+    if not summary["converged"] and summary["max_populations"] < settings.max_populations:
+        return None
+    found = summary.get("correction", {})
+    return summary if wanted is None or wanted.items() <= found.items() else None
+
+
+def _row(name: str, summary: dict[str, Any], atoms: int, pressure: float, *, corrected: bool) -> dict[str, Any]:
     import numpy as np
 
     volume = abs(np.linalg.det(np.array(summary["cell"])))
     energy, error = summary["free_energy"], summary["free_energy_error"]
     row: dict[str, Any] = {"name": name, "converged": summary["converged"], "volume_A3_per_atom": volume / atoms}
-    if "correction" in summary:
+    if corrected:
         correction = summary["correction"]
-        kind = "first_order" if correction["exponential"] is None else "exponential"
-        energy += correction[kind]
-        error = float(np.hypot(error, correction[f"{kind}_error"]))
-        row["correction_eV_per_atom"] = correction[kind] / atoms
+        energy += correction["first_order"]
+        error = float(np.hypot(error, correction["first_order_error"]))
+        exponential = correction["exponential"]
+        row["correction_eV_per_atom"] = correction["first_order"] / atoms
+        row["exponential_correction_eV_per_atom"] = None if exponential is None else exponential / atoms
+        row["effective_sample"] = correction["effective_sample"]
+        row["correction_configurations"] = correction["configurations"]
     return {
         **row,
         "static_eV_per_atom": summary["static_energy"] / atoms,

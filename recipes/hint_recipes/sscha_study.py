@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.cli.common import InputError, write_csv, write_summary
+from hint_plugins.cli.common import InputError, write_config, write_csv, write_summary
 from hint_recipes.dynamical_matrices import to_cellconstructor, write_dynamical_matrices
 from hint_recipes.ensemble import EnsembleEngine, require_sscha
 from hint_recipes.force_constants import ForceConstants, hessian_from_potential
@@ -19,11 +21,109 @@ from hint_recipes.phonon_plots import figure, plot_bands, save
 from hint_recipes.phonons import bands, read_force_constants, save_force_constants
 from hint_recipes.sscha import draw, free_energy_hessian, run, start
 from hint_recipes.sscha_state import SschaSettings, State, fingerprint
+from hint_recipes.store import digest, file_digest
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
 
 CHECKPOINT = "checkpoint.npz"
+#: What an overwritten run leaves behind and must not.
+_DISCARDED = (CHECKPOINT, "summary.json", "bad_configurations.extxyz", "sscha.log", "correction.extxyz")
+
+
+def check_request(
+    settings: SschaSettings,
+    stages: Sequence[tuple[int, int, int]],
+    *,
+    hessian_configurations: int = 0,
+    reference_configurations: int | None = None,
+) -> None:
+    """Refuse before anything is computed what could only fail at the end.
+
+    Parameters
+    ----------
+    settings, stages, hessian_configurations
+        As in :func:`run_sscha`.
+    reference_configurations
+        Configurations for the correction; None without a reference.
+
+    Raises
+    ------
+    InputError
+        For a seed that is too large, odd or too small numbers of configurations, and supercells that do not grow.
+    """
+    if settings.seed >= 2**32:
+        raise InputError(f"the seed must be below 2^32, not {settings.seed}")
+    if hessian_configurations < 0 or hessian_configurations % 2:
+        raise InputError(
+            f"the free-energy Hessian needs an even number of configurations (mirror pairs), not "
+            f"{hessian_configurations}; 0 leaves it out"
+        )
+    if reference_configurations is not None and reference_configurations < 4:
+        raise InputError(
+            f"the free-energy correction needs at least 4 configurations (two mirror pairs) for an error, not "
+            f"{reference_configurations}"
+        )
+    for multiples in stages:
+        if min(multiples) < 1:
+            raise InputError(f"supercell {_times(multiples)}: every repetition must be at least 1")
+    for small, large in pairwise(tuple(multiples) for multiples in stages):
+        if small == large or any(new < old for old, new in zip(small, large, strict=True)):
+            raise InputError(
+                f"stages must grow, but {_times(small)} comes before {_times(large)} (--supercell is the last)"
+            )
+
+
+def identity(
+    crystal: Atoms,
+    engine: EnsembleEngine,
+    settings: SschaSettings,
+    stages: Sequence[tuple[int, int, int]],
+    *,
+    start_from: Path | None = None,
+    floor: float = 20.0,
+    label: str = "",
+) -> dict[str, Any]:
+    """What a run must have in common with the checkpoint that it continues; arguments as in :func:`run_sscha`."""
+    bare = crystal.copy()
+    bare.set_masses("defaults")  # isotopes have an entry of their own, for the message
+    return fingerprint(
+        settings,
+        crystal=f"{crystal.get_chemical_formula()} {crystal.get_volume():.3f} A^3 {digest(bare)}",
+        masses=crystal.get_masses().tolist(),
+        model=file_digest(label),
+        dtype=str(engine.potential.dtype),
+        stages=list(stages),
+        start_from=file_digest(str(start_from)) if start_from else None,
+        floor=floor,
+        on_bad=engine.on_bad,
+        max_energy=engine.max_energy,
+        max_force=engine.max_force,
+    )
+
+
+def earlier_run(out: Path, mark: dict[str, Any]) -> State | None:
+    """The state of the run in ``out`` that is to be continued; None where there is none.
+
+    Raises
+    ------
+    InputError
+        If the run there has another identity (:func:`identity`), or is a result without a checkpoint.
+    """
+    if (out / CHECKPOINT).exists():
+        return State.load(out / CHECKPOINT, mark)
+    if (out / "summary.json").exists():
+        raise InputError(
+            f"{out} holds an earlier result (summary.json) without a checkpoint: choose another --out, or add "
+            "--overwrite"
+        )
+    return None
+
+
+def discard_run(out: Path) -> None:
+    """Remove what would make the next run in ``out`` a continuation."""
+    for name in _DISCARDED:
+        (out / name).unlink(missing_ok=True)
 
 
 def run_sscha(
@@ -41,9 +141,15 @@ def run_sscha(
     reference: Potential | None = None,
     reference_configurations: int = 20,
     label: str = "",
+    reference_label: str = "",
+    overwrite: bool = False,
+    config: Mapping[str, Any] | None = None,
     bar: bool = True,
 ) -> dict[str, Any]:
     """SSCHA of one crystal, continued from ``out/checkpoint.npz`` when that exists.
+
+    A finished run can be continued too: with more populations, a free-energy Hessian, or a correction. Results are
+    written before Hessian and correction, so that a failure there loses nothing.
 
     Parameters
     ----------
@@ -69,8 +175,12 @@ def run_sscha(
         Include the fourth-order term in it.
     reference, reference_configurations
         Potential and number of configurations for the free-energy correction.
-    label
-        Identifies model and crystal in the checkpoint.
+    label, reference_label
+        Specifications of model and reference; where they name files, a changed file is another model.
+    overwrite
+        Discard an earlier run in ``out``.
+    config
+        Options for ``config.yaml``, written once it is clear that the run may go on.
     bar
         Show progress.
 
@@ -78,25 +188,32 @@ def run_sscha(
     -------
     dict
         What ``summary.json`` holds. Energies in eV a unit cell.
+
+    Raises
+    ------
+    InputError
+        For options that cannot work (:func:`check_request`), and if ``out`` holds another run.
     """
     require_sscha()
+    check_request(
+        settings,
+        stages,
+        hessian_configurations=hessian_configurations,
+        reference_configurations=None if reference is None else reference_configurations,
+    )
     for multiples in stages:
         if len(crystal) * np.prod(multiples) < 2:
             raise InputError("a supercell of one atom has no vibrations: choose a larger --supercell or --stage")
     engine = engine or EnsembleEngine(potential, directory=out)
-    mark = fingerprint(
-        settings,
-        stages=list(stages),
-        start_from=start_from,
-        floor=floor,
-        label=label,
-        masses=crystal.get_masses().tolist(),
-    )
+    mark = identity(crystal, engine, settings, stages, start_from=start_from, floor=floor, label=label)
+    if overwrite:
+        discard_run(out)
+    state = earlier_run(out, mark)
+    if config is not None:
+        write_config(out, "sscha", config)
+    (out / "summary.json").unlink(missing_ok=True)
     checkpoint, log = out / CHECKPOINT, out / "sscha.log"
-    harmonic = hessian_from_potential(potential, crystal, stages[-1]).symmetrized().acoustic_sum_rule()
-    if checkpoint.exists():
-        state = State.load(checkpoint, mark)
-    else:
+    if state is None:
         first = _starting_point(potential, crystal, stages[0], start_from)
         constants, changed = start(first, floor)
         if changed:
@@ -105,6 +222,7 @@ def run_sscha(
                 f"(lowest {first.acoustic_sum_rule().frequencies().min():.1f} cm^-1)"
             )
         state = State(constants, difficult=changed > 0)
+    harmonic = hessian_from_potential(potential, crystal, stages[-1]).symmetrized().acoustic_sum_rule()
     static = float(potential.evaluate([crystal]).energies[0])
 
     def report(now: State) -> None:
@@ -129,6 +247,7 @@ def run_sscha(
         "n_populations": len(state.history),
         "n_configurations": len(state.history) * settings.configurations - sum(r["dropped"] for r in state.history),
         "n_dropped": sum(r["dropped"] for r in state.history),
+        "max_populations": settings.max_populations,
         "temperature_K": settings.temperature,
         "supercell": state.constants.multiples,
         "free_energy": last["free_energy_eV"],
@@ -149,8 +268,11 @@ def run_sscha(
             for part in ("sampling", "forces", "minimisation")
         },
         **{key: last[key] for key in ("pressure_GPa", "pressure_error_GPa", "volume_A3") if key in last},
+        "fingerprint": mark,
     }
     sources = {"harmonic": harmonic, "sscha": state.constants}
+    _write(out, sources, crystal_now)
+    write_summary(out, summary)
     if hessian_configurations:
         curved = free_energy_hessian(
             state.constants, engine, settings, hessian_configurations, four_phonon=four_phonon, log=log
@@ -161,11 +283,18 @@ def run_sscha(
             "frequencies_gamma_cm1": curved.frequencies()[0],
             "lowest_cm1": curved.acoustic_sum_rule().frequencies().min(),
         }
+        _write(out, sources, crystal_now)
+        write_summary(out, summary)
     if reference is not None:
-        summary["correction"] = _correct(state.constants, engine, settings, reference, reference_configurations, out)
-    _write(out, sources, crystal_now)
-    write_summary(out, summary)
+        correction = _correct(state.constants, engine, settings, reference, reference_configurations, out)
+        summary["correction"] = {**correction_mark(reference_label, reference_configurations), **correction}
+        write_summary(out, summary)
     return summary
+
+
+def correction_mark(label: str, count: int) -> dict[str, Any]:
+    """What tells one correction of a run from another: the reference and how many configurations were asked for."""
+    return {"reference": file_digest(label), "requested": count}
 
 
 def _starting_point(
@@ -176,10 +305,14 @@ def _starting_point(
     constants = read_force_constants(start_from, crystal)
     if constants.multiples != tuple(multiples):
         raise InputError(
-            f"{start_from} holds a {'x'.join(map(str, constants.multiples))} supercell, the run starts with "
-            f"{'x'.join(map(str, multiples))}: use the same, or a --stage of that size"
+            f"{start_from} holds a {_times(constants.multiples)} supercell, the run starts with {_times(multiples)}: "
+            "use the same, or a --stage of that size"
         )
     return constants
+
+
+def _times(multiples: Sequence[int]) -> str:
+    return "x".join(map(str, multiples))
 
 
 def _correct(
@@ -190,24 +323,49 @@ def _correct(
     count: int,
     out: Path,
 ) -> dict[str, Any]:
-    """First-order and exponential correction from ``count`` configurations of the converged ensemble, per unit cell."""
+    """First-order and exponential correction from ``count`` configurations of the converged ensemble, per unit cell.
+
+    Each reference energy is on disk (``correction.extxyz``) before the next is computed; failing ones are left out.
+    """
     from ase.io import write
+
+    from hint_plugins.potential import PotentialError
 
     dyn = to_cellconstructor(constants)
     dyn.Symmetrize()
     ensemble = draw(dyn, settings.temperature, count + count % 2, (settings.seed, 2 * 10**6))
     structures = [s.get_ase_atoms() for s in ensemble.structures]
     found = engine.evaluate(structures)
-    structures = [s for s, good in zip(structures, found.good, strict=True) if good]
-    model = found.energies[found.good]
-    energies = np.asarray(reference.evaluate(structures).energies)
-    for atoms, low, high in zip(structures, model, energies, strict=True):
-        atoms.info.update(model_energy=low, REF_energy=high)
-    write(out / "correction.extxyz", structures)
-    correction = perturbation(model, energies, settings.temperature, seed=settings.seed)
+    reasons, energies = dict(found.reasons), np.full(len(structures), np.nan)
+    table = out / "correction.extxyz"
+    table.unlink(missing_ok=True)
+    for index in np.flatnonzero(found.good):
+        atoms = structures[index]
+        try:
+            energies[index] = reference.evaluate([atoms]).energies[0]
+        except PotentialError as error:
+            reasons[int(index)] = f"reference: {error}"
+            continue
+        if not np.isfinite(energies[index]):
+            reasons[int(index)] = "reference: the energy is not finite"
+            continue
+        atoms.info.update(configuration=int(index), model_energy=found.energies[index], REF_energy=energies[index])
+        write(table, atoms, append=True)
+    if reasons:
+        first = min(reasons)
+        print(
+            f"hint: correction: {len(reasons)} of {len(structures)} configurations left out; number {first}: "
+            f"{reasons[first]}",
+            file=sys.stderr,
+        )
+    used = np.flatnonzero(np.isfinite(energies))
+    # configurations come in mirror pairs, one after the other
+    correction = perturbation(
+        found.energies[used], energies[used], settings.temperature, pairs=used // 2, seed=settings.seed
+    )
     cells = constants.num_cells
     values = {k: v / cells if v is not None and k != "effective_sample" else v for k, v in asdict(correction).items()}
-    return {"configurations": len(structures), **values}
+    return {"configurations": len(used), "dropped": len(reasons), **values}
 
 
 def _write(out: Path, sources: dict[str, ForceConstants], crystal: Atoms) -> None:

@@ -312,7 +312,7 @@ def test_ranking(tmp_path):
     bulk("Pd", a=3.9, c=4.5, crystalstructure="bct").write(tmp_path / "odd.extxyz")
     settings = SschaSettings(configurations=20, max_populations=1, stress=True)
     cells = [tmp_path / f"{n}.extxyz" for n in ("loose", "tight", "odd")]
-    result = rank(cells, potential, tmp_path, settings, [(2, 2, 2)], reference=potential, reference_configurations=2)
+    result = rank(cells, potential, tmp_path, settings, [(2, 2, 2)], reference=potential, reference_configurations=4)
     names = [row["name"] for row in result["ranking"]]
     assert names.index("tight") < names.index("loose")
     assert result["ranking"][0]["above_best_meV_per_atom"] == 0

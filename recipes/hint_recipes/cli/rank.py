@@ -11,7 +11,7 @@ import typer
 def rank(
     cells: Annotated[list[Path], typer.Argument(help="Candidate unit cells of one composition, one file each.")],
     model: Annotated[str, typer.Option(help="Model or reference calculator.")],
-    out: Annotated[Path, typer.Option(help="Output directory; unfinished candidates there are continued.")],
+    out: Annotated[Path, typer.Option(help="Output directory; candidates there are continued.")],
     supercell: Annotated[tuple[int, int, int], typer.Option(help="Repetitions of each unit cell.")] = (2, 2, 2),
     stage: Annotated[
         list[str] | None, typer.Option(help="Smaller supercell to converge first, e.g. 1x1x1; repeatable.")
@@ -33,8 +33,9 @@ def rank(
 ) -> None:
     """Rank candidate structures by their anharmonic free energy, with errors."""
     options = dict(locals())
-    from hint_plugins.cli.common import finish, prepare_output, write_config
+    from hint_plugins.cli.common import finish, prepare_output
     from hint_recipes.crystal_input import load_potential, parse_supercell
+    from hint_recipes.rank import holds_ranking
     from hint_recipes.rank import rank as run_rank
     from hint_recipes.sscha_state import SschaSettings
 
@@ -51,12 +52,7 @@ def rank(
     )
     stages = [*(parse_supercell(s) for s in stage or []), supercell]
     potential = load_potential(model, device, dtype)
-    prepare_output(out, overwrite=overwrite)
-    if overwrite:
-        for name in ("summary.json", "checkpoint.npz"):
-            for path in out.glob(f"*/{name}"):
-                path.unlink()
-    write_config(out, "rank", {**options, "overwrite": False})
+    prepare_output(out, overwrite=overwrite, resume=holds_ranking(out))
     result = run_rank(
         cells,
         potential,
@@ -66,6 +62,9 @@ def rank(
         reference=load_potential(reference, device, dtype) if reference else None,
         reference_configurations=reference_configurations,
         label=model,
+        reference_label=reference or "",
         masses=mass or [],
+        overwrite=overwrite,
+        config={**options, "overwrite": False},
     )
     finish(len(result["failed"]) + len(result["ranking"]) - result["n_converged"])

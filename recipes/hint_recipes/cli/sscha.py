@@ -11,7 +11,7 @@ import typer
 def sscha(
     cell: Annotated[Path, typer.Argument(help="Unit cell (any format of ASE).")],
     model: Annotated[str, typer.Option(help="Model or reference calculator.")],
-    out: Annotated[Path, typer.Option(help="Output directory; an unfinished run there is continued.")],
+    out: Annotated[Path, typer.Option(help="Output directory; a run there is continued.")],
     supercell: Annotated[tuple[int, int, int], typer.Option(help="Repetitions of the unit cell (last stage).")] = (
         2,
         2,
@@ -54,7 +54,7 @@ def sscha(
 ) -> None:
     """Anharmonic phonons, free energy and structure by the stochastic self-consistent harmonic approximation."""
     options = dict(locals())
-    from hint_plugins.cli.common import InputError, finish, prepare_output, write_config
+    from hint_plugins.cli.common import InputError, finish, prepare_output
     from hint_recipes.crystal_input import load_potential, parse_supercell, read_crystal
     from hint_recipes.ensemble import EnsembleEngine
     from hint_recipes.sscha_state import SschaSettings
@@ -81,11 +81,7 @@ def sscha(
     crystal = read_crystal(cell, mass or [])
     stages = [*(parse_supercell(s) for s in stage or []), supercell]
     potential = load_potential(model, device, dtype)
-    prepare_output(out, overwrite=overwrite)
-    if overwrite:
-        for name in (CHECKPOINT, "summary.json", "bad_configurations.extxyz", "sscha.log"):
-            (out / name).unlink(missing_ok=True)
-    write_config(out, "sscha", {**options, "overwrite": False})
+    prepare_output(out, overwrite=overwrite, resume=(out / CHECKPOINT).exists())
     summary = run_sscha(
         crystal,
         potential,
@@ -99,7 +95,10 @@ def sscha(
         four_phonon=four_phonon,
         reference=load_potential(reference, device, dtype) if reference else None,
         reference_configurations=reference_configurations,
-        label=f"{model} {crystal.get_chemical_formula()}",
+        label=model,
+        reference_label=reference or "",
+        overwrite=overwrite,
+        config={**options, "overwrite": False},
     )
     if not summary["converged"]:
         print(f"hint: not converged after {summary['n_populations']} populations (see populations.csv)")
