@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +35,23 @@ def start(constants: ForceConstants, floor: float = 20.0) -> tuple[ForceConstant
     return raised.acoustic_sum_rule(), changed
 
 
+def report_raised(before: ForceConstants, changed: int, floor: float, where: str = "") -> None:
+    """Say how many modes of ``before`` :func:`start` had to raise, if any; ``where`` names the stage."""
+    if changed:
+        lowest = before.acoustic_sum_rule().frequencies().min()
+        print(
+            f"hint: {where}{changed} starting modes were imaginary or below {floor:g} cm^-1 and were made positive "
+            f"(lowest {lowest:.1f} cm^-1)"
+        )
+
+
 def run(
     state: State,
     engine: EnsembleEngine,
     settings: SschaSettings,
     stages: Sequence[tuple[int, int, int]],
     *,
+    floor: float = 20.0,
     checkpoint: Path | None = None,
     fingerprint: dict[str, Any] | None = None,
     log: Path | None = None,
@@ -58,6 +70,8 @@ def run(
     stages
         Repetitions of the unit cell, one stage after the other; a stage starts from the interpolated auxiliary matrix
         of the one before (Poletaev and Oganov).
+    floor
+        Lowest starting frequency of the later stages, cm^-1.
     checkpoint, fingerprint
         File to write after every population, and what identifies the run.
     log
@@ -76,8 +90,16 @@ def run(
                 return state
             with _log_to(log):
                 wider = interpolate(state.constants, stages[state.stage + 1])
-            constants, changed = start(wider)
-            state = State(constants, state.stage + 1, difficult=changed > 0, history=state.history, steps=state.steps)
+            constants, changed = start(wider, floor)
+            report_raised(wider, changed, floor, f"stage {state.stage + 2}: ")
+            state = replace(
+                state,
+                constants=constants,
+                stage=state.stage + 1,
+                population=0,
+                converged=False,
+                difficult=changed > 0,
+            )
         with _log_to(log):
             population(state, engine, settings)
         if checkpoint is not None:
