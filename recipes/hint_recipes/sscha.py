@@ -22,7 +22,8 @@ from hint_plugins.cli.common import InputError
 from hint_recipes.dynamical_matrices import from_cellconstructor, interpolate, to_cellconstructor
 from hint_recipes.ensemble import EnsembleEngine, require_sscha
 from hint_recipes.force_constants import ForceConstants
-from hint_recipes.sscha_state import GPA, SschaSettings, State
+from hint_recipes.sscha_record import record
+from hint_recipes.sscha_state import SschaSettings, State
 
 if TYPE_CHECKING:
     from sscha.Ensemble import Ensemble
@@ -155,18 +156,12 @@ def population(state: State, engine: EnsembleEngine, settings: SschaSettings) ->
             "carry the step: take more configurations, a higher --floor or a stiffer start (--start-from)"
         )
     clock.lap("minimisation")
-    _record(state, minimiser, ensemble, dropped, clock.laps)
+    record(state, minimiser, dropped, clock.laps)
     state.constants = from_cellconstructor(minimiser.dyn)
     lowest = np.sort(state.constants.frequencies().ravel())[3]
     state.history[-1]["lowest_cm1"] = float(lowest)
     state.population = number
     state.converged = bool(converged)
-
-
-def _ry_bohr3_to_ev() -> float:
-    import cellconstructor as CC
-
-    return CC.Units.RY_TO_EV / CC.Units.BOHR_TO_ANGSTROM**3
 
 
 def draw(dyn: Any, temperature: float, count: int, seed: Sequence[int]) -> Ensemble:
@@ -176,54 +171,6 @@ def draw(dyn: Any, temperature: float, count: int, seed: Sequence[int]) -> Ensem
     ensemble = sscha.Ensemble.Ensemble(dyn, temperature, dyn.GetSupercell())
     ensemble.generate(count)
     return ensemble
-
-
-def _record(state: State, minimiser: Any, ensemble: Ensemble, dropped: int, laps: dict[str, float]) -> None:
-    """Append one row to ``history`` and the minimisation steps to ``steps``; energies per unit cell in eV."""
-    import cellconstructor as CC
-
-    to_ev = CC.Units.RY_TO_EV
-    energy, error = (float(np.real(v)) * to_ev for v in minimiser.get_free_energy(True))
-    gradient, gradient_error = minimiser.__gc__[-1], minimiser.__gc_err__[-1]
-    row: dict[str, Any] = {
-        "stage": state.stage + 1,
-        "supercell": "x".join(map(str, state.constants.multiples)),
-        "population": state.population + 1,
-        "free_energy_eV": energy,
-        "free_energy_error_eV": error,
-        "gradient_over_error": float(gradient / gradient_error) if gradient_error else 0.0,
-        "structure_gradient_over_error": _ratio(minimiser.__gw__[-1], minimiser.__gw_err__[-1]),
-        "kong_liu": float(ensemble.get_effective_sample_size() / ensemble.N),
-        "steps": len(minimiser.__gc__),
-        "dropped": dropped,
-        **{f"seconds_{k}": v for k, v in laps.items()},
-    }
-    if ensemble.has_stress:
-        tensor, spread = minimiser.get_stress_tensor()
-        row["pressure_GPa"] = float(np.trace(tensor) / 3 * _ry_bohr3_to_ev() / GPA)
-        row["pressure_error_GPa"] = float(np.linalg.norm(np.diag(spread)) / 3 * _ry_bohr3_to_ev() / GPA)
-        row["volume_A3"] = float(abs(np.linalg.det(minimiser.dyn.structure.unit_cell)))
-    state.history.append(row)
-    steps = zip(minimiser.__fe__, minimiser.__fe_err__, minimiser.__KL__, strict=True)
-    for index, (value, uncertainty, sample) in enumerate(steps):
-        gradient_known = index < len(minimiser.__gc__)
-        state.steps.append(
-            {
-                "stage": state.stage + 1,
-                "population": state.population + 1,
-                "step": index,
-                "free_energy_eV": float(np.real(value)) * to_ev,
-                "error_eV": float(np.real(uncertainty)) * to_ev,
-                "kong_liu": float(sample / ensemble.N),
-                "gradient_over_error": _ratio(minimiser.__gc__[index], minimiser.__gc_err__[index])
-                if gradient_known
-                else None,
-            }
-        )
-
-
-def _ratio(value: float, error: float) -> float:
-    return float(value / error) if error else 0.0
 
 
 def free_energy_hessian(

@@ -1,4 +1,4 @@
-"""The floor of the later stages of an SSCHA run."""
+"""The floor of the later stages of an SSCHA run, and what is recorded of a population."""
 
 import numpy as np
 import pytest
@@ -44,3 +44,29 @@ def test_later_stages_keep_the_floor(potential, monkeypatch, capsys):
     state = run(fresh(potential), EnsembleEngine(potential), SschaSettings(), stages)
     assert not state.difficult
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("representation", "unit"), [("normal", "eV_A2"), ("root4", "A2")])
+def test_gradients_are_recorded_with_their_errors(potential, representation, unit):
+    settings = SschaSettings(configurations=10, max_populations=1, meaningful_factor=0.1, representation=representation)
+    state = run(fresh(potential), EnsembleEngine(potential), settings, STAGES)
+    for row in (state.history[-1], state.steps[0]):
+        gradient, error = row[f"gradient_{unit}"], row[f"gradient_error_{unit}"]
+        assert error > 0
+        assert gradient / error == pytest.approx(row["gradient_over_error"])
+    assert state.history[-1]["centroid_force_eV_A"] == pytest.approx(0, abs=1e-10)  # by symmetry
+    assert "centroid_force_error_eV_A" in state.history[-1]
+
+
+def test_gradient_is_the_distance_from_the_self_consistent_matrix():
+    """A harmonic crystal and an auxiliary matrix 2 % too stiff: the first gradient is the difference, in eV/A^2."""
+    from quartic_crystal import QuarticCrystal
+
+    crystal = QuarticCrystal(k=0.5, g=0.0)
+    model = Potential.load(crystal)
+    harmonic, _ = start(hessian_from_potential(model, crystal.primitive, STAGES[0]))
+    stiff = harmonic.replace(1.02 * harmonic.hessian)
+    settings = SschaSettings(configurations=200, max_populations=1, meaningful_factor=0.5)
+    state = run(State(stiff), EnsembleEngine(model), settings, STAGES)
+    expected = 0.02 * np.linalg.norm(harmonic.hessian)  # Fourier transformation keeps the norm
+    assert state.steps[0]["gradient_eV_A2"] == pytest.approx(expected, rel=0.05)
