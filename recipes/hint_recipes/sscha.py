@@ -22,7 +22,8 @@ from hint_plugins.cli.common import InputError
 from hint_recipes.dynamical_matrices import from_cellconstructor, interpolate, to_cellconstructor
 from hint_recipes.ensemble import EnsembleEngine, require_sscha
 from hint_recipes.force_constants import ForceConstants
-from hint_recipes.sscha_record import record
+from hint_recipes.sscha_cell import choose_cell, move
+from hint_recipes.sscha_record import mean_stress, record
 from hint_recipes.sscha_state import SschaSettings, State
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def population(state: State, engine: EnsembleEngine, settings: SschaSettings) ->
     stress = settings.stress or settings.relax_cell
     number = state.population + 1
     clock = _Clock()
+    move(state)
     dyn = to_cellconstructor(state.constants)
     dyn.Symmetrize()
     ensemble = draw(dyn, settings.temperature, settings.configurations, (settings.seed, state.stage, number))
@@ -136,16 +138,7 @@ def population(state: State, engine: EnsembleEngine, settings: SschaSettings) ->
     loop.save_dyn = False
     try:
         with _remembered_distances(), np.errstate(all="ignore"):
-            if settings.relax_cell:
-                converged = loop.vc_relax(
-                    settings.pressure,
-                    settings.bulk_modulus,
-                    restart_from_ens=True,
-                    start_pop=number,
-                    fix_volume=settings.fix_volume,
-                )
-            else:
-                converged = loop.relax(restart_from_ens=True, start_pop=number)
+            converged = loop.relax(restart_from_ens=True, start_pop=number)
         finite = np.isfinite(minimiser.get_free_energy(True)).all() and np.isfinite(minimiser.dyn.dynmats).all()
         reason = "the free energy is not finite"
     except (AssertionError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
@@ -161,7 +154,8 @@ def population(state: State, engine: EnsembleEngine, settings: SschaSettings) ->
     lowest = np.sort(state.constants.frequencies().ravel())[3]
     state.history[-1]["lowest_cm1"] = float(lowest)
     state.population = number
-    state.converged = bool(converged)
+    at_rest = not settings.relax_cell or choose_cell(state, *mean_stress(minimiser), settings)
+    state.converged = bool(converged) and at_rest
 
 
 def draw(dyn: Any, temperature: float, count: int, seed: Sequence[int]) -> Ensemble:
