@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,9 @@ from hint_plugins.cli.common import InputError
 from hint_recipes.dynamical_matrices import from_cellconstructor, interpolate, to_cellconstructor
 from hint_recipes.ensemble import EnsembleEngine, require_sscha
 from hint_recipes.force_constants import ForceConstants
-from hint_recipes.sscha_state import GPA, SschaSettings, State
+from hint_recipes.sscha_cell import choose_cell, move
+from hint_recipes.sscha_record import mean_stress, record
+from hint_recipes.sscha_state import SschaSettings, State
 
 if TYPE_CHECKING:
     from sscha.Ensemble import Ensemble
@@ -34,12 +37,23 @@ def start(constants: ForceConstants, floor: float = 20.0) -> tuple[ForceConstant
     return raised.acoustic_sum_rule(), changed
 
 
+def report_raised(before: ForceConstants, changed: int, floor: float, where: str = "") -> None:
+    """Say how many modes of ``before`` :func:`start` had to raise, if any; ``where`` names the stage."""
+    if changed:
+        lowest = before.acoustic_sum_rule().frequencies().min()
+        print(
+            f"hint: {where}{changed} starting modes were imaginary or below {floor:g} cm^-1 and were made positive "
+            f"(lowest {lowest:.1f} cm^-1)"
+        )
+
+
 def run(
     state: State,
     engine: EnsembleEngine,
     settings: SschaSettings,
     stages: Sequence[tuple[int, int, int]],
     *,
+    floor: float = 20.0,
     checkpoint: Path | None = None,
     fingerprint: dict[str, Any] | None = None,
     log: Path | None = None,
@@ -58,6 +72,8 @@ def run(
     stages
         Repetitions of the unit cell, one stage after the other; a stage starts from the interpolated auxiliary matrix
         of the one before (Poletaev and Oganov).
+    floor
+        Lowest starting frequency of the later stages, cm^-1.
     checkpoint, fingerprint
         File to write after every population, and what identifies the run.
     log
@@ -76,8 +92,16 @@ def run(
                 return state
             with _log_to(log):
                 wider = interpolate(state.constants, stages[state.stage + 1])
-            constants, changed = start(wider)
-            state = State(constants, state.stage + 1, difficult=changed > 0, history=state.history, steps=state.steps)
+            constants, changed = start(wider, floor)
+            report_raised(wider, changed, floor, f"stage {state.stage + 2}: ")
+            state = replace(
+                state,
+                constants=constants,
+                stage=state.stage + 1,
+                population=0,
+                converged=False,
+                difficult=changed > 0,
+            )
         with _log_to(log):
             population(state, engine, settings)
         if checkpoint is not None:
@@ -92,6 +116,7 @@ def population(state: State, engine: EnsembleEngine, settings: SschaSettings) ->
     stress = settings.stress or settings.relax_cell
     number = state.population + 1
     clock = _Clock()
+    move(state)
     dyn = to_cellconstructor(state.constants)
     dyn.Symmetrize()
     ensemble = draw(dyn, settings.temperature, settings.configurations, (settings.seed, state.stage, number))
@@ -113,16 +138,7 @@ def population(state: State, engine: EnsembleEngine, settings: SschaSettings) ->
     loop.save_dyn = False
     try:
         with _remembered_distances(), np.errstate(all="ignore"):
-            if settings.relax_cell:
-                converged = loop.vc_relax(
-                    settings.pressure,
-                    settings.bulk_modulus,
-                    restart_from_ens=True,
-                    start_pop=number,
-                    fix_volume=settings.fix_volume,
-                )
-            else:
-                converged = loop.relax(restart_from_ens=True, start_pop=number)
+            converged = loop.relax(restart_from_ens=True, start_pop=number)
         finite = np.isfinite(minimiser.get_free_energy(True)).all() and np.isfinite(minimiser.dyn.dynmats).all()
         reason = "the free energy is not finite"
     except (AssertionError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
@@ -133,18 +149,13 @@ def population(state: State, engine: EnsembleEngine, settings: SschaSettings) ->
             "carry the step: take more configurations, a higher --floor or a stiffer start (--start-from)"
         )
     clock.lap("minimisation")
-    _record(state, minimiser, ensemble, dropped, clock.laps)
+    record(state, minimiser, dropped, clock.laps)
     state.constants = from_cellconstructor(minimiser.dyn)
     lowest = np.sort(state.constants.frequencies().ravel())[3]
     state.history[-1]["lowest_cm1"] = float(lowest)
     state.population = number
-    state.converged = bool(converged)
-
-
-def _ry_bohr3_to_ev() -> float:
-    import cellconstructor as CC
-
-    return CC.Units.RY_TO_EV / CC.Units.BOHR_TO_ANGSTROM**3
+    at_rest = not settings.relax_cell or choose_cell(state, *mean_stress(minimiser), settings)
+    state.converged = bool(converged) and at_rest
 
 
 def draw(dyn: Any, temperature: float, count: int, seed: Sequence[int]) -> Ensemble:
@@ -154,54 +165,6 @@ def draw(dyn: Any, temperature: float, count: int, seed: Sequence[int]) -> Ensem
     ensemble = sscha.Ensemble.Ensemble(dyn, temperature, dyn.GetSupercell())
     ensemble.generate(count)
     return ensemble
-
-
-def _record(state: State, minimiser: Any, ensemble: Ensemble, dropped: int, laps: dict[str, float]) -> None:
-    """Append one row to ``history`` and the minimisation steps to ``steps``; energies per unit cell in eV."""
-    import cellconstructor as CC
-
-    to_ev = CC.Units.RY_TO_EV
-    energy, error = (float(np.real(v)) * to_ev for v in minimiser.get_free_energy(True))
-    gradient, gradient_error = minimiser.__gc__[-1], minimiser.__gc_err__[-1]
-    row: dict[str, Any] = {
-        "stage": state.stage + 1,
-        "supercell": "x".join(map(str, state.constants.multiples)),
-        "population": state.population + 1,
-        "free_energy_eV": energy,
-        "free_energy_error_eV": error,
-        "gradient_over_error": float(gradient / gradient_error) if gradient_error else 0.0,
-        "structure_gradient_over_error": _ratio(minimiser.__gw__[-1], minimiser.__gw_err__[-1]),
-        "kong_liu": float(ensemble.get_effective_sample_size() / ensemble.N),
-        "steps": len(minimiser.__gc__),
-        "dropped": dropped,
-        **{f"seconds_{k}": v for k, v in laps.items()},
-    }
-    if ensemble.has_stress:
-        tensor, spread = minimiser.get_stress_tensor()
-        row["pressure_GPa"] = float(np.trace(tensor) / 3 * _ry_bohr3_to_ev() / GPA)
-        row["pressure_error_GPa"] = float(np.linalg.norm(np.diag(spread)) / 3 * _ry_bohr3_to_ev() / GPA)
-        row["volume_A3"] = float(abs(np.linalg.det(minimiser.dyn.structure.unit_cell)))
-    state.history.append(row)
-    steps = zip(minimiser.__fe__, minimiser.__fe_err__, minimiser.__KL__, strict=True)
-    for index, (value, uncertainty, sample) in enumerate(steps):
-        gradient_known = index < len(minimiser.__gc__)
-        state.steps.append(
-            {
-                "stage": state.stage + 1,
-                "population": state.population + 1,
-                "step": index,
-                "free_energy_eV": float(np.real(value)) * to_ev,
-                "error_eV": float(np.real(uncertainty)) * to_ev,
-                "kong_liu": float(sample / ensemble.N),
-                "gradient_over_error": _ratio(minimiser.__gc__[index], minimiser.__gc_err__[index])
-                if gradient_known
-                else None,
-            }
-        )
-
-
-def _ratio(value: float, error: float) -> float:
-    return float(value / error) if error else 0.0
 
 
 def free_energy_hessian(

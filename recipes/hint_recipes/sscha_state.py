@@ -43,7 +43,7 @@ class SschaSettings:
     pressure
         Target pressure, GPa.
     bulk_modulus
-        GPa; sets the size of cell steps.
+        GPa; sets the size of the first cell step.
     stress
         Evaluate stresses also at fixed cell.
     seed
@@ -95,6 +95,8 @@ class State:
     difficult: bool = False  #: the start had imaginary modes
     history: list[dict[str, Any]] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
+    next_cell: list[list[float]] | None = None  #: cell of the next population (A), if it is another
+    cell_optimiser: dict[str, Any] = field(default_factory=dict)  #: its memory of earlier cell steps
 
     def save(self, path: Path, fingerprint: dict[str, Any]) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -106,6 +108,8 @@ class State:
             "difficult": self.difficult,
             "history": self.history,
             "steps": self.steps,
+            "next_cell": self.next_cell,
+            "cell_optimiser": self.cell_optimiser,
             "fingerprint": fingerprint,
         }
         with replacing(path) as temporary:
