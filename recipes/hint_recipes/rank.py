@@ -12,15 +12,9 @@ from hint_plugins.cli.common import InputError, write_config, write_csv, write_s
 from hint_recipes.crystal_input import read_crystal
 from hint_recipes.ensemble import EnsembleEngine
 from hint_recipes.phonon_plots import figure, save
+from hint_recipes.sscha_request import check_request, correction_mark, discard_run, earlier_run, identity
 from hint_recipes.sscha_state import GPA, SschaSettings
-from hint_recipes.sscha_study import (
-    check_request,
-    correction_mark,
-    discard_run,
-    earlier_run,
-    identity,
-    run_sscha,
-)
+from hint_recipes.sscha_study import run_sscha
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,111 +18,21 @@ from hint_recipes.force_constants import ForceConstants, hessian_from_potential
 from hint_recipes.perturbation import perturbation
 from hint_recipes.phonon_plots import figure, plot_bands, save
 from hint_recipes.phonons import bands, read_force_constants, save_force_constants
-from hint_recipes.sscha import draw, free_energy_hessian, run, start
-from hint_recipes.sscha_state import SschaSettings, State, fingerprint
-from hint_recipes.store import digest, file_digest
+from hint_recipes.sscha import draw, free_energy_hessian, report_raised, run, start
+from hint_recipes.sscha_cell import static_start
+from hint_recipes.sscha_request import (
+    CHECKPOINT,
+    check_request,
+    correction_mark,
+    discard_run,
+    earlier_run,
+    identity,
+    times,
+)
+from hint_recipes.sscha_state import SschaSettings, State
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
-
-CHECKPOINT = "checkpoint.npz"
-#: What an overwritten run leaves behind and must not.
-_DISCARDED = (CHECKPOINT, "summary.json", "bad_configurations.extxyz", "sscha.log", "correction.extxyz")
-
-
-def check_request(
-    settings: SschaSettings,
-    stages: Sequence[tuple[int, int, int]],
-    *,
-    hessian_configurations: int = 0,
-    reference_configurations: int | None = None,
-) -> None:
-    """Refuse before anything is computed what could only fail at the end.
-
-    Parameters
-    ----------
-    settings, stages, hessian_configurations
-        As in :func:`run_sscha`.
-    reference_configurations
-        Configurations for the correction; None without a reference.
-
-    Raises
-    ------
-    InputError
-        For a seed that is too large, odd or too small numbers of configurations, and supercells that do not grow.
-    """
-    if settings.seed >= 2**32:
-        raise InputError(f"the seed must be below 2^32, not {settings.seed}")
-    if hessian_configurations < 0 or hessian_configurations % 2:
-        raise InputError(
-            f"the free-energy Hessian needs an even number of configurations (mirror pairs), not "
-            f"{hessian_configurations}; 0 leaves it out"
-        )
-    if reference_configurations is not None and reference_configurations < 4:
-        raise InputError(
-            f"the free-energy correction needs at least 4 configurations (two mirror pairs) for an error, not "
-            f"{reference_configurations}"
-        )
-    for multiples in stages:
-        if min(multiples) < 1:
-            raise InputError(f"supercell {_times(multiples)}: every repetition must be at least 1")
-    for small, large in pairwise(tuple(multiples) for multiples in stages):
-        if small == large or any(new < old for old, new in zip(small, large, strict=True)):
-            raise InputError(
-                f"stages must grow, but {_times(small)} comes before {_times(large)} (--supercell is the last)"
-            )
-
-
-def identity(
-    crystal: Atoms,
-    engine: EnsembleEngine,
-    settings: SschaSettings,
-    stages: Sequence[tuple[int, int, int]],
-    *,
-    start_from: Path | None = None,
-    floor: float = 20.0,
-    label: str = "",
-) -> dict[str, Any]:
-    """What a run must have in common with the checkpoint that it continues; arguments as in :func:`run_sscha`."""
-    bare = crystal.copy()
-    bare.set_masses("defaults")  # isotopes have an entry of their own, for the message
-    return fingerprint(
-        settings,
-        crystal=f"{crystal.get_chemical_formula()} {crystal.get_volume():.3f} A^3 {digest(bare)}",
-        masses=crystal.get_masses().tolist(),
-        model=file_digest(label),
-        dtype=str(engine.potential.dtype),
-        stages=list(stages),
-        start_from=file_digest(str(start_from)) if start_from else None,
-        floor=floor,
-        on_bad=engine.on_bad,
-        max_energy=engine.max_energy,
-        max_force=engine.max_force,
-    )
-
-
-def earlier_run(out: Path, mark: dict[str, Any]) -> State | None:
-    """The state of the run in ``out`` that is to be continued; None where there is none.
-
-    Raises
-    ------
-    InputError
-        If the run there has another identity (:func:`identity`), or is a result without a checkpoint.
-    """
-    if (out / CHECKPOINT).exists():
-        return State.load(out / CHECKPOINT, mark)
-    if (out / "summary.json").exists():
-        raise InputError(
-            f"{out} holds an earlier result (summary.json) without a checkpoint: choose another --out, or add "
-            "--overwrite"
-        )
-    return None
-
-
-def discard_run(out: Path) -> None:
-    """Remove what would make the next run in ``out`` a continuation."""
-    for name in _DISCARDED:
-        (out / name).unlink(missing_ok=True)
 
 
 def run_sscha(
@@ -213,14 +122,12 @@ def run_sscha(
         write_config(out, "sscha", config)
     (out / "summary.json").unlink(missing_ok=True)
     checkpoint, log = out / CHECKPOINT, out / "sscha.log"
+    if start_from is None:
+        crystal = static_start(potential, crystal, settings)
     if state is None:
         first = _starting_point(potential, crystal, stages[0], start_from)
         constants, changed = start(first, floor)
-        if changed:
-            print(
-                f"hint: {changed} starting modes were imaginary or below {floor:g} cm^-1 and were made positive "
-                f"(lowest {first.acoustic_sum_rule().frequencies().min():.1f} cm^-1)"
-            )
+        report_raised(first, changed, floor)
         state = State(constants, difficult=changed > 0)
     harmonic = hessian_from_potential(potential, crystal, stages[-1]).symmetrized().acoustic_sum_rule()
     static = float(potential.evaluate([crystal]).energies[0])
@@ -235,6 +142,7 @@ def run_sscha(
             engine,
             settings,
             stages,
+            floor=floor,
             checkpoint=checkpoint,
             fingerprint=mark,
             log=log,
@@ -292,11 +200,6 @@ def run_sscha(
     return summary
 
 
-def correction_mark(label: str, count: int) -> dict[str, Any]:
-    """What tells one correction of a run from another: the reference and how many configurations were asked for."""
-    return {"reference": file_digest(label), "requested": count}
-
-
 def _starting_point(
     potential: Potential, crystal: Atoms, multiples: tuple[int, int, int], start_from: Path | None
 ) -> ForceConstants:
@@ -305,14 +208,10 @@ def _starting_point(
     constants = read_force_constants(start_from, crystal)
     if constants.multiples != tuple(multiples):
         raise InputError(
-            f"{start_from} holds a {_times(constants.multiples)} supercell, the run starts with {_times(multiples)}: "
+            f"{start_from} holds a {times(constants.multiples)} supercell, the run starts with {times(multiples)}: "
             "use the same, or a --stage of that size"
         )
     return constants
-
-
-def _times(multiples: Sequence[int]) -> str:
-    return "x".join(map(str, multiples))
 
 
 def _correct(

@@ -57,8 +57,9 @@ def sscha(
     from hint_plugins.cli.common import InputError, finish, prepare_output
     from hint_recipes.crystal_input import load_potential, parse_supercell, read_crystal
     from hint_recipes.ensemble import EnsembleEngine
+    from hint_recipes.sscha_request import CHECKPOINT
     from hint_recipes.sscha_state import SschaSettings
-    from hint_recipes.sscha_study import CHECKPOINT, run_sscha
+    from hint_recipes.sscha_study import run_sscha
 
     settings = SschaSettings(
         temperature=temperature,
