@@ -62,12 +62,14 @@ def map_items(
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     index = under_way.pop(future)
                     error = outcome_of(future)
-                    if is_worker_loss(error):
-                        broken = broken or isinstance(error, BrokenExecutor)
+                    if isinstance(error, BrokenExecutor):
+                        broken = True
                         if alone:
                             yield index, WorkerDied(str(error))
                         else:
                             suspects.append(index)
+                    elif is_worker_loss(error):  # this executor lives on, and knows whose doing it was
+                        yield index, WorkerDied(str(error))
                     else:
                         yield index, future.result() if error is None else error
             suspects.extend(under_way.values())
