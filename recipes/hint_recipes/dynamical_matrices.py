@@ -5,9 +5,12 @@ CellConstructor is an optional dependency (extra ``sscha``); it works in Rydberg
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +45,23 @@ def require_cellconstructor():
             "(scripts/env_sscha.sh), which also installs the compilers they need"
         ) from None
     return CC
+
+
+@contextlib.contextmanager
+def output_to(path: Path | None) -> Iterator[None]:
+    """python-sscha, CellConstructor and their Fortran parts print much: into ``path``, or nowhere."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    with open(path or os.devnull, "a") as handle, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        os.dup2(handle.fileno(), 1)
+        try:
+            with contextlib.redirect_stdout(handle):
+                yield
+        finally:
+            handle.flush()
+            os.dup2(saved, 1)
+            os.close(saved)
 
 
 def unit_factor() -> float:
@@ -222,7 +242,8 @@ def interpolate(constants: ForceConstants, multiples: Sequence[int]) -> ForceCon
         raise InputError(f"cannot interpolate a {constants.multiples} grid to the coarser {new}")
     # CellConstructor drops elements below 1e-5 Ry/Bohr^2, and ends the process where none is left.
     scale = 1e6 / max(float(np.abs(constants.hessian).max()), 1e-12)
-    dyn = to_cellconstructor(constants.replace(scale * constants.hessian)).InterpolateMesh(list(new))
+    with output_to(None):
+        dyn = to_cellconstructor(constants.replace(scale * constants.hessian)).InterpolateMesh(list(new))
     wider = from_cellconstructor(dyn)
     return wider.replace(wider.hessian / scale)
 

@@ -7,10 +7,7 @@ python-sscha's; here are the batched force engine, the checkpoint after every po
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hint_plugins.cli.common import InputError
-from hint_recipes.dynamical_matrices import from_cellconstructor, interpolate, to_cellconstructor
+from hint_recipes.dynamical_matrices import from_cellconstructor, interpolate, output_to, to_cellconstructor
 from hint_recipes.ensemble import EnsembleEngine, require_sscha
 from hint_recipes.force_constants import ForceConstants
 from hint_recipes.sscha_cell import choose_cell, move
@@ -90,7 +87,7 @@ def run(
         if state.converged or state.population >= settings.max_populations:
             if state.stage + 1 >= len(stages):
                 return state
-            with _log_to(log):
+            with output_to(log):
                 wider = interpolate(state.constants, stages[state.stage + 1])
             constants, changed = start(wider, floor)
             report_raised(wider, changed, floor, f"stage {state.stage + 2}: ")
@@ -102,7 +99,7 @@ def run(
                 converged=False,
                 difficult=changed > 0,
             )
-        with _log_to(log):
+        with output_to(log):
             population(state, engine, settings)
         if checkpoint is not None:
             state.save(checkpoint, fingerprint or {})
@@ -199,7 +196,7 @@ def free_energy_hessian(
         raise InputError(
             f"the fourth-order term needs {size:.0f} GB for {len(constants.supercell)} atoms: leave it out"
         )
-    with _log_to(log):
+    with output_to(log):
         dyn = to_cellconstructor(constants)
         dyn.Symmetrize()
         ensemble = draw(dyn, settings.temperature, count, (settings.seed, 10**6))
@@ -243,20 +240,3 @@ class _Clock:
         now = time.perf_counter()
         self.laps[name] = now - self._last
         self._last = now
-
-
-@contextlib.contextmanager
-def _log_to(path: Path | None) -> Iterator[None]:
-    """python-sscha and its Fortran parts print much: into ``path``, or nowhere."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    with open(path or os.devnull, "a") as handle, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        os.dup2(handle.fileno(), 1)
-        try:
-            with contextlib.redirect_stdout(handle):
-                yield
-        finally:
-            handle.flush()
-            os.dup2(saved, 1)
-            os.close(saved)
