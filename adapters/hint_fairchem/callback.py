@@ -91,6 +91,9 @@ class HintCallback(Callback):
         self.outputs = force_outputs(unit, names)
         self.unit, self.model = unit, inner_model(unit.model)
         flags = labelled_flags(loader.dataset)
+        for name, dataset in zip(loader.dataset.dataset_names, datasets, strict=True):
+            level = logging.INFO if dataset.labelled.any() else logging.WARNING
+            log.log(level, "%s: %d of %d structures labelled", name, dataset.labelled.sum(), len(dataset.labelled))
         self._take_progress(state, unit)
         self._restore(unit)
         self._run = TrainingRun(
@@ -151,7 +154,7 @@ class HintCallback(Callback):
         step = unit.train_progress.num_steps_completed - 1
         if self.last_loss is None or step % unit.print_every:
             return
-        values = {"train/hessian_loss_weighted": float(self.last_loss)}
+        values = {"train/hessian_loss_weighted": float(distutils.all_reduce(self.last_loss.clone(), average=True))}
         log.info("step %d: %s", step, values)
         if unit.logger:
             unit.logger.log(values, step=step, commit=False)

@@ -112,7 +112,7 @@ def _gradient_error(
     random_like: Callable[[Tensor], Tensor],
     steps: tuple[float, ...],
 ) -> float:
-    """Relative error of d(loss)/d(parameters) along a random direction, worst over parameter tensors and in all."""
+    """Relative error of d(loss)/d(parameters) along one random direction of all parameters."""
     weights = [p for p in model.parameters() if p.requires_grad and p.is_floating_point()]
     target = product + product.abs().mean().clamp_min(1e-3) * random_like(product)
 

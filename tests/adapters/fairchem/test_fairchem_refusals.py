@@ -45,6 +45,13 @@ def test_no_labels_at_all(make_run, stores, tmp_path):
     make_run(f"train_data={tmp_path / 'bare.aselmdb'}", "hint.hessian_weight=0")
 
 
+def test_labels_are_counted_by_data_set(make_run, caplog):
+    with caplog.at_level("INFO"):
+        make_run()
+    (line,) = [r.getMessage() for r in caplog.records if "structures labelled" in r.getMessage()]
+    assert line.startswith("mol")
+
+
 def test_missing_task(make_run):
     run = make_run(start=False)
     run.unit.tasks.pop()
