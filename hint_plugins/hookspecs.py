@@ -84,10 +84,7 @@ class HookSpecs:
 
     @hookspec
     def read_labels(self, atoms: Atoms, forces: ndarray | None) -> dict[str, ndarray] | None:
-        """Read label arrays from a structure as it is loaded; None or empty when it has none.
-
-        ``forces`` (N, 3) in eV/A are those that the host trains on, None without.
-        """
+        """Give the label arrays of a structure as it is loaded (``forces``: those the host trains on), or None."""
 
     @hookspec
     def draw_labels(

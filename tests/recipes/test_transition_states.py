@@ -247,11 +247,10 @@ def test_a_dying_worker_costs_one_item() -> None:
     assert isinstance(outcomes[3], RuntimeError)
 
 
-@pytest.mark.parametrize("name", ["dask", "parsl"])
-def test_a_dying_worker_costs_one_item_elsewhere(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distributed" if name == "dask" else "parsl")
+def test_a_dying_worker_of_dask_costs_one_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in sys.path if p))
-    outcomes = dict(map_items(upper, ["a", "die", "b", "raise"], executor_factory(name, 2), 2))
+    outcomes = dict(map_items(upper, ["a", "die", "b", "raise"], executor_factory("dask", 2), 2))
     assert (outcomes[0], outcomes[2]) == ("A", "B")
     assert isinstance(outcomes[1], WorkerDied)
     assert isinstance(outcomes[3], RuntimeError)

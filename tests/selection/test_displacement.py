@@ -154,14 +154,14 @@ def test_mini_reactions():
 
 def test_mini_reactions_command(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tblite")
-    words = ["minireactions", str(tmp_path), "--images", "1", "--samples", "0", "--reactions", "hydroxycarbene"]
+    words = ["minireactions", str(tmp_path), "--images", "2", "--samples", "0", "--reactions", "hydroxycarbene"]
     label = ["--", "--kind", "forces", "--workers", "1"]
     monkeypatch.setattr("sys.argv", [*words, *label])
     minireactions.main()
     frames = [a for part in ("train", "val", "test") for a in read_structures(tmp_path / f"{part}.xyz")]
     assert len(frames) == 3
     assert all("REF_forces" in a.arrays and "REF_hessian" not in a.info for a in frames)
-    monkeypatch.setattr("sys.argv", [*words[:3], "2", *words[4:], *label])
+    monkeypatch.setattr("sys.argv", [*words[:3], "3", *words[4:], *label])
     with pytest.raises(SystemExit):
         minireactions.main()
     assert "other options" in capsys.readouterr().err

@@ -5,7 +5,6 @@ import torch
 @pytest.fixture(autouse=True)
 def double_precision():
     """MACE takes its precision from torch's default."""
-    before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield
-    torch.set_default_dtype(before)
+    torch.set_default_dtype(torch.float32)
