@@ -225,7 +225,10 @@ def _wrap_labels(adapter: Adapter) -> None:
     @functools.wraps(getitem)
     def named_row(self: Any, index: int) -> Any:
         row[0] = f"{self.AseDB.config.get('src')}, structure {index}"
-        return getitem(self, index)
+        try:
+            return getitem(self, index)
+        finally:
+            row[0] = "structure"
 
     setattr(LMDBDataset, "__getitem__", named_row)  # noqa: B010
 

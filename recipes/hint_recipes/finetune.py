@@ -94,10 +94,13 @@ def trainer_command(
     if not stress:
         values.update(loss="weighted", compute_stress=False)
     if foundation is not None:
-        alphanet = (options or {}).get("model") == "AlphaNet"
-        values["alphanet_checkpoint" if alphanet else "foundation_model"] = str(Path(foundation).resolve())
-        for key in ("model", "hidden_irreps", "r_max", "num_interactions", "correlation"):
-            values.pop(key)
+        weights = str(Path(foundation).resolve())
+        if (options or {}).get("model") == "AlphaNet":  # its cutoff must be given, and is checked
+            values["alphanet_checkpoint"] = weights
+        else:
+            values["foundation_model"] = weights
+            for key in ("model", "hidden_irreps", "r_max", "num_interactions", "correlation"):
+                values.pop(key)
     if hessians:
         values.update(plugins="hint", **HINT, hessian_ramp_end=epochs / 2)
     values.update(options or {})

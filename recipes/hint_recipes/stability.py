@@ -113,6 +113,8 @@ class Walker:
 class Ramp:
     """The dynamics of all molecules.
 
+    A periodic structure, or one without a bond to watch, fails before the first step, with that reason.
+
     Parameters
     ----------
     structures
@@ -121,8 +123,6 @@ class Ramp:
         Evaluates all living molecules in one call a step.
     settings
         The ramp.
-
-    A periodic structure, or one without a bond to watch, fails before the first step, with that reason.
     """
 
     def __init__(self, structures: Sequence[Atoms], potential: Potential, settings: RampSettings | None = None) -> None:
@@ -237,9 +237,8 @@ class Ramp:
         -------
         list of dict
             Per molecule ``name``, ``survived``, ``reason`` (``bond_broken``, ``potential_failed``, ``no_bond``,
-            ``periodic``, None),
-            ``time_ps``, ``temperature_K`` of the bath at the end, ``bond``, ``ratio`` (length over equilibrium
-            length), ``detail``.
+            ``periodic``, None), ``time_ps``, ``temperature_K`` of the bath at the end, ``bond``, ``ratio`` (length
+            over equilibrium length), ``detail``.
         """
         while self.living:
             self.advance(every)

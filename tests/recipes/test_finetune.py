@@ -17,7 +17,7 @@ from hint_plugins.cli.common import InputError
 from hint_plugins.labels.checks import check_label
 from hint_plugins.labels.hessian_label import HessianLabel
 from hint_plugins.potential import Potential
-from hint_recipes.finetune import run_finetune, trainer_command
+from hint_recipes.finetune import SETTINGS, run_finetune, trainer_command
 from hint_recipes.force_constants import ForceConstants, hessian_from_potential
 from hint_recipes.hydride_check import check, harmonic_errors, held_out, line_scan, soft_mode
 from hint_recipes.hydride_data import build, displaced_cells, read_labelled
@@ -207,6 +207,8 @@ def test_foundation_of_alphanet():
         Path("t"), Path("v"), name="m", epochs=1, seed=0, foundation=Path("a.model"), options={"model": "AlphaNet"}
     )
     assert f"--alphanet_checkpoint={Path('a.model').resolve()}" in words
+    assert "--model=AlphaNet" in words
+    assert f"--r_max={SETTINGS['r_max']}" in words  # a training of this command has this cutoff
     assert not any(word.startswith("--foundation") for word in words)
 
 
