@@ -11,6 +11,7 @@ import bz2
 import gzip
 import lzma
 import sys
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from hint_plugins.labels.store import StoreError
 _OPENERS: dict[str, Callable[..., Any]] = {".bz2": bz2.open, ".xz": lzma.open, ".lzma": lzma.open, ".gz": gzip.open}
 #: A file may hold so many bytes when unpacked.
 MAX_BYTES = 512 * 2**20
+#: Lists and mappings of a file may lie so deep in each other; phonopy's reach 5.
+MAX_DEPTH = 50
 #: A supercell may hold so many atoms.
 MAX_ATOMS = 5000
 #: Files beside the YAML file that may hold its forces or force constants.
@@ -52,16 +55,17 @@ def read_phonopy_file(path: Path) -> PhonopyFile:
     Raises
     ------
     RecordError
-        If the file is damaged, holds no forces (nor does its directory), or states what is not understood.
+        If there is no such file, it is damaged, holds no forces (nor does its directory), or states what is not
+        understood.
     StoreError
-        If phonopy is not installed or there is no such file.
+        If phonopy is not installed.
     """
     try:
         import phonopy  # noqa: F401
     except ImportError as error:
         raise StoreError(f"{path}: needs `pip install phonopy` ({error})") from error
     if not path.is_file():
-        raise StoreError(f"{path}: no such file")
+        raise RecordError("no such file, or a link to none")
     try:
         return _content(path, _parse(_unpacked(path)))
     except RecordError:
@@ -83,6 +87,18 @@ def _unpacked(path: Path) -> bytes:
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Plain numbers, texts, lists and mappings; a tag that asks for an object is an error."""
+
+    depth = 0
+
+    def descend_resolver(self, parent: Any, index: Any) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:  # the parser is recursive and would end the process
+            raise RecordError(f"phonopy cannot read it: lists in lists, more than {MAX_DEPTH} deep")
+        super().descend_resolver(parent, index)
+
+    def ascend_resolver(self) -> None:
+        self.depth -= 1
+        super().ascend_resolver()
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         if node in self.constructed_objects:  # a list of references to lists of references ... fills the memory
@@ -131,7 +147,6 @@ def _plain_label(site: dict[str, Any]) -> None:
 
 
 def _content(path: Path, document: dict[str, Any]) -> PhonopyFile:
-    from phonopy import Phonopy
     from phonopy.harmonic.force_constants import compact_fc_to_full_fc
     from phonopy.interface.phonopy_yaml import PhonopyYamlLoader
 
@@ -142,13 +157,7 @@ def _content(path: Path, document: dict[str, Any]) -> PhonopyFile:
     size = len(data.unitcell) * abs(np.linalg.det(matrix))
     if not 0 < size < MAX_ATOMS + 0.5:
         raise RecordError(f"a supercell of {size:.0f} atoms; at least 1 and at most {MAX_ATOMS} are read")
-    for choice in [data.primitive_matrix] if data.primitive_matrix is not None else ["auto", np.eye(3)]:
-        phonon = Phonopy(data.unitcell, matrix, primitive_matrix=choice, calculator=data.calculator, log_level=0)
-        if data.force_constants is None or data.force_constants.shape[0] in (
-            len(phonon.primitive),
-            len(phonon.supercell),
-        ):
-            break  # fmt: skip
+    phonon = _phonon(data, matrix)
     _same_supercell(phonon.supercell, data.supercell)
     phonon.dataset = data.dataset
     constants, taken = data.force_constants, []
@@ -180,6 +189,21 @@ def _content(path: Path, document: dict[str, Any]) -> PhonopyFile:
         data.nac_params is not None or (path.parent / "BORN").is_file(),
         taken,
     )
+
+
+def _phonon(data: Any, matrix: np.ndarray) -> Any:
+    """The ``Phonopy`` object of a file; older files leave the primitive matrix out, which is then the one that fits."""
+    from phonopy import Phonopy
+
+    stated = data.primitive_matrix
+    for choice in [stated] if stated is not None else [np.eye(3), "auto"]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            phonon = Phonopy(data.unitcell, matrix, primitive_matrix=choice, calculator=data.calculator, log_level=0)
+        sizes = len(phonon.primitive), len(phonon.supercell)
+        if data.force_constants is None or data.force_constants.shape[0] in sizes:
+            break
+    return phonon
 
 
 def _same_supercell(built: Any, stated: Any) -> None:

@@ -188,7 +188,7 @@ def dipole_blocks(
         used = (square > 1e-12) & (square < 4 * ALPHA * LARGEST_EXPONENT)
         k, square = k[used], square[used]
         charges = np.einsum("ki,nij->knj", k, born) * np.exp(2j * np.pi * k @ positions.T)[:, :, None]
-        charges = charges.reshape(len(k), -1)
+        charges = charges.reshape(len(k), 3 * len(positions))
         return factor * (charges * (np.exp(-square / (4 * ALPHA)) / square)[:, None]).T @ charges.conj()
 
     n = len(positions)

@@ -35,7 +35,6 @@ def element(label: str) -> tuple[str, float | None]:
         return "H", ISOTOPES[symbol]
     if symbol not in chemical_symbols[1:]:
         raise RecordError(
-            f"the label {label.strip()!r} names no element: a chemical symbol is expected, then nothing, digits, or _ "
-            "or - and anything"
+            f"{label.strip()!r} is no element: expected is a symbol, then nothing, digits, or _ or - and anything"
         )
     return symbol, None
