@@ -45,7 +45,7 @@ def read_force_constants(path: str | Path, primitive: Atoms, *, file_masses: boo
         supercell, hessian, has_born = _read(path)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, IndexError, StopIteration, RuntimeError, MemoryError) as error:
+    except (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, MemoryError) as error:
         raise InputError(f"{path}: no force constants: {error or type(error).__name__}") from None
     except (StoreError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: {error}") from None
