@@ -16,6 +16,8 @@ from hint_plugins.labels.store import StoreError
 from hint_recipes.force_constants import ForceConstants
 from hint_recipes.supercells import find_multiples, match_sites
 
+#: An ``.npz`` may hold so many bytes when unpacked (a Hessian of 7000 atoms).
+MAX_BYTES = 4 * 2**30
 #: Masses of file and crystal that differ by more than this share are told (isotopes, not roundings).
 MASS_TOLERANCE = 0.01
 
@@ -122,6 +124,10 @@ def _tell_other_masses(path: Path, primitive: Atoms, masses: np.ndarray) -> None
 
 
 def _read_npz(path: Path) -> ForceConstants:
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > MAX_BYTES:
+        raise InputError(f"{path}: holds {size} bytes when unpacked; at most {MAX_BYTES} are read")
     with np.load(path) as content:
         crystal = Atoms(content["numbers"], positions=content["positions"], cell=content["cell"], pbc=True)
         crystal.set_masses(content["masses"])

@@ -138,6 +138,36 @@ def test_what_cannot_be_read(tmp_path):
         read_force_constants(tmp_path / "c.npz", cell)
 
 
+def test_sizes_are_bounded(tmp_path, monkeypatch):
+    from hint_recipes import force_constant_files
+
+    np.savez_compressed(tmp_path / "a.npz", hessian=np.zeros((600, 600)))
+    monkeypatch.setattr(force_constant_files, "MAX_BYTES", 2**20)
+    with pytest.raises(InputError, match="when unpacked"):
+        read_force_constants(tmp_path / "a.npz", nacl())
+
+
+@pytest.mark.sscha
+def test_an_index_of_too_many_files(tmp_path):
+    pytest.importorskip("cellconstructor")
+    (tmp_path / "dyn0").write_text("2 2 2\n900000000000\n")
+    with pytest.raises(InputError, match="dynamical matrices missing"):
+        read_force_constants(tmp_path / "dyn", nacl())
+
+
+@pytest.mark.parametrize("name", ["cell.extxyz", "POSCAR"])
+def test_deuterium_in_a_structure_file(tmp_path, name):
+    from ase.io import write
+
+    from hint_recipes.crystal_input import read_crystal
+
+    write(tmp_path / name, bulk("PdH", "rocksalt", a=4.085))
+    text = (tmp_path / name).read_text()
+    (tmp_path / name).write_text(text.replace("H ", "D ").replace(" H", " D"))
+    with pytest.raises(InputError, match=r"write H in the file and give --mass H=2\.014"):
+        read_crystal(tmp_path / name)
+
+
 @pytest.mark.parametrize("form", [["2x2x2"], ["2", "2", "2"], ["2,2,2"]])
 def test_one_form_of_repetitions(tmp_path, form, monkeypatch):
     """``--supercell``, ``--stage`` and ``--mesh`` take ``2x2x2`` and ``2 2 2``; so does a configuration file."""

@@ -67,9 +67,9 @@ def tc(
         raise InputError("give alpha2F files, or --elph-dir with --harmonic")
     if route not in ("projected", "matdyn"):
         raise InputError(f"--route {route}: choose projected or matdyn")
+    spectra = read_spectra(spectrum or [], unit=unit, column=column, clip_negative=clip_negative)
     prepare_output(out, overwrite=overwrite)
     write_config(out, "tc", options)
-    spectra = read_spectra(spectrum or [], unit=unit, column=column, clip_negative=clip_negative)
     if elph_dir is not None and harmonic is not None:
         from hint_recipes.electron_phonon import carried_spectra
 
