@@ -50,9 +50,9 @@ if [ -n "$(lacking)" ]; then
   become=()
   [ "$(id -u)" -eq 0 ] || become=(sudo -n)
   if command -v apt-get >/dev/null && "${become[@]}" true 2>/dev/null; then
-    "${become[@]}" apt-get update -qq >&2 &&
+    "${become[@]}" apt-get update -qq >/dev/null &&
       "${become[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends "${system[@]}" >&2 || true
+        apt-get install -y -qq --no-install-recommends "${system[@]}" >/dev/null || true
   fi
   if still=$(lacking) && [ -n "$still" ]; then
     echo "$0: python-sscha builds from source and needs ${still//$'\n'/, }. On Debian and Ubuntu:" \

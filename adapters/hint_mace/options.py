@@ -46,7 +46,7 @@ def add_flag(group: Any, name: str, field: FieldInfo) -> None:
     """Turn one field of an option model into one flag."""
     kind = _plain_type(field.annotation)
     text = (field.description or "").replace("%", "%%")
-    settings: dict[str, Any] = {"default": field.default, "help": f"{text} (default: {field.default})"}
+    settings: dict[str, Any] = {"default": field.default, "help": f"{text} (default: %(default)s)"}
     if get_origin(kind) is Literal:
         settings["choices"] = list(get_args(kind))
     elif kind is bool:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hint_plugins.labels.checks import MAX_ASYMMETRY, MAX_SUM_RULE
+from hint_plugins.labels.limits import MAX_ASYMMETRY, MAX_SUM_RULE
 
 
 def check(
