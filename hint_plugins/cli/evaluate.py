@@ -24,7 +24,8 @@ def evaluate(
         str, typer.Argument(metavar="MODEL", help="Model file (file#head), tblite:GFN2-xTB, emt or module:factory.")
     ],
     data: Annotated[
-        list[Path], typer.Argument(metavar="DATA...", help="Labelled structures: .xyz, .extxyz, .aselmdb.")
+        list[Path],
+        typer.Argument(metavar="DATA...", help="Labelled structures: .xyz, .aselmdb, or any other format of ASE."),
     ],
     out: Annotated[Path, typer.Option(help="Directory for the results.")],
     energy_key: Annotated[str, typer.Option(help="Reference energy (eV) in info.")] = "REF_energy",
