@@ -10,8 +10,9 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 
+from hint_plugins.charges import tell_calculator
 from hint_plugins.datasets.record import square_hessian
-from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar, charge_and_multiplicity
+from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar
 
 
 class ASEEngine:
@@ -52,20 +53,21 @@ class ASESurface:
 
     def __init__(self, calculator: Calculator, atoms: Atoms) -> None:
         self.atoms = atoms.copy()
-        self.atoms.info["charge"], self.atoms.info["spin"] = charge_and_multiplicity(atoms)
+        tell_calculator(self.atoms)
         self.atoms.calc = calculator
         self.origin = atoms.positions.copy()
 
     def evaluate(self, positions: np.ndarray) -> Evaluation:
         self.atoms.positions = positions
         try:
-            energy, forces = self.atoms.get_potential_energy(), self.atoms.get_forces()
+            energy = self.atoms.get_potential_energy()
+            forces = self.atoms.get_forces(apply_constraint=False)
         except Exception as error:  # calculators raise what they like
             raise EngineError(f"{type(error).__name__}: {error}") from error
         stress = None
         if self.atoms.pbc.all():
             try:
-                stress = self.atoms.get_stress()
+                stress = self.atoms.get_stress(apply_constraint=False)
             except (PropertyNotImplementedError, NotImplementedError):
                 stress = None
         return Evaluation(float(energy), np.array(forces), stress)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.charges import charge_and_multiplicity, stated
 from hint_plugins.labelling import differences
 from hint_plugins.labelling.engine import EngineError, EngineSpec, Evaluation, LabelEngine, Scalar, Surface
 from hint_plugins.labelling.record import LabelTask, structure_key
@@ -57,7 +58,7 @@ def make_label(engine: LabelEngine, atoms: Atoms, task: LabelTask) -> Record:
         return result
 
     centre = evaluate(atoms.positions)
-    provenance: dict[str, Scalar] = {"kind": kind, **engine.provenance()}
+    provenance: dict[str, Scalar] = {"kind": kind, **_state(atoms), **engine.provenance()}
     hessian: Record = {}
     if kind != "forces":
         hessian, quality = _second_derivative(engine, surface, lambda r: evaluate(r).forces, atoms, kind, key, task)
@@ -118,6 +119,14 @@ def _second_derivative(
         "hessian_probes": directions.reshape(-1).tolist(),
         "hessian_products": rows.reshape(-1).tolist(),
     }, quality
+
+
+def _state(atoms: Atoms) -> dict[str, Scalar]:
+    """``charge`` and ``multiplicity`` of a label; a crystal's multiplicity only where the structure states one."""
+    charge, multiplicity = charge_and_multiplicity(atoms)
+    if atoms.pbc.any() and "spin" not in stated(atoms):
+        return {"charge": charge}
+    return {"charge": charge, "multiplicity": multiplicity}
 
 
 def _refuse_nonsense(atoms: Atoms) -> None:
