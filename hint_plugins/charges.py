@@ -18,7 +18,8 @@ CHARGE_KEYS = ("charge", "total_charge", "net_charge", "molecular_charge")
 #: Entries of ``info`` that state the spin multiplicity 2S + 1; 0 leaves it open. ``spin`` is fairchem's name,
 #: ``total_spin`` MACE's (its default is 1, and one less is the number of unpaired electrons).
 SPIN_KEYS = ("spin", "multiplicity", "total_spin", "spin_multiplicity", "molecular_multiplicity")
-#: ASE's per-atom columns: their sums are the total charge and the number of unpaired electrons.
+#: ASE's per-atom columns: their sums are the total charge and, for molecules, the number of unpaired electrons. In a
+#: crystal the moments are what they are called, the start of a magnetic calculation.
 COLUMNS = ("initial_charges", "initial_magmoms")
 #: How far a number, or the sum of a column, may lie from a whole one.
 TOLERANCE = 0.01
@@ -80,7 +81,7 @@ def stated(atoms: Atoms) -> dict[str, int]:
     if charges:
         found["charge"] = _agreed("charge", charges)
     spins = {name: value for name, value in _from_info(atoms, SPIN_KEYS).items() if value != 0}
-    unpaired = _unpaired(atoms, stated_otherwise=bool(spins))
+    unpaired = None if atoms.pbc.any() else _unpaired(atoms)
     if unpaired is not None:
         spins["the sum of initial_magmoms, plus one,"] = unpaired + 1
     if spins:
@@ -130,8 +131,10 @@ def tell_calculator(atoms: Atoms, *, whole: bool = False) -> None:
     charge, multiplicity = charge_and_multiplicity(atoms)
     if not (whole or stated(atoms) or is_charged_or_open_shell(atoms)):
         return
-    atoms.info |= {"charge": charge, "spin": multiplicity}
     n = len(atoms)
+    atoms.info["charge"] = charge
+    if whole or not atoms.pbc.any() or "spin" in stated(atoms):
+        atoms.info["spin"] = multiplicity
     if not np.any(atoms.get_initial_charges()):
         atoms.set_initial_charges([charge / n] * n)
     if not np.any(atoms.get_initial_magnetic_moments()):
@@ -159,18 +162,15 @@ def _whole(name: str, value: Any) -> int:
     return round(number)
 
 
-def _unpaired(atoms: Atoms, *, stated_otherwise: bool) -> int | None:
-    """Number of unpaired electrons according to ``initial_magmoms``, None where they do not say."""
+def _unpaired(atoms: Atoms) -> int | None:
+    """Number of unpaired electrons of a molecule according to ``initial_magmoms``, None where they do not say."""
     if not atoms.has("initial_magmoms") or not np.any(moments := atoms.get_initial_magnetic_moments()):
         return None
     if moments.ndim > 1:
         raise EngineError(
             "initial_magmoms are vectors: noncollinear magnetism has no multiplicity; give 'spin' instead"
         )
-    total = abs(float(moments.sum()))
-    if abs(total - round(total)) > TOLERANCE and stated_otherwise and atoms.pbc.any():
-        return None  # a start of a magnetic crystal, beside a multiplicity that is given
-    return _whole("the sum of initial_magmoms", total)
+    return _whole("the sum of initial_magmoms", abs(float(moments.sum())))
 
 
 def _agreed(what: str, values: dict[str, int]) -> int:

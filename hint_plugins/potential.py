@@ -156,8 +156,8 @@ class Potential:
         if self._blind and is_charged_or_open_shell(atoms):
             self._blind = False
             log.warning(
-                "%s reads positions and elements only: the charge and spin of structure %d (%s), and of others like it, "
-                "do not enter its energy",
+                "%s reads positions and elements only: charge and spin of structure %d (%s), and of others like it, do "
+                "not enter its energy",
                 self.name,
                 index,
                 atoms.get_chemical_formula(),

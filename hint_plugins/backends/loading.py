@@ -20,6 +20,7 @@ from hint_plugins.backends.calculators import CalculatorBackend
 from hint_plugins.backends.energy_models import EnergyModelBackend
 from hint_plugins.backends.protocol import Backend, PotentialError
 from hint_plugins.charges import tell_calculator
+from hint_plugins.labelling.periodicity import is_partial
 
 GROUP = "hint_plugins.hosts"
 log = logging.getLogger(__name__)
@@ -211,8 +212,17 @@ def _tblite(method: str) -> Backend:
         lambda: TBLite(method=method, accuracy=0.01, verbosity=0),
         method,
         elements=range(1, 87),
-        prepare=partial(tell_calculator, whole=True),
+        prepare=_for_tblite,
     )
+
+
+def _for_tblite(atoms: Atoms) -> None:
+    if is_partial(atoms):
+        raise PotentialError(
+            "the structure is periodic in some directions only, and tblite repeats it in all three: give a cell with "
+            "enough vacuum and pbc 'T T T'"
+        )
+    tell_calculator(atoms, whole=True)
 
 
 NAMED: dict[str, Callable[[str], Backend]] = {"emt": _emt, "lj": _lennard_jones, "tblite": _tblite}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,9 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from hint_plugins.charges import tell_calculator
 from hint_plugins.datasets.record import square_hessian
 from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar
+from hint_plugins.labelling.periodicity import is_partial
+
+logger = logging.getLogger(__name__)
 
 
 class ASEEngine:
@@ -54,6 +58,13 @@ class ASESurface:
     def __init__(self, calculator: Calculator, atoms: Atoms) -> None:
         self.atoms = atoms.copy()
         tell_calculator(self.atoms)
+        if is_partial(atoms):
+            logger.warning(
+                "%s is periodic in some directions only, which some calculators repeat in all three; make sure that %s "
+                "does not",
+                atoms.symbols,
+                type(calculator).__name__,
+            )
         self.atoms.calc = calculator
         self.origin = atoms.positions.copy()
 

@@ -36,7 +36,10 @@ class Evaluation(NamedTuple):
 
 
 class Surface(Protocol):
-    """The potential energy surface of one structure."""
+    """The potential energy surface of one structure.
+
+    A surface may have ``details``, a dictionary that is added to the label's provenance after the last evaluation.
+    """
 
     def evaluate(self, positions: np.ndarray) -> Evaluation:
         """Energy, forces and, for crystals, stress.
@@ -74,6 +77,8 @@ class LabelEngine(Protocol):
     step, probe_step
         Default displacements (A) of a coordinate in central differences along one coordinate and along a dense
         direction.
+    removes_net_force
+        Optional; True for a code that subtracts the net force, so that the sum rule tells nothing about its forces.
     """
 
     step: float

@@ -63,6 +63,7 @@ def make_label(engine: LabelEngine, atoms: Atoms, task: LabelTask) -> Record:
     if kind != "forces":
         hessian, quality = _second_derivative(engine, surface, lambda r: evaluate(r).forces, atoms, kind, key, task)
         provenance.update(quality)
+    provenance.update(getattr(surface, "details", {}))
     provenance["gradients"] = gradients
     provenance["seconds"] = round(time.perf_counter() - started, 6)
     return {
@@ -108,8 +109,15 @@ def _second_derivative(
         )
     if not np.isfinite(rows).all():
         raise EngineError("second derivatives are not finite")
-    quality["asymmetry"] = differences.asymmetry(directions, rows)
-    quality["sum_rule"] = differences.sum_rule_residual(directions, rows)
+    if task.symmetry and analytic is None:
+        # Symmetry makes the matrix symmetric whatever the forces are: measure them where no symmetry is used.
+        direction = differences.rademacher(1, dim, task.seed, key)
+        product = differences.products(forces, atoms.positions, direction, engine.probe_step)
+        quality["noise"] = differences.disagreement(direction, direction @ rows, product)
+    elif len(directions) > 1:
+        quality["asymmetry"] = differences.asymmetry(directions, rows)
+    if not getattr(engine, "removes_net_force", False):
+        quality["sum_rule"] = differences.sum_rule_residual(directions, rows)
     if kind == "full":
         return {"hessian": (0.5 * (rows + rows.T)).reshape(-1).tolist()}, quality
     if kind == "columns":

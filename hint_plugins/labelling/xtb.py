@@ -11,6 +11,7 @@ from ase.units import Bohr, Hartree
 
 from hint_plugins.charges import charge_and_multiplicity
 from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar
+from hint_plugins.labelling.periodicity import check_vacuum, is_partial, with_vacuum
 from hint_plugins.labelling.threads import single_threaded
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class XTBEngine:
         Of the self-consistent charges.
     electronic_temperature
         In K; the default is tblite's.
+    vacuum
+        Width (A) of the vacuum to be built in the directions of a slab or chain that are not periodic; without it such
+        structures are refused, since tblite knows three periodic directions or none.
     """
 
     #: 0.005 bohr along one coordinate; 0.0015 bohr per coordinate along a dense direction, whose length
@@ -50,6 +54,7 @@ class XTBEngine:
         accuracy: float = 0.01,
         max_iterations: int = 250,
         electronic_temperature: float = 300.0,
+        vacuum: float | None = None,
     ) -> None:
         matches = [name for name in METHODS if method.lower() in (name.lower(), name.split("-")[0].lower())]
         if not matches:
@@ -63,6 +68,7 @@ class XTBEngine:
         self.accuracy = accuracy
         self.max_iterations = max_iterations
         self.electronic_temperature = electronic_temperature
+        self.vacuum = check_vacuum(vacuum)
 
     def provenance(self) -> dict[str, Scalar]:
         return {
@@ -72,6 +78,7 @@ class XTBEngine:
             "accuracy": self.accuracy,
             "electronic_temperature_K": self.electronic_temperature,
             "max_iterations": self.max_iterations,
+            **({"vacuum_A": self.vacuum} if self.vacuum else {}),
         }
 
     def surface(self, atoms: Atoms) -> XTBSurface:
@@ -85,8 +92,14 @@ class XTBSurface:
         from tblite.interface import Calculator
 
         charge, multiplicity = charge_and_multiplicity(atoms)
-        periodic = bool(atoms.pbc.any())
-        self.volume = atoms.get_volume() if atoms.cell.rank == 3 and periodic else None
+        periodic, boxed = bool(atoms.pbc.any()), is_partial(atoms)
+        if periodic and atoms.has("initial_magmoms") and np.any(atoms.get_initial_magnetic_moments()):
+            raise EngineError(
+                f"{engine.method} knows no atomic moments: remove initial_magmoms, and give 'spin' (2S + 1)"
+            )
+        if boxed:
+            atoms = with_vacuum(atoms, engine.vacuum, "tblite")
+        self.volume = atoms.get_volume() if periodic and not boxed else None
         try:
             self.calculator = Calculator(
                 engine.method,

@@ -89,11 +89,11 @@ def test_a_column_and_a_key_that_differ_are_refused():
         charge_and_multiplicity(atoms)
 
 
-def test_start_moments_of_a_crystal_are_no_multiplicity_beside_a_given_one():
+def test_start_moments_of_a_crystal_are_no_multiplicity():
     iron = bulk("Fe", cubic=True)
     iron.set_initial_magnetic_moments([2.3, 2.3])
-    with pytest.raises(EngineError, match=r"initial_magmoms is 4\.6"):
-        charge_and_multiplicity(iron)
+    assert charge_and_multiplicity(iron) == (0, 1)
+    assert stated(iron) == {}
     iron.info["spin"] = 5
     assert charge_and_multiplicity(iron) == (0, 5)
 
