@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 import shutil
 import tempfile
 from collections import defaultdict
@@ -28,6 +29,7 @@ from hint_plugins.labelling.pw_input import (
     starting_magnetization,
     valence,
 )
+from hint_plugins.processes import tethered
 
 #: Variables of &SYSTEM that belong to the number of atoms or the cell of the template.
 EXTENSIVE = (
@@ -133,7 +135,6 @@ class EspressoEngine:
             "template_hash": hashlib.blake2b(settings.encode(), digest_size=8).hexdigest(),
             "conv_thr_Ry": number(self.template.value("electrons", "conv_thr") or "1e-6"),
             "kpoints": str({"kspacing": self.kspacing / (2 * np.pi)} if self.kspacing else self.kpoints),
-            **({"vacuum_A": self.vacuum} if self.vacuum else {}),
             **{name: _scalar(value) for name, value in system.items() if "(" not in name},
         }
 
@@ -169,7 +170,9 @@ class EspressoSurface:
     def details(self) -> dict[str, Scalar]:
         """``charge``, and the largest error (eV/A) that pw.x estimates for its forces from their self-consistency."""
         charge = number(self.system.get("tot_charge", "0"))
-        return {"charge": charge if charge % 1 else int(charge), "scf_force_correction_eV_per_A": self.scf_correction}
+        found: dict[str, Scalar] = {"charge": charge if charge % 1 else int(charge)}
+        found["scf_force_correction_eV_per_A"] = self.scf_correction
+        return found | ({"vacuum_A": self.engine.vacuum} if self.boxed and self.engine.vacuum else {})
 
     def _set_charge_and_spin(self, atoms: Atoms, moments: np.ndarray) -> None:
         """What the structure states replaces the template's starts and must not contradict its constraints."""
@@ -239,7 +242,8 @@ class EspressoSurface:
             directory = Path(name)
             try:
                 (directory / files.inputname).write_text(self.text())
-                files.execute(directory, EspressoProfile(engine.command, engine.pseudo_dir))
+                command = shlex.join(tethered(shlex.split(engine.command)))
+                files.execute(directory, EspressoProfile(command, engine.pseudo_dir))
                 results = files.read_results(directory)
                 self._note_correction((directory / files.outputname).read_text(errors="replace"))
                 stress = None if self.boxed else results.get("stress")

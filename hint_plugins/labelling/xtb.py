@@ -78,7 +78,6 @@ class XTBEngine:
             "accuracy": self.accuracy,
             "electronic_temperature_K": self.electronic_temperature,
             "max_iterations": self.max_iterations,
-            **({"vacuum_A": self.vacuum} if self.vacuum else {}),
         }
 
     def surface(self, atoms: Atoms) -> XTBSurface:
@@ -99,6 +98,7 @@ class XTBSurface:
             )
         if boxed:
             atoms = with_vacuum(atoms, engine.vacuum, "tblite")
+        self.details = {"vacuum_A": engine.vacuum} if boxed else {}
         self.volume = atoms.get_volume() if periodic and not boxed else None
         try:
             self.calculator = Calculator(
