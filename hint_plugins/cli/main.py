@@ -6,6 +6,8 @@ import difflib
 import errno
 import functools
 import inspect
+import signal
+import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -16,7 +18,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from hint_plugins import __version__
-from hint_plugins.cli.common import InputError, fail, without_empty_directories
+from hint_plugins.cli.common import EXIT_STOPPED, InputError, fail, without_empty_directories
+from hint_plugins.locks import release_all
 
 GROUP = "hint_plugins.commands"
 
@@ -46,6 +49,16 @@ class LazyGroup(TyperGroup):
         command = get_command(app)
         command.short_help = (inspect.getdoc(function) or "").split("\n")[0]
         return command
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # typer would leave without a word
+            print(
+                "hint: stopped by the user; run the same command again to continue where it can be continued",
+                file=sys.stderr,
+            )
+            raise SystemExit(EXIT_STOPPED) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         known = self.list_commands(ctx)
@@ -87,7 +100,10 @@ def with_config(function: Callable) -> Callable:
     @functools.wraps(function)
     def command(*args: Any, config: Path | None = None, **kwargs: Any) -> Any:
         with without_empty_directories():
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                release_all()
 
     parameters = [*signature.parameters.values(), extra]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -131,6 +147,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 def main() -> None:
     """Run the command line; bad input is a sentence and exit status 2, never a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is as orderly as Ctrl-C
     try:
         app()
     except InputError as error:
@@ -145,5 +162,3 @@ def main() -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
             raise
         fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; make room and give the same command again")
-    except KeyboardInterrupt:
-        fail("stopped by the user; run the same command again to continue where it can be continued")

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.charges import stated
 from hint_plugins.cli.common import plain, write_json
+from hint_plugins.labelling.engine import EngineError
 
 
 def digest(*parts: Any) -> str:
@@ -22,7 +24,11 @@ def digest(*parts: Any) -> str:
         if isinstance(part, Atoms):
             for array in (part.numbers, np.round(part.positions, 8), part.cell.array, part.pbc, part.get_masses()):
                 content.update(np.ascontiguousarray(array).tobytes())
-            part = {k: part.info[k] for k in ("charge", "spin", "symmetry_number") if k in part.info}
+            own = {k: part.info[k] for k in ("symmetry_number",) if k in part.info}
+            try:
+                part = own | stated(part)
+            except EngineError as error:  # what the structure is used for will refuse it
+                part = own | {"charge": str(error)}
         content.update(json.dumps(plain(part), sort_keys=True, default=str).encode())
     return content.hexdigest()[:16]
 

@@ -9,6 +9,8 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
+from hint_plugins.charges import stated
+from hint_plugins.labelling.engine import EngineError
 from hint_recipes.transition_states.bonds import bond_matrix
 from hint_recipes.transition_states.failures import SearchFailure
 
@@ -56,7 +58,10 @@ def group_reactions(frames: Iterable[Atoms]) -> list[Reaction]:
         atoms = Atoms(frame.numbers, frame.positions, pbc=frame.pbc, cell=frame.cell)
         if frame.has("masses"):
             atoms.set_masses(frame.get_masses())
-        atoms.info = {k: frame.info[k] for k in ("charge", "spin") if k in frame.info}
+        try:
+            atoms.info = dict(stated(frame))
+        except EngineError as error:
+            raise ValueError(f"frame {index}: {error}") from error
         reaction.frames[role] = atoms
         energy = _energy(frame)
         if energy is not None:
