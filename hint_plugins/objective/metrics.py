@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import numpy as np
 from ase import Atoms, units
 
+from hint_plugins.structures import frozen_atoms
+
 #: sqrt(eV / (A^2 amu)) as a wavenumber in cm^-1.
 CM1 = float(units._hbar * 1e10 / np.sqrt(units._e * units._amu) / units.invcm)
 
@@ -27,7 +29,13 @@ def asymmetry(hessian: np.ndarray) -> float:
 
 
 def external_modes(atoms: Atoms) -> np.ndarray:
-    """Orthonormal mass-weighted translations and, for a molecule, rotations: (3N, k)."""
+    """Orthonormal mass-weighted translations and, for a molecule, rotations: (3N, k).
+
+    Frozen atoms hold the rest in place: then these are the coordinates of the frozen atoms instead.
+    """
+    frozen = frozen_atoms(atoms)
+    if frozen.any():
+        return np.eye(3 * len(atoms))[:, np.repeat(frozen, 3)]
     roots = np.sqrt(atoms.get_masses())
     vectors = [np.outer(roots, axis).reshape(-1) for axis in np.eye(3)]
     if not atoms.pbc.any():
@@ -45,12 +53,13 @@ def frequencies(hessian: np.ndarray, atoms: Atoms) -> np.ndarray:
     hessian
         (3N, 3N) in eV/A^2.
     atoms
-        The structure; its masses (amu) and periodicity (rotations are projected out of molecules only).
+        The structure; its masses (amu) and periodicity (rotations are projected out of molecules only). Of a
+        structure with frozen atoms only the block of the free atoms counts.
 
     Returns
     -------
     numpy.ndarray
-        (3N - k,) cm^-1, where k is the number of translations and rotations.
+        (3N - k,) cm^-1, where k is the number of translations and rotations, or of frozen coordinates.
     """
     roots = np.sqrt(np.repeat(atoms.get_masses(), 3))
     weighted = symmetrised(hessian) / np.outer(roots, roots)
