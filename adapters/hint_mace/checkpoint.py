@@ -1,17 +1,19 @@
 """What a restarted run needs beyond MACE's checkpoint, and checkpoints that survive a kill at any moment.
 
 MACE stores the averaged weights when it keeps an exponential moving average, forgets the average itself, and starts
-again with the epoch that the checkpoint had finished. Everything else that a run must know travels inside the same
-file, under a key that MACE does not read: one file is either there with all of it or not there.
+again with the epoch that the checkpoint had finished. A file beside each checkpoint holds the rest. It is written
+first, the checkpoint second, each whole or not at all; the same token in both says that they belong together.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import glob
 import logging
 import os
-import pickle
+import secrets
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Key of the plugins' part of a checkpoint.
-STATE = "hint_plugins"
+SUFFIX = ".hint"
+#: Key of what joins a checkpoint and the file beside it.
+TOKEN = "hint_token"
 
 #: Options of MACE and of the plugins that may change between two parts of a run without changing what is trained
 #: (data and the size of a step over all processes are compared as they are, whatever the options say).
@@ -50,19 +53,37 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written, read or continued, with what to do."""
 
 
-def write_checkpoint(io: CheckpointIO, checkpoint: Mapping[str, Any], epochs: int, keep_last: bool) -> None:
-    """Write a checkpoint and read it back; only then drop the one before it, as MACE's own ``save`` would.
+def side_file(checkpoint: str | os.PathLike) -> Path:
+    """Path of the file beside ``checkpoint``."""
+    return Path(str(checkpoint) + SUFFIX)
+
+
+def write_checkpoint(
+    io: CheckpointIO, checkpoint: Mapping[str, Any], beside: Mapping[str, Any], epochs: int, keep_last: bool
+) -> None:
+    """Write a checkpoint and the file beside it, and read both back; only then drop those before them.
+
+    Parameters
+    ----------
+    io
+        MACE's: where checkpoints go, which was the last one, and whether it is kept.
+    checkpoint, beside
+        Contents of the two files: tensors, numbers and text.
+    epochs, keep_last
+        As for MACE's own ``save``.
 
     Raises
     ------
     CheckpointError
-        If it cannot be written; the checkpoint before it is still there.
+        If one cannot be written; the checkpoint before it is still there.
     """
     path = Path(io.directory) / io._get_checkpoint_filename(epochs, io.swa_start)
+    token = secrets.token_hex(8)
     try:
-        with replacing(path) as temporary:
-            torch.save(dict(checkpoint), temporary)
-            read_checkpoint(temporary, torch.device("cpu"))
+        for target, content in ((side_file(path), beside), (path, checkpoint)):
+            with replacing(target) as temporary:
+                torch.save({**content, TOKEN: token}, temporary)
+                _read(temporary, torch.device("cpu"))
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"the checkpoint {path} cannot be written: {_first_line(error)}; checkpoints of earlier epochs are whole"
@@ -70,25 +91,48 @@ def write_checkpoint(io: CheckpointIO, checkpoint: Mapping[str, Any], epochs: in
     if io.old_path and not io.keep and not keep_last and Path(io.old_path) != path:
         Path(io.old_path).unlink(missing_ok=True)
     io.old_path = str(path)
+    for other in Path(io.directory).glob(f"{glob.escape(io.tag)}_epoch-*{SUFFIX}"):
+        if not Path(str(other).removesuffix(SUFFIX)).exists():
+            other.unlink(missing_ok=True)
 
 
-def read_checkpoint(path: str | os.PathLike, device: torch.device | None) -> dict[str, Any]:
-    """Content of a checkpoint: tensors, numbers and text; nothing in the file is executed.
+def read_checkpoint(path: str | os.PathLike, device: torch.device | None) -> tuple[dict[str, Any], dict | None]:
+    """Content of a checkpoint and of the file beside it; None for the latter if the run had no plugins.
+
+    Nothing in the files is executed.
 
     Raises
     ------
     CheckpointError
-        If the file is torn, or holds anything else.
+        If a file is torn or holds anything but tensors, numbers and text, or the two do not belong together.
     """
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"the checkpoint {path} cannot be read: {_first_line(error)}. It is torn or not one of a training run: "
-            "remove it to go on from an earlier checkpoint, or train without --restart_latest"
-        ) from error
-    if not isinstance(content, dict) or not {"model", "optimizer", "lr_scheduler"} <= set(content):
+    content = _read(path, device)
+    if not {"model", "optimizer", "lr_scheduler"} <= set(content):
         raise CheckpointError(f"{path} is no checkpoint of a MACE training run: it lacks model, optimiser or scheduler")
+    beside = _read(side_file(path), torch.device("cpu")) if side_file(path).exists() else None
+    token = content.pop(TOKEN, None)
+    if token != (None if beside is None else beside.pop(TOKEN, None)):
+        raise CheckpointError(
+            f"{side_file(path)} is missing or belongs to another checkpoint, and without it epochs would be trained "
+            f"twice: put the right file there, or remove {path} to go on from an earlier checkpoint"
+        )
+    return content, beside
+
+
+def _read(path: str | os.PathLike, device: torch.device | None) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums of what it reads
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"the checksum of {damaged} is wrong")
+        content = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+    except Exception as error:  # damaged bytes raise anything
+        raise CheckpointError(
+            f"{path} cannot be read: {_first_line(error)}. It is torn or not of a training run: remove this checkpoint "
+            "to go on from an earlier one, or train without --restart_latest"
+        ) from error
     return content
 
 
@@ -137,13 +181,12 @@ def wrap_checkpoints(adapter: Adapter) -> None:
             return load(self, path, device=device)
         log.info("Loading checkpoint: %s", path)
         try:
-            content = read_checkpoint(path, device)
-            state = content.pop(STATE, None)
-            if state is not None and not adapter.trained:
-                adapter.accept_changes(state["settings"], adapter.settings)
+            content, beside = read_checkpoint(path, device)
+            if beside is not None and adapter.trained is None:
+                adapter.accept_changes(beside.get("settings", {}), adapter.settings)
         except CheckpointError as error:
             exit_with(error)
-        self.hint_loaded = path, state
+        self.hint_loaded = path, beside
         return content, info.epochs
 
     @functools.wraps(load_state)

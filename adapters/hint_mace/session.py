@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from hint_mace.batch import graph_batch, labelled_graphs
-from hint_mace.checkpoint import STATE, write_checkpoint
+from hint_mace.checkpoint import write_checkpoint
 from hint_mace.data import SUB_BATCH, Collate, LabelledDataset, labelled_loader, stored_labels
 from hint_plugins.batching.view import LabelledGraphs, Progress
 from hint_plugins.hookspecs import TrainingRun
@@ -116,7 +116,7 @@ class Session:
                     path,
                 )
             return
-        self.adapter.accept_changes(content["data"], self.data)
+        self.adapter.accept_changes(content.get("data", {}), self.data)
         self.epoch = content["epoch"] + 1
         self.call["start_epoch"] = self.epoch
         self.history = content["history"]
@@ -132,16 +132,16 @@ class Session:
         log.info("restarted after epoch %d", content["epoch"])
 
     def _save_beside(self, handler: CheckpointHandler) -> None:
-        """Let ``handler`` write checkpoints with the plugins' part in them, whole or not at all."""
+        """Let ``handler`` write checkpoints whole or not at all, each with a file beside it."""
 
         def save(state: CheckpointState, epochs: int, keep_last: bool = False) -> None:
-            checkpoint = handler.builder.create_checkpoint(state) | {STATE: self._state()}
-            write_checkpoint(handler.io, checkpoint, epochs, keep_last)
+            checkpoint = handler.builder.create_checkpoint(state)
+            write_checkpoint(handler.io, checkpoint, self._state(), epochs, keep_last)
 
         setattr(handler, "save", save)  # noqa: B010
 
     def _state(self) -> dict[str, Any]:
-        """The plugins' part of a checkpoint: numbers, text and tensors."""
+        """What stands beside a checkpoint: numbers, text and tensors."""
         ema = self.call.get("ema")
         state: dict[str, Any] = {}
         for part in self.manager.hook.checkpoint_state():
