@@ -87,6 +87,10 @@ class HookSpecs:
         """Give the label arrays of a structure as it is loaded (``forces``: those the host trains on), or None."""
 
     @hookspec
+    def check_labels(self, labels: Mapping[str, ndarray], atoms: Atoms, forces: ndarray | None) -> bool | None:
+        """Judge label arrays that come back from a prepared file: raise ``LabelError``, or give False to drop them."""
+
+    @hookspec
     def draw_labels(
         self, labels: Mapping[str, ndarray], num_atoms: int, epoch: int | None, index: int
     ) -> dict[str, ndarray] | None:

@@ -18,6 +18,10 @@ from hint_plugins.structures import frozen_atoms
 CM1 = float(units._hbar * 1e10 / np.sqrt(units._e * units._amu) / units.invcm)
 
 
+class NotFiniteError(ValueError):
+    """A model gave numbers that are not finite, so there are no errors to speak of."""
+
+
 def symmetrised(hessian: np.ndarray) -> np.ndarray:
     """(H + H^T) / 2."""
     return 0.5 * (hessian + hessian.T)
@@ -78,7 +82,14 @@ def hessian_errors(predicted: np.ndarray, reference: np.ndarray, atoms: Atoms) -
     dict
         ``hessian_mae``, ``eigenvalue_mae`` (eV/A^2), ``frequency_mae_cm1`` (cm^-1; 0 for one atom),
         ``asymmetry`` (eV/A^2, of the prediction).
+
+    Raises
+    ------
+    NotFiniteError
+        If the predicted Hessian is not finite.
     """
+    if not np.isfinite(predicted).all():
+        raise NotFiniteError(f"the model's Hessian of {atoms.get_chemical_formula()} is not finite")
     eigen = np.linalg.eigvalsh(symmetrised(predicted)) - np.linalg.eigvalsh(symmetrised(reference))
     waves = frequencies(predicted, atoms) - frequencies(reference, atoms)
     return {
