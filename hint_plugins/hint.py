@@ -21,6 +21,7 @@ from hint_plugins.curvature.layer_norm import restore_layer_norms, swap_layer_no
 from hint_plugins.curvature.probes import structure_rng
 from hint_plugins.hookspecs import Options, TrainingRun, hookimpl
 from hint_plugins.labels.checks import check_label
+from hint_plugins.labels.constraints import free_components
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError
 from hint_plugins.models.registry import AlphaNetOptions, make_alphanet
 from hint_plugins.objective.loss import global_mean, structure_losses
@@ -35,6 +36,11 @@ KEY = HintConfig.model_fields["hessian_key"].default
 LABEL = "hessian"
 #: Seed and counter of the validation probes: fixed for every run and epoch.
 VALIDATION_SEED, VALIDATION_EPOCH = 20_260_325, 2**20
+
+
+def label_keys(config: HintConfig) -> tuple[str, ...]:
+    """Where a label is looked for: under the chosen key; the default one is called ``hessian`` in databases."""
+    return (KEY, "hessian") if config.hessian_key == KEY else (config.hessian_key,)
 
 
 class HintPlugin:
@@ -77,6 +83,7 @@ class HintPlugin:
             if label is None:
                 return None
             reasons = check_label(label, atoms, forces).reasons
+            free = free_components(atoms)
         except LabelError as error:
             reasons = [str(error)]
         if reasons:
@@ -92,12 +99,13 @@ class HintPlugin:
         assert label is not None
         stored: dict[str, np.ndarray] = {f"{LABEL}_pbc": np.array(atoms.pbc, dtype=np.int8)}
         label.to_info(stored, LABEL)
+        if not free.all():
+            stored[f"{LABEL}_free"] = free.astype(np.int8)
         return stored
 
     def _find_label(self, atoms: Atoms) -> HessianLabel | None:
-        """The label under the chosen key; databases (.aselmdb) call it ``hessian``."""
-        keys = (KEY, "hessian") if self.config.hessian_key == KEY else (self.config.hessian_key,)
-        labels = (HessianLabel.from_info(atoms.info, len(atoms), key) for key in keys)
+        """The label under the chosen key."""
+        labels = (HessianLabel.from_info(atoms.info, len(atoms), key) for key in label_keys(self.config))
         return next((label for label in labels if label is not None), None)
 
     @hookimpl
@@ -113,6 +121,8 @@ class HintPlugin:
             rng = structure_rng(self.seed, epoch, index)
         config = self.config
         z, hz = label.pairs(config.hessian_num_probes, config.hessian_probes, rng)
+        if f"{LABEL}_free" in labels:
+            z, hz = _of_free_atoms(label, z, hz, np.asarray(labels[f"{LABEL}_free"]).reshape(-1).astype(bool))
         return {f"{LABEL}_probes": _per_atom(z), f"{LABEL}_products": _per_atom(hz)}
 
     @hookimpl
@@ -270,6 +280,20 @@ class HintPlugin:
 def create_plugin() -> HintPlugin:
     """A fresh plugin for one run."""
     return HintPlugin()
+
+
+def _of_free_atoms(
+    label: HessianLabel, z: np.ndarray, hz: np.ndarray, free: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probes and products (m, 3N) where only the components ``free`` (3N,) move and are compared.
+
+    A whole Hessian is probed along free components; columns and projections keep the directions they were made
+    with. Products of frozen components become NaN, which the loss leaves out.
+    """
+    if label.kind == "full":
+        z = np.where(free, z, 0.0)
+        hz = z @ label.products.T
+    return z, np.where(free, hz, np.nan)
 
 
 def _per_atom(values: np.ndarray) -> np.ndarray:
