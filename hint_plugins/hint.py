@@ -89,9 +89,7 @@ class HintPlugin:
         if reasons:
             message = f"bad Hessian label: {source}: {'; '.join(reasons)}"
             if self.config.hessian_on_bad_label == "error":
-                raise LabelError(
-                    f"{message}. Mend the label, or train without the bad ones: --hessian_on_bad_label drop"
-                )
+                raise LabelError(f"{message}. Mend the label, or train without the bad ones: hessian_on_bad_label drop")
             if source not in self.dropped:
                 log.warning("%s (label dropped)", message)
             self.dropped.add(source)
@@ -226,7 +224,7 @@ class HintPlugin:
         ramp = config.curriculum
         if ramp.end is None and ramp.start > 0 and ramp.start >= ramp.default_end(run.progress):
             raise ConfigError(
-                f"the ramp of the Hessian weight begins at {ramp.start:g} {ramp.unit}, but without --hessian_ramp_end "
+                f"the ramp of the Hessian weight begins at {ramp.start:g} {ramp.unit}, but without hessian_ramp_end "
                 f"it ends at half of the run, {ramp.default_end(run.progress):g}: give an end, or begin earlier"
             )
         if self.dropped:
@@ -235,8 +233,8 @@ class HintPlugin:
             if config.hessian_weight or config.hessian_weight_start:
                 raise ConfigError(
                     f"none of the {run.num_structures} training structures carries a Hessian label under "
-                    f"{config.hessian_key!r}: name the right --hessian_key, label some structures (hint label), "
-                    "or train without Hessians (--hessian_weight 0)"
+                    f"{config.hessian_key!r}: name the right hessian_key, label some structures (hint label), "
+                    "or train without Hessians (hessian_weight 0)"
                 )
             return
         log.info("%d of %d training structures carry a Hessian label", run.num_labelled, run.num_structures)

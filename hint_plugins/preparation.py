@@ -34,8 +34,8 @@ def allowed_engine(name: str, run: TrainingRun) -> str:
         return "finite_difference"
     if name in EXACT:
         raise ConfigError(
-            f"--hessian_engine {name} needs third derivatives, which the kernels of this model "
-            "(cuEquivariance, OpenEquivariance) do not have: use --hessian_engine finite_difference, or train "
+            f"hessian_engine {name} needs third derivatives, which the kernels of this model "
+            "(cuEquivariance, OpenEquivariance) do not have: use hessian_engine finite_difference, or train "
             "without --enable_cueq/--enable_oeq"
         )
     return name
@@ -62,7 +62,7 @@ def require_right_derivatives(run: TrainingRun) -> None:
         raise SelfTestError(
             f"derivatives of this model are wrong (HVP {report.hvp_error:.1e}, gradient of the Hessian loss "
             f"{report.gradient_error:.1e}, relative): {names}. Replace the module, or train with "
-            "--hessian_engine finite_difference, which needs no third derivative"
+            "hessian_engine finite_difference, which needs no third derivative"
         )
 
 

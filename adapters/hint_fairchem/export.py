@@ -12,11 +12,9 @@ from fairchem.core.units.mlip_unit.api.inference import MLIPInferenceCheckpoint
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hint_fairchem.dataset import TARGET
+from hint_fairchem.host import WEIGHTS
 from hint_fairchem.references import with_numbers
 from hint_plugins.cli.common import InputError, replacing
-
-#: File with the weights in a checkpoint folder of the host.
-WEIGHTS = "inference_ckpt.pt"
 
 
 @dataclass
