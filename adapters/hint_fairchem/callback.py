@@ -218,8 +218,8 @@ class HintCallback(Callback):
         if error > ABSURD:
             log.warning(
                 "the first energy error is %.3g eV per atom, which is that of total energies: the energies of the "
-                "elements are learned first, slowly, and spoil hessian_balance. Give the energy task element_references: "
-                "{_target_: hint_fairchem.references.fitted, src: ${train_data}}",
+                "elements are learned first, slowly, and spoil hessian_balance. Give the energy task "
+                "element_references: {_target_: hint_fairchem.references.fitted, src: ${train_data}}",
                 error,
             )
 

@@ -84,8 +84,9 @@ def check_plugins(hint: Hint) -> None:
     for implementation in hint.hook.batch_sampler.get_hookimpls():
         if implementation.plugin_name != "hint":
             raise ConfigError(
-                f"plugin {implementation.plugin_name!r} makes a batch sampler (hook batch_sampler), which fairchem never "
-                "asks for: leave the plugin out of hint.plugins, and name a sampler as batch_sampler_fn of the loader"
+                f"plugin {implementation.plugin_name!r} makes a batch sampler (hook batch_sampler), which fairchem "
+                "never asks for: leave the plugin out of hint.plugins, and name a sampler as "
+                "batch_sampler_fn of the loader"
             )
 
 

@@ -79,8 +79,8 @@ def weights_file(path: Path | str) -> Path:
 def without_hint(checkpoint: MLIPInferenceCheckpoint) -> list[str]:
     """Take the Hessian task out of a checkpoint, in place; give the names of the tasks removed.
 
-    Element references that are still to be fitted are fitted. Everything else is the host's already: the model's class and heads never change, and the exact LayerNorm has
-    the parameters of torch's.
+    Element references that are still to be fitted are fitted. Everything else is the host's already: the model's
+    class and heads never change, and the exact LayerNorm has the parameters of torch's.
     """
     tasks = _plain(checkpoint.tasks_config)
     kept = with_numbers([task for task in tasks if not _is_ours(task)])

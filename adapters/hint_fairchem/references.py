@@ -70,7 +70,7 @@ def _fit(sources: tuple[str, ...]) -> tuple[float, ...]:
 
 
 def with_numbers(config: Any) -> Any:
-    """``config`` (dictionaries and lists) where every :func:`fitted` is replaced by the stock entry with its numbers."""
+    """``config`` (dictionaries and lists) where the stock entry with the numbers replaces every :func:`fitted`."""
     if isinstance(config, Mapping):
         if config.get("_target_") == _OURS:
             numbers = {"_target_": "torch.DoubleTensor", "_args_": [list(_fit(tuple(_flat(config["src"]))))]}
