@@ -115,7 +115,22 @@ class HessianAseDBDataset(AseDBDataset):
                 drawn.update({name: _tensor(name, values, data) for name, values in (answer or {}).items()})
         data[TARGET] = torch.tensor([0.0 if drawn else float("nan")], dtype=data.pos.dtype)
         data[DRAWN] = drawn
+        self._tell_charge(atoms, data)
         return self._complete(data, atoms.info["hint_source"])
+
+    def _tell_charge(self, atoms: Atoms, data: AtomicData) -> None:
+        """Name, once, a charge or spin that the host was not told to read."""
+        for name, usual in (("charge", (0,)), ("spin", (0, 1))):
+            stated = atoms.info.get(name, 0)
+            if stated not in usual and stated != int(data[name]) and name not in self._told:
+                log.warning(
+                    "%s states %s %s, which the model does not get: add `a2g_args: {r_data_keys: [charge, spin]}` to the "
+                    "data set",
+                    atoms.info["hint_source"],
+                    name,
+                    stated,
+                )
+                self._told.add(name)
 
     def _complete(self, data: AtomicData, source: str) -> AtomicData:
         """NaN for the targets a structure lacks: samples of one batch must have the same keys."""

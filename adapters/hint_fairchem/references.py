@@ -55,7 +55,10 @@ def _flat(src: Any) -> list[str]:
 def _fit(sources: tuple[str, ...]) -> tuple[float, ...]:
     counts, energies = [], []
     for source in sources:
-        data = AseDBDataset({"src": source})
+        try:
+            data = AseDBDataset({"src": source})
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(f"{source}: there is no ASE database (.aselmdb) with structures") from error
         places = [(db, key) for db, keys in zip(data.dbs, data.db_ids, strict=True) for key in keys]
         chosen = np.unique(np.linspace(0, len(places) - 1, min(len(places), MAX_STRUCTURES)).astype(int))
         for k in chosen:

@@ -198,3 +198,17 @@ def test_targets_that_are_missing_are_not_a_number(tmp_path):
         assert torch.isfinite(batch.stress[1 - first]).all()
         assert torch.isnan(batch.energy).tolist() == [k == 1 for k in order]
         assert torch.isfinite(batch.forces).all()
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_charge_that_is_not_read_is_named(tmp_path, caplog, read):
+    frames = [label_with_emt(atoms) for atoms in molecules(2)]
+    for atoms in frames:
+        atoms.info |= {"charge": -1, "spin": 2}
+    write_structures(tmp_path / "ions.aselmdb", frames)
+    options = {"a2g_args": {"r_data_keys": ["charge", "spin"]}} if read else {}
+    data = HessianAseDBDataset({"src": str(tmp_path / "ions.aselmdb"), "hint": {}, **options})
+    samples = [data[0], data[1]]
+    assert [int(sample.charge) for sample in samples] == [-1 * read] * 2
+    said = [r.getMessage() for r in caplog.records if "which the model does not get" in r.getMessage()]
+    assert len(said) == (0 if read else 2)
