@@ -1,6 +1,6 @@
 """The hooks between a trainer and its plugins: one sentence each.
 
-An adapter calls them; the plugins named by ``--plugins`` answer. All are optional.
+An adapter calls them; the plugins named in the options answer. All are optional.
 """
 
 from __future__ import annotations
