@@ -44,7 +44,10 @@ def legend_below(figure: Any, *more: Any) -> None:
     if entries:
         width = max(len(line) for label in entries for line in label.splitlines())
         fitting = int(figure.get_figwidth() * 72 / (5.5 * width + 45))
-        style = {"ncols": max(1, min(fitting, len(entries))), "frameon": False, "fontsize": 9}
+        columns = max(1, min(fitting, len(entries)))
+        lines = sum(1 + label.count("\n") for label in entries) / columns
+        figure.set_figheight(figure.get_figheight() + 0.19 * lines)  # the panels keep their height
+        style = {"ncols": columns, "frameon": False, "fontsize": 9}
         figure.legend(entries.values(), entries.keys(), loc="outside lower center", **style)
 
 

@@ -208,6 +208,7 @@ def _plot_scan(
     if points:
         x, y = zip(*((p["amplitude_A"], p["energy"]) for p in points), strict=True)
         axes.plot(x, y, "ko", label="reference")
-    axes.set(xlabel=f"displacement along the softest mode, {soft:.0f} cm⁻¹ (Å)", ylabel="energy (eV per supercell)")
+    wave = f"{abs(soft):.0f}{'i' if soft < 0 else ''} cm⁻¹"
+    axes.set(xlabel=f"displacement along the softest mode, {wave} (Å)", ylabel="energy (eV per supercell)")
     legend_below(figure)
     save_figure(figure, path)

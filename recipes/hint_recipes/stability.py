@@ -284,7 +284,8 @@ def plot_stability(results: dict[str, Sequence[dict[str, Any]]], path: Any) -> N
     from hint_plugins.figures import legend_below, new_figure, save_figure, wrapped
 
     names = list(dict.fromkeys(row["name"] for rows in results.values() for row in rows))
-    figure, axis = new_figure(max(4.5, 2.5 + 0.5 * len(names) * max(1, len(results) / 2)), 3.6)
+    height = 2.8 + 0.05 * min(30, max(map(len, names)))  # slanted names below the bars
+    figure, axis = new_figure(max(4.5, 2.5 + 0.5 * len(names) * max(1, len(results) / 2)), height)
     width = 0.8 / len(results)
     for k, (model, rows) in enumerate(results.items()):
         places = [names.index(row["name"]) + (k - (len(results) - 1) / 2) * width for row in rows]
