@@ -280,3 +280,18 @@ def test_the_helper_sees_what_is_wrong(figures, tmp_path):
     found = "\n".join(faults(figures[0]))
     for words in ("clipped", "single value", "'structures' has no unit", "legend lies over data", "lies over"):
         assert words in found
+
+
+def test_the_demo_says_in_words_what_rose(tmp_path):
+    from hint_recipes.demo import KEYS, compare, sentences, with_units
+
+    rows = demo_rows((6,), 1)
+    for row in rows:
+        row |= {"hessian_mae": 3.0, "energy_mae_per_atom": 0.2}
+        if row["training"] == "E/F/H":
+            row |= {"hessian_mae": 1.5, "energy_mae_per_atom": 0.3}
+    words = "\n".join(sentences(compare(rows)))
+    assert "6 structures per reaction, 6 with a Hessian" in words
+    assert "the Hessian MAE falls from 3 to 1.5 eV/Å², 0.50 times as much" in words
+    assert "the energy MAE rises from 0.2 to 0.3 eV/atom, 1.50 times as much" in words
+    assert set(KEYS.values()) <= set(with_units(rows)[0])

@@ -54,6 +54,14 @@ ERRORS = {
 }
 
 
+#: Names of the errors in the tables that are written, with their units.
+KEYS = {
+    "hessian_mae": "hessian_mae_eV_per_A2",
+    "eigenvalue_mae": "eigenvalue_mae_eV_per_A2",
+    "frequency_mae_cm1": "frequency_mae_cm1",
+    "forces_mae": "forces_mae_eV_per_A",
+    "energy_mae_per_atom": "energy_mae_eV_per_atom",
+}
 #: The two trainings: name in tables, colour, and what it means.
 KINDS = (
     ("E/F", "C1", "trained on energies and forces (E/F)"),
@@ -217,8 +225,13 @@ def run_demo(out: Path, sizes: Sequence[DemoSettings], seeds: Sequence[int], wor
             for size, seed, hessians in jobs
         ]
         rows = [future.result() for future in futures]
-    write_csv(out / "errors.csv", rows)
+    write_csv(out / "errors.csv", with_units(rows))
     return rows
+
+
+def with_units(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows whose errors are called by :data:`KEYS`."""
+    return [{KEYS.get(key, key): value for key, value in row.items()} for row in rows]
 
 
 def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -238,6 +251,7 @@ def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     "structures": size[0],
                     "labelled": size[1],
                     "error": key,
+                    "quantity": ERRORS[key],
                     "ef": plain.mean(),
                     "ef_std": plain.std(),
                     "efh": ours.mean(),
@@ -246,6 +260,21 @@ def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 }
             )
     return out
+
+
+def sentences(table: list[dict[str, Any]]) -> list[str]:
+    """What the rows of :func:`compare` say, in words: what gets better and what gets worse with Hessians."""
+    lines = []
+    for size in dict.fromkeys((row["structures"], row["labelled"]) for row in table):
+        mine = [row for row in table if (row["structures"], row["labelled"]) == size]
+        lines.append(f"With Hessians in training ({size[0]} structures per reaction, {size[1]} with a Hessian),")
+        for row in mine:
+            name, _, unit = ERRORS[row["error"]].removesuffix(")").partition(" (")
+            change = "falls" if row["ratio"] < 1 else "rises"
+            lines.append(
+                f"  the {name} {change} from {row['ef']:.3g} to {row['efh']:.3g} {unit}, {row['ratio']:.2f} times as much"
+            )
+    return lines
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
