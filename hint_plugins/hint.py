@@ -18,7 +18,7 @@ from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
 from hint_plugins.config import ConfigError, HintConfig, make_config
 from hint_plugins.curvature.engines import EXACT, Engine, get_engine, reverse
 from hint_plugins.curvature.layer_norm import restore_layer_norms, swap_layer_norms
-from hint_plugins.curvature.probes import structure_rng
+from hint_plugins.curvature.probes import sees_structure, structure_rng
 from hint_plugins.hookspecs import Options, TrainingRun, hookimpl
 from hint_plugins.labels.checks import check_label
 from hint_plugins.labels.constraints import free_components
@@ -88,6 +88,8 @@ class HintPlugin:
         free = free_components(atoms)
         if not free.all():
             stored[f"{LABEL}_free"] = free.astype(np.int8)
+        if sees_structure(self.config.hessian_probes):
+            stored |= {LABEL + name: values for name, values in _structure_arrays(atoms).items()}
         return stored
 
     @hookimpl
@@ -136,7 +138,12 @@ class HintPlugin:
         else:
             rng = structure_rng(self.seed, epoch, index)
         config = self.config
-        z, hz = label.pairs(config.hessian_num_probes, config.hessian_probes, rng)
+        law = config.hessian_probes
+        structure = _structure(labels) if sees_structure(law) else None
+        try:
+            z, hz = label.pairs(config.hessian_num_probes, law, rng, structure)
+        except ValueError as error:
+            raise ConfigError(f"--hessian_probes {law}: {error}") from None
         if f"{LABEL}_free" in labels:
             z, hz = _of_free_atoms(label, z, hz, np.asarray(labels[f"{LABEL}_free"]).reshape(-1).astype(bool))
         return {f"{LABEL}_probes": _per_atom(z), f"{LABEL}_products": _per_atom(hz)}
@@ -342,6 +349,24 @@ def _of_free_atoms(
         z = np.where(free, z, 0.0)
         hz = z @ label.products.T
     return z, np.where(free, hz, np.nan)
+
+
+def _structure_arrays(atoms: Atoms) -> dict[str, np.ndarray]:
+    """What a probe law may ask about a structure, as arrays that ride with its label."""
+    return {
+        "_numbers": atoms.numbers,
+        "_positions": atoms.positions,
+        "_cell": atoms.cell.array,
+        "_masses": atoms.get_masses(),
+    }
+
+
+def _structure(labels: Mapping[str, np.ndarray]) -> Atoms | None:
+    """The structure of :func:`_structure_arrays`; None where the label was read for another law."""
+    if f"{LABEL}_numbers" not in labels:
+        return None
+    names = ("numbers", "positions", "cell", "masses", "pbc")
+    return Atoms(**{name: np.asarray(labels[f"{LABEL}_{name}"]) for name in names})
 
 
 def _per_atom(values: np.ndarray) -> np.ndarray:

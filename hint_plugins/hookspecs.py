@@ -137,7 +137,7 @@ class HookSpecs:
 
     @hookspec
     def register_probe_laws(self) -> dict[str, Callable]:
-        """Add probe laws: ``(count, dim, rng) -> (count, dim)``."""
+        """Add probe laws: ``(count, dim, rng) -> (count, dim)``, or with ``structure`` as a fourth parameter."""
 
     @hookspec
     def register_engines(self) -> dict[str, Callable]:

@@ -98,7 +98,7 @@ def evaluate(
     summary["n_failed"] += len(unreadable)
     summary["failed"] += unreadable
     write_csv(out / "structures.csv", rows)
-    plot_parity(_joined(done, seed), out / "parity.png", f"{potential.name}")
+    plot_parity(_joined(done, seed), out / "parity.png", summary, potential.name)
     write_config(out, "evaluate", options)
     seconds = round(time.perf_counter() - started, 3)
     write_summary(out, {"model": model, "data": list(map(str, data)), **summary, "seconds": seconds})
