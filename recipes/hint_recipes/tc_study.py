@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from hint_plugins.cli.common import InputError, write_csv, write_summary
+from hint_plugins.figures import legend_below, new_figure, save_figure
 from hint_recipes.alpha2f import Alpha2F, allen_dynes, read_alpha2f
 from hint_recipes.eliashberg import Eliashberg
-from hint_recipes.phonon_plots import figure, save
 
 
 def critical_temperatures(
@@ -132,19 +132,19 @@ def read_spectra(files: Sequence[Path], **options: Any) -> dict[str, Alpha2F]:
 
 
 def _plot_spectra(spectra: Mapping[str, Alpha2F], path: Path) -> None:
-    fig, axes = figure()
+    figure, axes = new_figure()
     right = axes.twinx()
     for number, (name, spectrum) in enumerate(spectra.items()):
         axes.plot(spectrum.omega, spectrum.values, color=f"C{number}", label=name)
         right.plot(spectrum.omega, spectrum.cumulative_coupling(), color=f"C{number}", ls="--", lw=1)
     axes.set(xlabel="phonon energy (meV)", ylabel=r"$\alpha^2F$", xlim=(0, None), ylim=(0, None))
     right.set(ylabel=r"$\lambda(\omega)$, dashed", ylim=(0, None))
-    axes.legend(fontsize=8)
-    save(fig, path)
+    legend_below(figure)
+    save_figure(figure, path)
 
 
 def _plot_tc(spectra: Mapping[str, Alpha2F], mu_star: Sequence[float], sources: Mapping, path: Path) -> None:
-    fig, axes = figure()
+    figure, axes = new_figure()
     grid = np.linspace(0.05, 0.2, 40)
     for number, (name, spectrum) in enumerate(spectra.items()):
         moments = spectrum.coupling, spectrum.omega_log, spectrum.omega_2
@@ -153,12 +153,12 @@ def _plot_tc(spectra: Mapping[str, Alpha2F], mu_star: Sequence[float], sources: 
             values = [sources[name]["tc_eliashberg_K"][str(mu)] for mu in mu_star]
             axes.plot(mu_star, values, "s", color=f"C{number}", label=f"{name}, Migdal-Eliashberg")
     axes.set(xlabel=r"$\mu^*$", ylabel=r"$T_c$ (K)", ylim=(0, None))
-    axes.legend(fontsize=8)
-    save(fig, path)
+    legend_below(figure)
+    save_figure(figure, path)
 
 
 def _plot_gap(sources: Mapping[str, Any], path: Path) -> None:
-    fig, axes = figure()
+    figure, axes = new_figure()
     for name, result in sources.items():
         for mu in dict.fromkeys(row["mu_star"] for row in result["gap"]):
             rows = [row for row in result["gap"] if row["mu_star"] == mu]
@@ -166,5 +166,5 @@ def _plot_gap(sources: Mapping[str, Any], path: Path) -> None:
             x = [row["temperature_K"] for row in rows] + [tc]
             axes.plot(x, [row["gap_meV"] for row in rows] + [0.0], "o-", ms=3, label=rf"{name}, $\mu^*$ = {mu}")
     axes.set(xlabel="temperature (K)", ylabel="gap at the first Matsubara energy (meV)", xlim=(0, None), ylim=(0, None))
-    axes.legend(fontsize=8)
-    save(fig, path)
+    legend_below(figure)
+    save_figure(figure, path)
