@@ -21,6 +21,13 @@ def extend_parser(parser: argparse.ArgumentParser, manager: pluggy.PluginManager
         group.add_argument(
             "--plugins", help="Plugins to load, separated by commas (hint, ...).", type=str, default=None
         )
+        group.add_argument(
+            "--hessian_allow_changes",
+            help="Let --restart_latest continue a checkpoint under other settings or data (True); by default the "
+            "changes are listed and the run stops.",
+            type=_boolean,
+            default=False,
+        )
     options = Options()
     manager.hook.add_options(options=options)
     for name, model in options.groups.items():

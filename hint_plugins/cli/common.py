@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT = 0, 1, 2
+from hint_plugins.locks import InUse, hold
+
+EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 0, 1, 2, 130
 
 
 class InputError(ValueError):
@@ -47,7 +49,7 @@ def prepare_output(out: Path, *, overwrite: bool = False, resume: bool = False) 
     Raises
     ------
     InputError
-        If the directory holds a finished result, or cannot be created or written.
+        If the directory holds a finished result, cannot be created or written, or another command writes there.
     """
     out = Path(out)
     if (out / "summary.json").exists() and not (overwrite or resume):
@@ -58,6 +60,7 @@ def prepare_output(out: Path, *, overwrite: bool = False, resume: bool = False) 
             pass
     except OSError as error:
         raise InputError(f"cannot write into {out}: {error}") from None
+    hold_output(out)
     return out
 
 
@@ -95,6 +98,14 @@ def _remove_empty(directory: Path) -> None:
         if [entry.name for entry in directory.iterdir()] == ["config.yaml"]:
             (directory / "config.yaml").unlink()
         directory.rmdir()
+
+
+def hold_output(output: Path) -> None:
+    """Refuse a second command on the same output (directory or file) while this one runs."""
+    try:
+        hold(output)
+    except InUse as error:
+        raise InputError(str(error)) from None
 
 
 @contextlib.contextmanager

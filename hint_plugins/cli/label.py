@@ -143,6 +143,11 @@ def label(
         f"{summary.n_input} structures: {summary.n_done} labelled, {summary.n_skipped} there already, "
         f"{summary.n_failed} failed; {seconds:.1f} s -> {output}"
     )
+    if summary.n_with_frozen_atoms:
+        typer.echo(
+            f"{summary.n_with_frozen_atoms} of them have frozen atoms (constraints), which OUT keeps: forces and "
+            "second derivatives are those of all atoms, as if they were free"
+        )
     finish(summary.n_failed)
 
 

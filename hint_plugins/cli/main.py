@@ -7,6 +7,8 @@ import errno
 import functools
 import inspect
 import re
+import signal
+import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points, requires
 from pathlib import Path
@@ -17,7 +19,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from hint_plugins import __version__
-from hint_plugins.cli.common import InputError, fail, without_empty_directories
+from hint_plugins.cli.common import EXIT_STOPPED, InputError, fail, without_empty_directories
+from hint_plugins.locks import release_all
 
 GROUP = "hint_plugins.commands"
 #: Modules that are called otherwise than the package that brings them.
@@ -49,6 +52,16 @@ class LazyGroup(TyperGroup):
         command = get_command(app)
         command.short_help = (inspect.getdoc(function) or "").split("\n")[0]
         return command
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # typer would leave without a word
+            print(
+                "hint: stopped by the user; run the same command again to continue where it can be continued",
+                file=sys.stderr,
+            )
+            raise SystemExit(EXIT_STOPPED) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         known = self.list_commands(ctx)
@@ -90,7 +103,10 @@ def with_config(function: Callable) -> Callable:
     @functools.wraps(function)
     def command(*args: Any, config: Path | None = None, **kwargs: Any) -> Any:
         with without_empty_directories():
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                release_all()
 
     parameters = [*signature.parameters.values(), extra]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -144,6 +160,7 @@ def extra_with(module: str) -> str | None:
 
 def main() -> None:
     """Run the command line; bad input is a sentence and exit status 2, never a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is as orderly as Ctrl-C
     try:
         app()
     except InputError as error:
@@ -164,5 +181,3 @@ def main() -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
             raise
         fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; make room and give the same command again")
-    except KeyboardInterrupt:
-        fail("stopped by the user; run the same command again to continue where it can be continued")
