@@ -175,7 +175,8 @@ def _species(row: str) -> Species:
     parts = row.split()
     if len(parts) != 3:
         raise ValueError(f"the template's line {row!r} is no row of ATOMIC_SPECIES (label, mass, pseudopotential)")
-    return Species(*parts, element(parts[0]))
+    label, mass, file = parts
+    return Species(label, mass, file, element(label))
 
 
 def namelist_text(namelists: Mapping[str, Mapping[str, str]]) -> str:
