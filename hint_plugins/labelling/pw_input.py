@@ -159,8 +159,9 @@ def _species(row: str) -> Species:
     parts = row.split()
     if len(parts) != 3:
         raise ValueError(f"the template's line {row!r} is no row of ATOMIC_SPECIES (label, mass, pseudopotential)")
+    label, mass, file = parts
     try:
-        return Species(*parts, element(parts[0])[0])
+        return Species(label, mass, file, element(label)[0])
     except ValueError as error:
         raise ValueError(f"species {error}") from None
 
