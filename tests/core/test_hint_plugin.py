@@ -221,7 +221,7 @@ def test_labels_of_prepared_files_are_judged_again(wrong):
     assert HintPlugin().check_labels(labels=labels, atoms=atoms, forces=np.zeros((2, 3))) is True
     assert HintPlugin().check_labels(labels={"other": wrong}, atoms=atoms, forces=None) is None
     atoms, labels = label_of_h2(hessian=wrong)
-    with pytest.raises(LabelError, match="train_0.h5, structure 7"):
+    with pytest.raises(LabelError, match=r"train_0\.h5, structure 7"):
         HintPlugin().check_labels(labels=labels, atoms=atoms, forces=None)
     dropping = HintPlugin(HintConfig(hessian_on_bad_label="drop"))
     assert dropping.check_labels(labels=labels, atoms=atoms, forces=None) is False
