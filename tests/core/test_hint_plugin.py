@@ -174,6 +174,7 @@ def test_the_self_test_is_repeated_after_some_steps(tmp_path):
     plugin.training_started(run_of(model, tmp_path))
     plugin.validation_metrics(model=model, loader=[], progress=Progress(step=0))
     model.norm = nn.LayerNorm(8)
+    model.requires_grad_(False)  # as hosts do in validation
     with pytest.raises(SelfTestError, match="norm: LayerNorm"):
         plugin.validation_metrics(model=model, loader=[], progress=Progress(step=3))
     plugin.training_started(run_of(model, tmp_path))  # swaps the layer
