@@ -45,6 +45,8 @@ class AlphaNetBackbone(nn.Module, BackboneInterface):
         Of :class:`~hint_plugins.models.alphanet.AlphaNetConfig`.
     """
 
+    sees_charge = False
+
     def __init__(
         self,
         regress_forces: bool = True,

@@ -13,7 +13,9 @@ from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from hint_plugins.backends.protocol import PotentialError, Predictions
+from hint_plugins.charges import stated
 from hint_plugins.curvature.engines import Engine, FiniteDifference, ForceView, reverse
+from hint_plugins.labelling.engine import EngineError
 
 #: File with the weights in a checkpoint folder of the host.
 WEIGHTS = "inference_ckpt.pt"
@@ -76,6 +78,7 @@ class FairchemBackend:
         backbone = self.model.backbone
         self.direct = bool(backbone.regress_config.direct_forces)
         self.engine: Engine = FiniteDifference() if self.direct else reverse
+        self.sees_charge: bool = getattr(backbone, "sees_charge", True)
         self.cutoff: float | None = float(backbone.cutoff) if hasattr(backbone, "cutoff") else None
         count = getattr(backbone, "max_num_elements", None)
         self.elements: frozenset[int] | None = getattr(backbone, "elements", None)
@@ -98,7 +101,10 @@ class FairchemBackend:
         samples = []
         for atoms in structures:
             bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-            bare.info.update({key: int(atoms.info[key]) for key in ("charge", "spin") if key in atoms.info})
+            try:
+                bare.info.update(stated(atoms))
+            except EngineError as error:
+                raise PotentialError(f"{atoms.get_chemical_formula()}: {error}") from error
             self.model.validate_atoms_data(bare, self.dataset)
             samples.append(
                 AtomicData.from_ase(

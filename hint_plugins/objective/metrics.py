@@ -19,6 +19,10 @@ from hint_plugins.labels.constraints import free_components
 CM1 = float(units._hbar * 1e10 / np.sqrt(units._e * units._amu) / units.invcm)
 
 
+class NotFiniteError(ValueError):
+    """A model gave numbers that are not finite, so there are no errors to speak of."""
+
+
 def symmetrised(hessian: np.ndarray) -> np.ndarray:
     """(H + H^T) / 2."""
     return 0.5 * (hessian + hessian.T)
@@ -30,7 +34,13 @@ def asymmetry(hessian: np.ndarray) -> float:
 
 
 def external_modes(atoms: Atoms) -> np.ndarray:
-    """Orthonormal mass-weighted translations and, for a molecule, rotations: (3N, k)."""
+    """Orthonormal mass-weighted translations and, for a molecule, rotations: (3N, k).
+
+    Frozen atoms hold the rest in place: then these are the coordinates of the frozen atoms instead.
+    """
+    free = free_components(atoms).reshape(-1)
+    if not free.all():
+        return np.eye(len(free))[:, ~free]
     roots = np.sqrt(atoms.get_masses())
     vectors = [np.outer(roots, axis).reshape(-1) for axis in np.eye(3)]
     if not atoms.pbc.any():
@@ -58,13 +68,9 @@ def frequencies(hessian: np.ndarray, atoms: Atoms) -> np.ndarray:
     """
     roots = np.sqrt(np.repeat(atoms.get_masses(), 3))
     weighted = symmetrised(hessian) / np.outer(roots, roots)
-    free = free_components(atoms).reshape(-1)
-    if free.all():
-        external = external_modes(atoms)
-        full, _ = np.linalg.qr(np.concatenate([external, np.eye(len(roots))], axis=1))
-        internal = full[:, external.shape[1] :]
-    else:
-        internal = np.eye(len(roots))[:, free]
+    external = external_modes(atoms)
+    full, _ = np.linalg.qr(np.concatenate([external, np.eye(len(roots))], axis=1))
+    internal = full[:, external.shape[1] :]
     values = np.linalg.eigvalsh(internal.T @ weighted @ internal)
     return np.sign(values) * np.sqrt(np.abs(values)) * CM1
 
@@ -77,7 +83,14 @@ def hessian_errors(predicted: np.ndarray, reference: np.ndarray, atoms: Atoms) -
     dict
         ``hessian_mae``, ``eigenvalue_mae`` (eV/A^2), ``frequency_mae_cm1`` (cm^-1; 0 for one atom),
         ``asymmetry`` (eV/A^2, of the prediction).
+
+    Raises
+    ------
+    NotFiniteError
+        If the predicted Hessian is not finite.
     """
+    if not np.isfinite(predicted).all():
+        raise NotFiniteError(f"the model's Hessian of {atoms.get_chemical_formula()} is not finite")
     waves = frequencies(predicted, atoms) - frequencies(reference, atoms)
     free = free_components(atoms).reshape(-1)
     predicted, reference = predicted[free][:, free], reference[free][:, free]
