@@ -55,7 +55,12 @@ class HessianAseDBDataset(AseDBDataset):
                 "a data set of format hint_fairchem.dataset.HessianAseDBDataset lacks its options: add `hint: ${hint}`"
             )
         self.hint = read_block(config["hint"])
-        super().__init__(config, atoms_transform)
+        try:
+            super().__init__(config, atoms_transform)
+        except ValueError as error:
+            if "No valid ase data" not in str(error):
+                raise
+            raise ConfigError(f"{config.get('src')}: there is no ASE database (.aselmdb) with structures") from error
         self._from_ase: Callable[..., AtomicData] = self.a2g  # type: ignore[has-type]
         self.a2g = self._to_data  # type: ignore[assignment]
         # Shared with loader processes: which epoch's probes to draw, -1 for validation; whose labels were dropped.
