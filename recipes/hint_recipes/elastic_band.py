@@ -70,7 +70,9 @@ def initial_path(reactant: Atoms, product: Atoms, num_images: int = 17, seed: in
         return geodesic_path(reactant, product, num_images, seed)
     way = find_mic(product.positions - reactant.positions, reactant.cell, reactant.pbc)[0]
     images = [moved(reactant, reactant.positions + f * way) for f in np.linspace(0, 1, num_images)]
-    NEB(images).interpolate(method="idpp", mic=bool(reactant.pbc.any()), apply_constraint=False)
+    NEB(images, method="improvedtangent").interpolate(
+        method="idpp", mic=bool(reactant.pbc.any()), apply_constraint=False
+    )
     return with_roles([moved(image) for image in images])
 
 

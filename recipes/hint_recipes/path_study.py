@@ -54,8 +54,8 @@ def run_path(
     -------
     dict
         ``name, converged, barrier, reaction_energy`` (eV; also ``_kcal_mol``), ``n_images, coordinate, energies,
-        frequencies_cm1`` (images x modes), ``orthogonal_frequencies_cm1``, ``n_imaginary_top`` (modes below -10 cm^-1 at the highest
-        image), ``n_forces, n_hessians, reason``.
+        frequencies_cm1`` (images x modes), ``orthogonal_frequencies_cm1``, ``n_imaginary_top`` (modes below -10 cm^-1
+        at the highest image), ``n_forces, n_hessians, reason``.
     """
     folder = Path(directory) / safe_name(name)
     folder.mkdir(parents=True, exist_ok=True)

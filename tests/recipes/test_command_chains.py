@@ -1,4 +1,4 @@
-"""What one command writes is what the next one needs: every pair of the commands on structures, with a deuterated cation."""
+"""What one command writes is what the next one needs: every pair of commands, with a deuterated cation."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def test_a_written_structure_keeps_what_it_is(frames: dict[str, list[Atoms]], na
         assert atoms.get_masses() == pytest.approx(MASSES)
         assert atoms.get_tags().tolist() == TAGS
         assert not atoms.pbc.any()
-        given = name in ("label", "convert", "select", "displace") or atoms.info["role"] in ENDS and name not in (
-            "irc", "guess", "path")  # fmt: skip
+        given = name in ("label", "convert", "select", "displace") or (atoms.info["role"] in ENDS and name not in (
+            "irc", "guess", "path"))  # fmt: skip
         assert ("symmetry_number" in atoms.info) == given
     if name not in ("label", "convert", "select", "displace"):
         check_reaction(group_reactions(found)[0]) if set(ENDS) <= set(roles) else None
