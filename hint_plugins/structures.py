@@ -8,10 +8,11 @@ import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
 
-#: Entries of ``info`` that change what a method computes.
-STATE = ("charge", "spin", "total_charge", "total_spin", "multiplicity")
-#: Entries of ``info`` that are handed on: the state, what a structure is called, and what the user knows about it.
-KEPT = (*STATE, "symmetry_number", "name", "reaction", "role")
+from hint_plugins.charges import COLUMNS, raw_info, stated
+from hint_plugins.labelling.engine import EngineError
+
+#: Entries of ``info`` that are handed on beside charge and spin: what a structure is called, and what is known about it.
+KEPT = ("symmetry_number", "name", "reaction", "role")
 #: Columns that are handed on.
 KEPT_ARRAYS = ("masses", "tags", "initial_charges", "initial_magmoms")
 
@@ -32,14 +33,14 @@ def bare(atoms: Atoms, positions: np.ndarray | None = None) -> Atoms:
     Returns
     -------
     ase.Atoms
-        Elements, positions, cell, periodicity, constraints, the columns :data:`KEPT_ARRAYS` and the entries
-        :data:`KEPT` of ``info``. What else ``info`` holds is not taken over: it may belong to the old positions.
+        Elements, positions, cell, periodicity, constraints, the columns :data:`KEPT_ARRAYS`, charge and spin
+        under whatever name, and the entries :data:`KEPT` of ``info``. What else ``info`` holds is not taken over: it may belong to the old positions.
     """
     copy = atoms.copy()
     copy.calc = None
     for name in set(copy.arrays) - {"numbers", "positions", *KEPT_ARRAYS}:
         del copy.arrays[name]
-    copy.info = {name: copy.info[name] for name in KEPT if name in copy.info}
+    copy.info = raw_info(copy) | {name: copy.info[name] for name in KEPT if name in copy.info}
     if positions is not None:
         copy.arrays["positions"] = np.array(positions, dtype=float).reshape(-1, 3)
     return copy
@@ -79,7 +80,11 @@ def frozen_atoms(atoms: Atoms) -> np.ndarray:
 
 def state(atoms: Atoms) -> dict[str, Any]:
     """What, apart from geometry and masses, decides a result: charges, spins, frozen atoms, a given symmetry number."""
-    found = {name: atoms.info[name] for name in (*STATE, "symmetry_number") if name in atoms.info}
-    found |= {name: atoms.arrays[name] for name in ("initial_charges", "initial_magmoms") if name in atoms.arrays}
+    found = {name: atoms.info[name] for name in ("symmetry_number",) if name in atoms.info}
+    try:
+        found |= stated(atoms)
+    except EngineError as error:  # what the structure is used for will refuse it
+        found["charge"] = str(error)
+    found |= {name: atoms.arrays[name] for name in COLUMNS if name in atoms.arrays}
     fixed = [repr(constraint.todict()) for constraint in atoms.constraints]
     return found | ({"constraints": fixed} if fixed else {})

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms, units
 
+from hint_plugins.charges import charge_and_multiplicity
 from hint_plugins.cli.common import InputError
-from hint_plugins.labelling.engine import charge_and_multiplicity
 from hint_plugins.structures import moved
 from hint_recipes.elastic_band import evaluate_images, with_roles
 from hint_recipes.failures import SearchFailure

@@ -10,7 +10,8 @@ from ase import Atoms
 from ase.data import covalent_radii
 from ase.geometry import find_mic
 
-from hint_plugins.labelling.engine import charge_and_multiplicity
+from hint_plugins.charges import charge_and_multiplicity, raw_info, stated
+from hint_plugins.labelling.engine import EngineError
 from hint_plugins.structures import bare, frozen_atoms
 from hint_recipes.failures import SearchFailure
 from hint_recipes.transition_states.bonds import bond_matrix
@@ -63,8 +64,15 @@ def group_reactions(frames: Iterable[Atoms]) -> list[Reaction]:
         if role in reaction.frames:
             reaction.doubled.append(role)
             continue
-        reaction.frames[role] = bare(frame)
-        reaction.frames[role].info["role"] = role
+        atoms = bare(frame)
+        try:
+            said = stated(frame)
+        except EngineError as error:
+            raise ValueError(f"frame {index}: {error}") from error
+        for name in raw_info(frame):
+            del atoms.info[name]
+        atoms.info |= {**said, "role": role}
+        reaction.frames[role] = atoms
         energy = _energy(frame)
         if energy is not None:
             reaction.energies[role] = energy
