@@ -16,6 +16,9 @@ KEPT = ("symmetry_number", "name", "reaction", "role")
 #: Columns that are handed on.
 KEPT_ARRAYS = ("masses", "tags", "initial_charges", "initial_magmoms")
 
+#: Entries of ``info`` that the commands add as results for one geometry.
+RESULTS = ("energy", "gibbs", "gibbs_correction", "n_imaginary", "frequencies_cm1", "temperature_K")
+
 
 def bare(atoms: Atoms, positions: np.ndarray | None = None) -> Atoms:
     """The structure without results of any kind: no energies, labels, frequencies, velocities or calculator.

@@ -120,18 +120,25 @@ def relax(potential: Potential, atoms: Atoms, *, cell: bool, fmax: float = 1e-3,
     Raises
     ------
     InputError
-        If the relaxation does not converge in 500 steps.
+        If the relaxation does not converge in 500 steps, or flies apart.
     """
     from ase import units
     from ase.constraints import FixSymmetry
     from ase.filters import FrechetCellFilter
     from ase.optimize import BFGS
 
+    from hint_recipes.failures import SearchFailure
+    from hint_recipes.steps import WatchedCalculator
+
     relaxed = atoms.copy()
-    relaxed.calc = potential.calculator()
+    relaxed.calc = WatchedCalculator(potential, relaxed)
     relaxed.set_constraint(FixSymmetry(relaxed))
     target: Any = FrechetCellFilter(relaxed, scalar_pressure=pressure * units.GPa) if cell else relaxed
-    if not BFGS(target, logfile=None, maxstep=0.05).run(fmax=fmax, steps=500):
+    try:
+        converged = BFGS(target, logfile=None, maxstep=0.05).run(fmax=fmax, steps=500)
+    except (SearchFailure, np.linalg.LinAlgError) as error:
+        raise InputError(f"the relaxation failed: {error}; give a structure that is nearer to its minimum") from error
+    if not converged:
         raise InputError(
             f"the relaxation did not reach {fmax} eV/A in 500 steps: give a structure that is nearer to its minimum"
         )

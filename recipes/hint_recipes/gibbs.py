@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms, units
+from ase.formula import Formula
 
-from hint_recipes.thermochemistry import GibbsSettings, free_energy
+from hint_plugins.labelling.engine import EngineError, charge_and_multiplicity
+from hint_plugins.structures import bare
+from hint_recipes.store import write_frames
+from hint_recipes.thermochemistry import GibbsSettings, check_molecule, free_energy
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
 
 #: 1 kcal/mol, "chemical accuracy", in eV.
 CHEMICAL_ACCURACY = units.kcal / units.mol
+#: Roles of stationary points; all but ``ts`` are minima, as is a structure without a role.
+ROLES = ("", "reactant", "product", "ts", "molecule", "minimum")
 
 
 def gibbs_energies(
@@ -52,14 +59,14 @@ def gibbs_energies(
     Returns
     -------
     list of dict
-        The entries of :func:`~hint_recipes.thermochemistry.free_energy` with ``name``, ``role``, ``reaction``,
-        ``fmax`` (largest force, eV/A) and ``positions`` (A), or ``name`` and ``error``.
+        The entries of :func:`label` and of :func:`~hint_recipes.thermochemistry.free_energy`, ``fmax`` (largest
+        force, eV/A) and ``positions`` (A); or the former and ``error``.
     """
     rows = []
     for index, atoms in enumerate(structures):
-        row = known(index)
+        row = known(index) if role(atoms) in ROLES else None
         if row is None:
-            row = {"name": structure_name(atoms, index)} | {k: atoms.info.get(k) for k in ("role", "reaction")}
+            row = label(atoms, index)
             try:
                 row |= _one(potential, atoms, settings, fmax if relax else None)
             except Exception as error:  # a potential's own failures differ; the rest of the set goes on
@@ -72,8 +79,14 @@ def gibbs_energies(
 def _one(potential: Potential, atoms: Atoms, settings: GibbsSettings | None, fmax: float | None) -> dict[str, Any]:
     from hint_recipes.transition_states.stationary import find_saddle, minimise
 
+    check_molecule(atoms)
+    if (found := role(atoms)) not in ROLES:
+        raise ValueError(
+            f"role {found!r} is no stationary point that is known here: it must be one of "
+            f"{', '.join(name for name in ROLES if name)}, or be left out for a minimum"
+        )
     if fmax is not None and len(atoms) > 1:
-        if atoms.info.get("role") == "ts":
+        if found == "ts":
             atoms, converged, _ = find_saddle(atoms, potential, fmax=fmax)
         else:
             atoms, converged = minimise(atoms, potential, fmax=fmax, steps=2000)
@@ -85,6 +98,26 @@ def _one(potential: Potential, atoms: Atoms, settings: GibbsSettings | None, fma
     return row | free_energy(atoms, float(predictions.energies[0]), potential.hessian(atoms), settings)
 
 
+def role(atoms: Atoms) -> str:
+    """``info["role"]`` in small letters; empty where there is none."""
+    return str(atoms.info.get("role", "")).strip().lower()
+
+
+def label(atoms: Atoms, index: int) -> dict[str, Any]:
+    """What a row says of its structure: ``name``, ``role``, ``reaction``, ``formula`` and total ``charge``."""
+    try:
+        charge = charge_and_multiplicity(atoms)[0]
+    except EngineError:
+        charge = None  # the row's error says it
+    return {
+        "name": structure_name(atoms, index),
+        "role": role(atoms) or None,
+        "reaction": atoms.info.get("reaction"),
+        "formula": atoms.get_chemical_formula(),
+        "charge": charge,
+    }
+
+
 def structure_name(atoms: Atoms, index: int) -> str:
     """``info["name"]``, else reaction and role, else formula and position in the file."""
     if "name" in atoms.info:
@@ -94,19 +127,31 @@ def structure_name(atoms: Atoms, index: int) -> str:
 
 
 def reaction_free_energies(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Reaction and activation free energies (eV) of the reactions among ``rows`` (several molecules a side add up)."""
+    """Reaction and activation free energies (eV) of the reactions among ``rows`` (several molecules a side add up).
+
+    A reaction whose sides differ in their atoms or charge gets the entry ``error`` instead.
+    """
     reactions: dict[str, dict[str, float]] = {}
+    contents: dict[str, dict[str, Counter[str]]] = {}
     broken = {row.get("reaction") for row in rows if "error" in row}
     for row in rows:
-        name, role = row.get("reaction"), row.get("role")
-        if name is not None and role in ("reactant", "product", "ts") and name not in broken:
+        name, part = row.get("reaction"), row.get("role")
+        if name is not None and part in ("reactant", "product", "ts") and name not in broken:
             sides = reactions.setdefault(str(name), {})
-            sides[role] = sides.get(role, 0.0) + row["gibbs"]
+            sides[part] = sides.get(part, 0.0) + row["gibbs"]
+            content = contents.setdefault(str(name), {}).setdefault(part, Counter())
+            content.update(Formula(row["formula"]).count() if "formula" in row else {})
+            content["charge"] += row.get("charge") or 0
     table = []
     for name, sides in reactions.items():
         if "reactant" not in sides or len(sides) == 1:
             continue
         row = {"reaction": name}
+        uneven = [part for part, content in contents[name].items() if content != contents[name]["reactant"]]
+        if uneven:
+            row["error"] = f"the {uneven[0]} structures do not add up to the atoms and the charge of the reactants"
+            table.append(row)
+            continue
         if "product" in sides:
             row["reaction_gibbs"] = sides["product"] - sides["reactant"]
         if "ts" in sides:
@@ -149,7 +194,7 @@ def errors_against(
         for suffix, group in groups.items()
         if group
     }
-    theirs = {row["reaction"]: row for row in reaction_free_energies(reference)}
+    theirs = {row["reaction"]: row for row in reaction_free_energies(reference)}  # an uneven one has no energies
     ours = {row["reaction"]: row for row in reaction_free_energies(rows)}
     for key in ("reaction_gibbs", "activation_gibbs"):
         gaps = [abs(ours[n][key] - theirs[n][key]) for n in ours if n in theirs and key in ours[n] and key in theirs[n]]
@@ -194,18 +239,15 @@ def plot_gibbs_errors(differences: dict[str, list[dict[str, Any]]], path: Path) 
 
 
 def write_stationary_points(structures: Sequence[Atoms], rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """The structures at which the Gibbs energies hold, with these in ``info`` (eV), as extended XYZ."""
-    from ase.io import write
+    """The structures at which the Gibbs energies hold, with these in ``info`` (eV), as extended XYZ.
 
-    from hint_plugins.cli.common import replacing
-
+    Charge, spin, masses, reaction, role and a given symmetry number stay (:func:`hint_plugins.structures.bare`).
+    """
     frames = []
     for atoms, row in zip(structures, rows, strict=True):
         if "error" not in row:
-            frame = Atoms(atoms.numbers, row["positions"])
-            keys = ("name", "reaction", "role", "energy", "gibbs", "gibbs_correction", "n_imaginary", "frequencies_cm1")
-            frame.info = {key: row[key] for key in keys if row.get(key) is not None}
+            frame = bare(atoms, row["positions"])
+            frame.info |= {key: row[key] for key in ("name", "energy", "gibbs", "gibbs_correction", "n_imaginary")}
             frame.info["frequencies_cm1"] = np.array(row["frequencies_cm1"])
             frames.append(frame)
-    with replacing(path) as temporary:
-        write(temporary, frames, format="extxyz")
+    write_frames(path, frames)

@@ -93,6 +93,8 @@ def choose_cell(state: State, stress: np.ndarray, error: np.ndarray, settings: S
     wanted = cell.copy()
     with np.errstate(all="ignore"):
         optimiser.UpdateCell(wanted, excess, verbose=False)
+    if not np.isfinite(wanted).all():
+        raise InputError("the next step of the cell is not finite: the stress or the bulk modulus is out of range")
     strain = np.linalg.solve(cell, wanted) - np.eye(3)
     if (largest := np.abs(strain).max()) > MAX_STRAIN:
         strain *= MAX_STRAIN / largest

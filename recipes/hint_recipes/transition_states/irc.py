@@ -74,6 +74,7 @@ def follow(
     silent: Any = None  # declared as str there, but documented as None
 
     moving = moved(saddle)
+    moving.info["role"] = "path"
     moving.set_masses(saddle.get_masses())
     moving.calc = WatchedCalculator(potential, moving, deadline)
     held = np.repeat(frozen_atoms(saddle), 3)

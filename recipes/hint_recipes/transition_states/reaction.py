@@ -43,14 +43,18 @@ class Reaction:
 def group_reactions(frames: Iterable[Atoms]) -> list[Reaction]:
     """Frames grouped by ``info["reaction"]`` and ``info["role"]``, in the order of first appearance.
 
+    Images of a path (role "path") are no end points and left out.
+
     Raises
     ------
     ValueError
-        If a frame lacks either key or has an unknown role: which frame, and what it has.
+        If a frame lacks either key or has an unknown role: which frame, and what it has. If there is no reaction.
     """
     reactions: dict[str, Reaction] = {}
     for index, frame in enumerate(frames):
-        role = str(frame.info.get("role", "")).lower()
+        role = str(frame.info.get("role", "")).strip().lower()
+        if role == "path":
+            continue
         if "reaction" not in frame.info or role not in ROLES:
             raise ValueError(
                 f"frame {index} needs info 'reaction' and 'role' ({', '.join(ROLES)}); it has "
@@ -72,6 +76,8 @@ def group_reactions(frames: Iterable[Atoms]) -> list[Reaction]:
         energy = _energy(frame)
         if energy is not None:
             reaction.energies[role] = energy
+    if not reactions:
+        raise ValueError("there is no reaction: no structure has the role reactant, product or ts")
     return list(reactions.values())
 
 

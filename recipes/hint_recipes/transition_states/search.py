@@ -20,7 +20,7 @@ from hint_recipes.elastic_band import evaluate_images, initial_path, relax_band,
 from hint_recipes.failures import SearchFailure
 from hint_recipes.steps import check_deadline
 from hint_recipes.transition_states.bonds import bond_matrix, changed_bonds
-from hint_recipes.transition_states.ends import EndPoints, rmsd
+from hint_recipes.transition_states.ends import ROLES, EndPoints, rmsd
 from hint_recipes.transition_states.irc import follow
 from hint_recipes.transition_states.reaction import Reaction, check_reaction
 from hint_recipes.transition_states.stationary import find_saddle, minimise
@@ -325,6 +325,8 @@ def _coordinate(
     if not (first.end_converged and second.end_converged):
         raise SearchFailure("irc_end_not_converged")
     ends.judge(reached)
+    for end, role in zip((result.irc[0], result.irc[-1]), ROLES, strict=True):
+        end.info["role"] = role
 
 
 def _compare_with_reference(reaction: Reaction, result: SearchResult) -> None:
