@@ -1,6 +1,6 @@
 """The hooks between a trainer and its plugins: one sentence each.
 
-An adapter calls them; the plugins named by ``--plugins`` answer. All are optional.
+An adapter calls them; the plugins named in the options answer. All are optional.
 """
 
 from __future__ import annotations
@@ -85,6 +85,10 @@ class HookSpecs:
     @hookspec
     def read_labels(self, atoms: Atoms, forces: ndarray | None) -> dict[str, ndarray] | None:
         """Give the label arrays of a structure as it is loaded (``forces``: those the host trains on), or None."""
+
+    @hookspec
+    def check_labels(self, labels: Mapping[str, ndarray], atoms: Atoms, forces: ndarray | None) -> bool | None:
+        """Judge label arrays that come back from a prepared file: raise ``LabelError``, or give False to drop them."""
 
     @hookspec
     def draw_labels(

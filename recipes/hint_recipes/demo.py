@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from ase.io import read, write
 
 from hint_plugins.cli.common import InputError, replacing, write_csv, write_json
 from hint_plugins.datasets.minireactions import geometries
+from hint_plugins.processes import end_all, run
 
 #: Reactions of 3 to 7 atoms of H, C, N, O.
 REACTIONS = (
@@ -219,12 +219,19 @@ def run_demo(out: Path, sizes: Sequence[DemoSettings], seeds: Sequence[int], wor
     """
     labels = make_labels(out, workers)
     jobs = [(size, seed, hessians) for seed in seeds for size in sizes for hessians in (True, False)]
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         futures = [
             pool.submit(train_and_evaluate, out, size, seed, hessians, split(labels, size, seed))
             for size, seed, hessians in jobs
         ]
         rows = [future.result() for future in futures]
+    except BaseException as error:
+        if not isinstance(error, Exception):  # Ctrl-C: nobody waits for the trainings under way
+            end_all()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
     write_csv(out / "errors.csv", with_units(rows))
     return rows
 
@@ -315,16 +322,7 @@ def run_command(command: Sequence[Any], directory: Path) -> None:
     """Run a command in ``directory`` with one thread; its output goes to ``log.txt`` there."""
     log = directory / "log.txt"
     with log.open("a") as handle:
-        result = subprocess.run(
-            [str(word) for word in command],
-            cwd=directory,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=handle,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if result.returncode:
+        status = run(command, cwd=directory, env=os.environ | {"OMP_NUM_THREADS": "1"}, output=handle)
+    if status:
         tail = "\n".join(log.read_text().splitlines()[-15:])
-        raise RuntimeError(
-            f"{' '.join(map(str, command[:3]))} ... ended with status {result.returncode} ({log}):\n{tail}"
-        )
+        raise RuntimeError(f"{' '.join(map(str, command[:3]))} ... ended with status {status} ({log}):\n{tail}")

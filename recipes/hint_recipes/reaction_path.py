@@ -17,7 +17,7 @@ from ase import Atoms, units
 
 from hint_plugins.objective.metrics import CM1, external_modes, frequencies, symmetrised
 from hint_recipes.elastic_band import evaluate_images, geodesic_path, path_length, relax_band
-from hint_recipes.transition_states.failures import SearchFailure
+from hint_recipes.failures import SearchFailure
 from hint_recipes.transition_states.reaction import Reaction, check_reaction
 from hint_recipes.transition_states.stationary import minimise
 

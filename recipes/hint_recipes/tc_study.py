@@ -41,8 +41,8 @@ def critical_temperatures(
     Returns
     -------
     dict
-        ``lambda, omega_log_K, omega_2_K, tc_K, tc_mcmillan_K, factors`` and with ``eliashberg`` also
-        ``tc_eliashberg_K`` and ``gap`` (rows of mu*, temperature, gap in meV).
+        ``read_as`` (of spectra from files), ``lambda, omega_log_K, omega_2_K, tc_K, tc_mcmillan_K, factors`` and with
+        ``eliashberg`` also ``tc_eliashberg_K`` and ``gap`` (rows of mu*, temperature, gap in meV).
     """
     if not mu_star:
         raise InputError("give at least one --mu-star")
@@ -51,6 +51,7 @@ def critical_temperatures(
     moments = spectrum.coupling, spectrum.omega_log, spectrum.omega_2
     closed = {mu: allen_dynes(*moments, mu) for mu in mu_star}
     result: dict[str, Any] = {
+        **({"read_as": spectrum.read_as} if spectrum.read_as else {}),
         "lambda": moments[0],
         "omega_log_K": moments[1],
         "omega_2_K": moments[2],
@@ -121,10 +122,13 @@ def run_tc(
 
 
 def read_spectra(files: Sequence[Path], **options: Any) -> dict[str, Alpha2F]:
-    """Read several files; equal names are told apart by their directory."""
+    """Read several files and say how; equal names are told apart by their directory."""
     names = [f.name for f in files]
     keys = [f.name if names.count(f.name) == 1 else f"{f.parent.name}-{f.name}" for f in files]
-    return {key: read_alpha2f(file, **options) for key, file in zip(keys, files, strict=True)}
+    spectra = {key: read_alpha2f(file, **options) for key, file in zip(keys, files, strict=True)}
+    for key, spectrum in spectra.items():
+        print(f"{key}: {spectrum.read_as}; lambda = {spectrum.coupling:.4g}")
+    return spectra
 
 
 def _plot_spectra(spectra: Mapping[str, Alpha2F], path: Path) -> None:

@@ -33,8 +33,10 @@ def demo(
     from rich.table import Table
 
     from hint_plugins.cli.common import InputError, prepare_output, write_config, write_csv, write_summary
+    from hint_recipes.cli.inputs import need
     from hint_recipes.demo import ERRORS, DemoSettings, compare, plot, run_demo, sentences, with_units
 
+    need("mace,xtb,datasets", "mace", "tblite", "geodesic_interpolate")
     start = time.perf_counter()
     out = prepare_output(out, resume=True)
     labelled = structures if labelled is None else labelled

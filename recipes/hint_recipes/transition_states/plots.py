@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ase import Atoms, units
+from ase import units
 
 from hint_plugins.figures import legend_below, new_figure, save_figure, wrapped
 from hint_recipes.elastic_band import path_length
@@ -19,22 +19,27 @@ KCAL = units.kcal / units.mol
 STAGES = (("n_path", "path"), ("n_ts", "transition state"), ("n_intended", "intended"))
 
 
-def plot_profile(result: SearchResult, coordinate: Sequence[Atoms], path: Path) -> None:
-    """Energy along the reaction coordinate (else along the guessed path), kcal/mol above its first structure."""
-    frames = list(coordinate) or result.path
-    energies = np.array([frame.get_potential_energy() for frame in frames]) / KCAL
+def plot_profile(result: SearchResult, path: Path) -> None:
+    """Energy along the reaction coordinate (else along the guessed path), kcal/mol above the relaxed reactant.
+
+    The zero is that of the barrier; an end of the coordinate that is another conformer lies off it.
+    """
+    coordinate = result.irc or []
+    frames = coordinate or result.path
+    energies = np.array([frame.get_potential_energy() for frame in frames]) - result.record["reactant_energy"]
+    energies /= KCAL
     along = path_length(frames)
     figure, axis = new_figure(5.2, 3.4)
-    axis.plot(along, energies - energies[0], "-o", markersize=2.5, linewidth=1)
+    axis.plot(along, energies, "-o", markersize=2.5, linewidth=1)
     if coordinate and result.ts is not None:
         top = next(i for i, frame in enumerate(frames) if frame is result.ts)
         wave = result.record["imaginary_cm1"]
-        axis.plot(along[top], energies[top] - energies[0], "*", markersize=11, label=f"saddle, {wave:.0f}i cm⁻¹")
+        axis.plot(along[top], energies[top], "*", markersize=11, label=f"saddle, {wave:.0f}i cm⁻¹")
         legend_below(figure)
     state = "intended" if result.record["intended"] else str(result.record["reason"])
     axis.set(
         xlabel="reaction coordinate (amu$^{1/2}$ Å)" if coordinate else "guessed path (amu$^{1/2}$ Å)",
-        ylabel="energy (kcal/mol)",
+        ylabel="energy above the reactant (kcal/mol)",
     )
     axis.set_title(wrapped(f"{result.record['name']}: {state}", 4.6, 11), fontsize=11)
     save_figure(figure, path)
