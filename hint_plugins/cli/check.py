@@ -105,8 +105,8 @@ def check(
     if read and not any(there.values()) and not any(row.get("kind") for row in rows):
         names = ", ".join(sorted(set(others) - {"numbers", "positions"})) or "nothing else"
         typer.echo(
-            f"No known label was found under {energy_key}, {forces_key}, {stress_key}, {virials_key}, {hessian_key}; the "
-            f"structures have {names}. Name the labels with the options --energy-key ...",
+            f"No known label was found under {energy_key}, {forces_key}, {stress_key}, {virials_key}, {hessian_key}; "
+            f"the structures have {names}. Name the labels with the options --energy-key ...",
             err=True,
         )
     finish(len(bad))

@@ -35,7 +35,7 @@ DIRECTORIES = {
 
 
 def visible(directory: Path, paths: Iterable[Path]) -> Iterator[Path]:
-    """Those of ``paths`` that are not hidden below ``directory``: hidden files are of runs that go on or were killed."""
+    """Those of ``paths`` that are not hidden below ``directory``: hidden files belong to runs under way or killed."""
     return (p for p in paths if not any(part.startswith(".") for part in p.relative_to(directory).parts))
 
 
@@ -113,7 +113,7 @@ def detect_format(path: Path) -> str:
 
 
 def read_store(path: Path, bad: OnBad) -> Iterator[Atoms]:
-    """extxyz and .aselmdb files, or all .aselmdb files of a directory, whose records are counted on from file to file."""
+    """extxyz and .aselmdb files, or all .aselmdb files of a directory; places count on from file to file."""
     if not path.is_dir():
         yield from read_structures(path, bad)
         return

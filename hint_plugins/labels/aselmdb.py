@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.labels.extxyz import difference
 from hint_plugins.labels.hessian_label import SUFFIXES
 from hint_plugins.labels.lmdb import open_lmdb
-from hint_plugins.labels.extxyz import difference
 from hint_plugins.labels.records import OnBad, StoreError, UnwritableError, adopt_calculator, voigt
 
 _TRANSACTION = 500

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from ase import Atoms
 
 from hint_plugins.labels.hessian_label import HessianLabel
 
 #: Products smaller than this (eV/A^2) are noise, as those of a direction that is a rigid shift or turn.
 FLOOR = 0.3
-#: Largest ``|z_i.H z_j - z_j.H z_i|`` relative to the size of the products; real labels reach 6e-4, products that belong
-#: to other directions 1 and more.
+#: Largest ``|z_i.H z_j - z_j.H z_i|`` relative to the size of the products; real labels reach 4e-3, products that
+#: belong to other directions have 1 and more.
 MAX_MUTUAL = 0.05
 
 

@@ -99,7 +99,7 @@ def same_values(one: Any, other: Any, rtol: float = 1e-6, atol: float = 1e-8) ->
         return type(one) is type(other) and one == other
     first, second = _array(one), _array(other)
     if first is not None and second is not None:
-        if first.size != second.size or (first.dtype.kind == "b") != (second.dtype.kind == "b") and first.size:
+        if first.size != second.size or ((first.dtype.kind == "b") != (second.dtype.kind == "b") and first.size):
             return False
         return bool(np.allclose(first.reshape(-1), second.reshape(-1), rtol, atol, equal_nan=True))
     if first is not None or second is not None:

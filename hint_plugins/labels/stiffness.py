@@ -126,9 +126,9 @@ def _size(label: HessianLabel, scale: float) -> str:
         return f"{text}; is the label in kJ/mol/A^2 (divide by 96.49)?"
     if scale > 1:
         return f"{text}; is the label in kcal/mol/A^2 (divide by 23.06)?"
-    if 0.1 < scale:
+    if scale > 0.1:
         text += "; is the label in eV/Bohr^2 (multiply by 3.571)?"
-    elif 0.003 < scale:
+    elif scale > 0.003:
         text += "; is the label in Ha/Bohr^2 (multiply by 97.17) or Ry/Bohr^2 (multiply by 48.59)?"
     if label.kind != "full" and scale < 0.5:
         what = "column indices" if label.kind == "columns" else "directions"
