@@ -76,14 +76,8 @@ def test_nothing_outlives_a_stopped_run(tmp_path, importable, executor, number):
     mark = uuid.uuid4().hex
     start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     words = ["label", "in.xyz", "out.xyz", "--workers", "1", "--executor", executor, "--kind", "forces"]
-    words += [
-        "--engine",
-        "helpers.label_engines:QuarticEngine",
-        "--set",
-        "delay=1000",
-        "--set",
-        f"begun={tmp_path / 'begun'}",
-    ]
+    begun = tmp_path / "begun"
+    words += ["--engine", "helpers.label_engines:QuarticEngine", "--set", "delay=1000", "--set", f"begun={begun}"]
     process = subprocess.Popen(
         [sys.executable, "-c", f"{start}from hint_plugins.cli.main import main; main()", *words],
         cwd=tmp_path,
@@ -92,11 +86,14 @@ def test_nothing_outlives_a_stopped_run(tmp_path, importable, executor, number):
         text=True,
         start_new_session=True,
     )
-    assert wait_for(lambda: begun.exists() or process.poll() is not None)
-    assert len(marked(mark)) > 1
-    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    assert wait_for(lambda: process.poll() is not None)
-    assert wait_for(lambda: not marked(mark))
+    try:
+        assert wait_for(lambda: begun.exists() or process.poll() is not None)
+        assert len(marked(mark)) > 1
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        assert wait_for(lambda: process.poll() is not None)
+        assert wait_for(lambda: not marked(mark))
+    finally:
+        process.kill()
     errors = process.communicate()[1]
     if number == signal.SIGINT:
         assert process.returncode == 130
