@@ -89,11 +89,15 @@ def stated(atoms: Atoms) -> dict[str, int]:
     return found
 
 
+def raw_info(atoms: Atoms) -> dict[str, Any]:
+    """The entries of ``info`` about charge and spin as they stand."""
+    known = {*CHARGE_KEYS, *SPIN_KEYS}
+    return {name: value for name, value in atoms.info.items() if str(name).lower() in known}
+
+
 def raw_statements(atoms: Atoms) -> dict[str, Any]:
     """The entries of ``info`` and the columns about charge and spin as they stand, for copies and comparisons."""
-    known = {*CHARGE_KEYS, *SPIN_KEYS}
-    found = {name: value for name, value in atoms.info.items() if str(name).lower() in known}
-    return found | {name: atoms.arrays[name] for name in COLUMNS if atoms.has(name)}
+    return raw_info(atoms) | {name: atoms.arrays[name] for name in COLUMNS if atoms.has(name)}
 
 
 def is_charged_or_open_shell(atoms: Atoms) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from hint_plugins.charges import stated
 from hint_plugins.curvature.engines import Engine, FiniteDifference, ForceView, reverse
 from hint_plugins.labelling.engine import EngineError
 
+#: File with the weights in a checkpoint folder of the host.
+WEIGHTS = "inference_ckpt.pt"
 _MARK = b"MLIPInferenceCheckpoint"
 
 
@@ -171,7 +174,9 @@ class FairchemBackend:
 
 
 def load_potential(path: str, device: torch.device, dtype: torch.dtype | None) -> FairchemBackend | None:
-    """Read a fairchem inference checkpoint (UMA, eSEN, or of a HINT run); ``path`` may end in ``#dataset``.
+    """Read a fairchem inference checkpoint (UMA, eSEN, or of a HINT run), or the one in a checkpoint's folder.
+
+    ``path`` may end in ``#dataset``.
 
     Returns
     -------
@@ -184,6 +189,8 @@ def load_potential(path: str, device: torch.device, dtype: torch.dtype | None) -
         If it is fairchem's but cannot be used.
     """
     file, _, dataset = path.partition("#")
+    if Path(file, WEIGHTS).is_file():  # a checkpoint's folder
+        file = str(Path(file, WEIGHTS))
     if not zipfile.is_zipfile(file):
         return None
     with zipfile.ZipFile(file) as archive:

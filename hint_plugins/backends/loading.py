@@ -68,11 +68,17 @@ def load_backend(
     """
     where = default_device() if device is None else _device(device)
     precision = as_dtype(dtype)
-    if isinstance(spec, Path) or (isinstance(spec, str) and Path(spec.split("#")[0]).is_file()):
+    if isinstance(spec, Path) or (isinstance(spec, str) and _on_disk(spec)):
         return load_file(str(spec), where, precision)
     if isinstance(spec, str):
         return _from_name(spec, where, precision)
     return _from_object(spec, type(spec).__name__, where, precision)
+
+
+def _on_disk(spec: str) -> bool:
+    """Whether ``spec`` is a file, or a folder (of a checkpoint) that is no calculator's name."""
+    path = Path(spec.split("#")[0])
+    return path.is_file() or (path.is_dir() and spec.lower() not in NAMED)
 
 
 def _device(device: torch.device | str) -> torch.device:

@@ -12,7 +12,9 @@ SLOW = ("pyscf", "espresso")
 
 
 def label(
-    structures: Annotated[Path, typer.Argument(metavar="IN", help="Structures: .xyz, .extxyz(.gz) or .aselmdb.")],
+    structures: Annotated[
+        Path, typer.Argument(metavar="IN", help="Structures: .xyz, .aselmdb, or any other format of ASE.")
+    ],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Labelled structures: .xyz, .extxyz or .aselmdb.")],
     engine: Annotated[
         str, typer.Option(help="xtb, pyscf, espresso, ase (with --calculator), or module:class.")
@@ -89,7 +91,9 @@ def label(
         store_format(output)
         if structures.resolve() == output.resolve():
             raise InputError("IN and OUT are the same file")
-        n_input = count_structures(structures) if structures.is_file() else 0
+        if not structures.is_file():
+            raise InputError(f"{structures}: no such file")
+        n_input = count_structures(structures)
         unreadable: dict[int, str] = {}
         read = lambda: read_structures(structures, unreadable.__setitem__)  # noqa: E731
         use_plugins(plugins)

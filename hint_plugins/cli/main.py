@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from hint_plugins import __version__
-from hint_plugins.backends.protocol import PotentialError
-from hint_plugins.cli.common import EXIT_STOPPED, InputError, fail
+from hint_plugins.cli.common import EXIT_STOPPED, InputError, fail, without_empty_directories
 from hint_plugins.locks import release_all
 
 GROUP = "hint_plugins.commands"
@@ -29,14 +27,15 @@ GROUP = "hint_plugins.commands"
 class LazyGroup(TyperGroup):
     """Finds sub-commands among the entry points ``hint_plugins.commands`` (``name = module:function``)."""
 
+    @functools.cached_property
     def entries(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group=GROUP)}
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(self.entries())
+        return sorted(self.entries)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        entry = self.entries().get(cmd_name)
+        entry = self.entries.get(cmd_name)
         if entry is None:
             return None
         try:
@@ -81,7 +80,10 @@ def _unavailable(name: str, error: ImportError) -> Callable:
 
 
 def with_config(function: Callable) -> Callable:
-    """Give a command the option ``--config file.yaml``: values for what the command line leaves open."""
+    """Give a command the option ``--config file.yaml``: values for what the command line leaves open.
+
+    A command that fails leaves no empty directories behind.
+    """
     option = Annotated[
         Path | None,
         typer.Option(
@@ -97,10 +99,11 @@ def with_config(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def command(*args: Any, config: Path | None = None, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        finally:
-            release_all()
+        with without_empty_directories():
+            try:
+                return function(*args, **kwargs)
+            finally:
+                release_all()
 
     parameters = [*signature.parameters.values(), extra]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -111,6 +114,8 @@ def with_config(function: Callable) -> Callable:
 def _load_config(ctx: typer.Context, value: Path | None) -> Path | None:
     if value is None:
         return None
+    import yaml
+
     content = yaml.safe_load(value.read_text()) or {}
     if not isinstance(content, dict):
         fail(f"{value}: expected a mapping of option names to values")
@@ -147,7 +152,11 @@ def main() -> None:
         app()
     except InputError as error:
         fail(str(error))
-    except PotentialError as error:
+    except ValueError as error:
+        from hint_plugins.backends.protocol import PotentialError  # imports torch: not for `hint --help`
+
+        if not isinstance(error, PotentialError):
+            raise
         fail(str(error))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
