@@ -160,10 +160,7 @@ def _species(row: str) -> Species:
     if len(parts) != 3:
         raise ValueError(f"the template's line {row!r} is no row of ATOMIC_SPECIES (label, mass, pseudopotential)")
     label, mass, file = parts
-    try:
-        return Species(label, mass, file, element(label)[0])
-    except ValueError as error:
-        raise ValueError(f"species {error}") from None
+    return Species(label, mass, file, element(label)[0])
 
 
 def namelist_text(namelists: Mapping[str, Mapping[str, str]]) -> str:

@@ -127,7 +127,7 @@ def test_moments_of_the_structure_replace_those_of_the_template(tmp_path):
         (("HUBBARD (ortho-atomic)", "CONSTRAINTS"), oxide("FeO"), "the card CONSTRAINTS"),
         (("HUBBARD (ortho-atomic)", "ATOMIC_FORCES"), oxide("FeO"), "the card ATOMIC_FORCES"),
         (("HUBBARD (ortho-atomic)", "NEW_CARD"), oxide("FeO"), "K_POINTS must be automatic or gamma"),
-        ((" O   15.999 O.upf", " Xx 15.999 O.upf"), oxide("FeO"), "species 'Xx'"),
+        ((" O   15.999 O.upf", " Xx 15.999 O.upf"), oxide("FeO"), "'Xx' is no element"),
         ((" O   15.999 O.upf", " O 15.999"), oxide("FeO"), "no row of ATOMIC_SPECIES"),
         (("Hubbard_U(3) = 4.3d0", "Hubbard_U = 0, 0, 4.3"), oxide("FeO"), "hubbard_u without an index"),
     ],
