@@ -65,7 +65,9 @@ class Killed(BaseException):
     """Like a kill: nothing catches it."""
 
 
-MOMENTS = [(name, count, when) for name in ("save", "replace") for count in (1, 2) for when in ("before", "half", "after")]
+MOMENTS = [
+    (name, count, when) for name in ("save", "replace") for count in (1, 2) for when in ("before", "half", "after")
+]
 
 
 @pytest.mark.parametrize(("name", "count", "when"), MOMENTS)
@@ -103,7 +105,9 @@ def test_a_full_disk_keeps_the_checkpoint_before(handler, monkeypatch, tmp_path)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(CheckpointError, match=r"epoch-1.pt cannot be written: .*No space left.*earlier epochs are whole"):
+    with pytest.raises(
+        CheckpointError, match=r"epoch-1.pt cannot be written: .*No space left.*earlier epochs are whole"
+    ):
         save(handler, 1)
     assert newest(handler) == (0.0, 0)
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
@@ -177,7 +181,15 @@ def test_nothing_but_the_known_options_may_change_freely():
     known = {action.dest for action in build_default_arg_parser()._actions} | set(HintConfig.model_fields)
     known |= {"plugins", "hessian_allow_changes"}
     assert set(checkpoint.FREE) <= known
-    for name in ("hessian_weight", "hessian_ramp_end", "hessian_num_probes", "hessian_key", "default_dtype", "lr", "seed"):
+    for name in (
+        "hessian_weight",
+        "hessian_ramp_end",
+        "hessian_num_probes",
+        "hessian_key",
+        "default_dtype",
+        "lr",
+        "seed",
+    ):
         assert name not in checkpoint.FREE
 
 
