@@ -19,8 +19,8 @@ from hint_plugins.cli.main import app, extra_with, main
 from hint_plugins.labels.store import read_structures
 
 ROOT = Path(__file__).parents[2]
-#: What makes a start slow.
-HEAVY = {"torch", "numpy", "scipy", "ase", "yaml", "matplotlib", "rich", "mace", "fairchem", "phonopy"}
+#: What makes a start slow (typer itself brings rich and pydantic, by its version).
+HEAVY = {"torch", "numpy", "scipy", "ase", "yaml", "matplotlib", "mace", "fairchem", "phonopy"}
 GROUP = typer.main.get_command(app)
 CONTEXT = GROUP.make_context("hint", [], resilient_parsing=True)
 KNOWN = GROUP.list_commands(CONTEXT)
