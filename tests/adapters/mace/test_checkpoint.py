@@ -105,7 +105,9 @@ def test_a_full_disk_keeps_the_checkpoint_before(handler, monkeypatch, tmp_path)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(CheckpointError, match=r"epoch-1.pt cannot be written: .*No space left.*earlier epochs"):
+    with pytest.raises(
+        CheckpointError, match=r"epoch-1.pt cannot be written: .*No space left.*earlier epochs are whole"
+    ):
         save(handler, 1)
     assert newest(handler) == (0.0, 0)
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
@@ -205,15 +207,8 @@ OPTIONS = HINT | {"hessian_metrics": "probes", "max_num_epochs": 2}
 @pytest.mark.slow
 def test_restarts_under_other_settings_are_refused_until_allowed(trained):
     changed = {
-        "hessian_weight": 0.02,
-        "hessian_ramp_end": 1,
-        "hessian_num_probes": 3,
-        "hessian_probes": "gaussian",
-        "hessian_engine": "reverse",
-        "default_dtype": "float32",
-        "lr": 0.1,
-        "batch_size": 3,
-        "max_num_epochs": 3,
+        **{"hessian_weight": 0.02, "hessian_ramp_end": 1, "hessian_num_probes": 3, "hessian_probes": "gaussian"},
+        **{"batch_size": 3, "default_dtype": "float32", "lr": 0.1, "hessian_engine": "reverse", "max_num_epochs": 3},
     }
     done = train(trained, check=False, **OPTIONS | changed, restart_latest="")
     assert done.returncode == 2
@@ -266,12 +261,14 @@ def test_a_checkpoint_that_does_not_fit_never_means_the_first_epoch(trained, dam
 
 
 def test_the_parser_says_each_default_once():
-    from mace.tools import build_default_arg_parser
+    import pluggy
 
     from hint_mace.options import extend_parser
     from hint_plugins.plugins import load_plugins
+    from mace.tools import build_default_arg_parser
 
-    text = " ".join(extend_parser(build_default_arg_parser(), load_plugins(["hint"])).format_help().split())
+    manager: pluggy.PluginManager = load_plugins(["hint"])
+    text = " ".join(extend_parser(build_default_arg_parser(), manager).format_help().split())
     assert "--hessian_weight" in text
     assert text.count("(default: 0.1)") >= 1
     assert "(default: 0.1) (default: 0.1)" not in text
