@@ -18,9 +18,10 @@ from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
 from hint_plugins.config import ConfigError, HintConfig, make_config
 from hint_plugins.curvature.engines import EXACT, Engine, get_engine, reverse
 from hint_plugins.curvature.layer_norm import restore_layer_norms, swap_layer_norms
-from hint_plugins.curvature.probes import structure_rng
+from hint_plugins.curvature.probes import sees_structure, structure_rng
 from hint_plugins.hookspecs import Options, TrainingRun, hookimpl
 from hint_plugins.labels.checks import check_label
+from hint_plugins.labels.constraints import free_components
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError
 from hint_plugins.models.registry import AlphaNetOptions, make_alphanet
 from hint_plugins.objective.curriculum import Curriculum
@@ -36,6 +37,11 @@ KEY = HintConfig.model_fields["hessian_key"].default
 LABEL = "hessian"
 #: Seed and counter of the validation probes: fixed for every run and epoch.
 VALIDATION_SEED, VALIDATION_EPOCH = 20_260_325, 2**20
+
+
+def label_keys(config: HintConfig) -> tuple[str, ...]:
+    """Where a label is looked for: under the chosen key; the default one is called ``hessian`` in databases."""
+    return (KEY, "hessian") if config.hessian_key == KEY else (config.hessian_key,)
 
 
 class HintPlugin:
@@ -79,6 +85,11 @@ class HintPlugin:
             return None
         stored: dict[str, np.ndarray] = {f"{LABEL}_pbc": np.array(atoms.pbc, dtype=np.int8)}
         label.to_info(stored, LABEL)
+        free = free_components(atoms)
+        if not free.all():
+            stored[f"{LABEL}_free"] = free.astype(np.int8)
+        if sees_structure(self.config.hessian_probes):
+            stored |= {LABEL + name: values for name, values in _structure_arrays(atoms).items()}
         return stored
 
     @hookimpl
@@ -96,6 +107,7 @@ class HintPlugin:
             label = find()
             if label is None:
                 return None
+            free_components(atoms)  # refuses constraints that leave no block of free atoms
             reasons = check_label(label, atoms, forces).reasons
         except LabelError as error:
             reasons = [str(error)]
@@ -103,16 +115,15 @@ class HintPlugin:
             return label
         message = f"bad Hessian label: {source}: {'; '.join(reasons)}"
         if self.config.hessian_on_bad_label == "error":
-            raise LabelError(f"{message}. Mend the label, or train without the bad ones: --hessian_on_bad_label drop")
+            raise LabelError(f"{message}. Mend the label, or train without the bad ones: hessian_on_bad_label drop")
         if source not in self.dropped:
             log.warning("%s (label dropped)", message)
         self.dropped.add(source)
         return None
 
     def _find_label(self, atoms: Atoms) -> HessianLabel | None:
-        """The label under the chosen key; databases (.aselmdb) call it ``hessian``."""
-        keys = (KEY, "hessian") if self.config.hessian_key == KEY else (self.config.hessian_key,)
-        labels = (HessianLabel.from_info(atoms.info, len(atoms), key) for key in keys)
+        """The label under the chosen key."""
+        labels = (HessianLabel.from_info(atoms.info, len(atoms), key) for key in label_keys(self.config))
         return next((label for label in labels if label is not None), None)
 
     @hookimpl
@@ -127,7 +138,14 @@ class HintPlugin:
         else:
             rng = structure_rng(self.seed, epoch, index)
         config = self.config
-        z, hz = label.pairs(config.hessian_num_probes, config.hessian_probes, rng)
+        law = config.hessian_probes
+        structure = _structure(labels) if sees_structure(law) else None
+        try:
+            z, hz = label.pairs(config.hessian_num_probes, law, rng, structure)
+        except ValueError as error:
+            raise ConfigError(f"--hessian_probes {law}: {error}") from None
+        if f"{LABEL}_free" in labels:
+            z, hz = _of_free_atoms(label, z, hz, np.asarray(labels[f"{LABEL}_free"]).reshape(-1).astype(bool))
         return {f"{LABEL}_probes": _per_atom(z), f"{LABEL}_products": _per_atom(hz)}
 
     @hookimpl
@@ -239,7 +257,7 @@ class HintPlugin:
         ramp = self.curriculum
         if ramp.end is None and ramp.start > 0 and ramp.start >= ramp.default_end(run.progress):
             raise ConfigError(
-                f"the ramp of the Hessian weight begins at {ramp.start:g} {ramp.unit}, but without --hessian_ramp_end "
+                f"the ramp of the Hessian weight begins at {ramp.start:g} {ramp.unit}, but without hessian_ramp_end "
                 f"it ends at half of the run, {ramp.default_end(run.progress):g}: give an end, or begin earlier"
             )
         self._require_weight(run)
@@ -251,8 +269,8 @@ class HintPlugin:
             if config.hessian_weight or config.hessian_weight_start:
                 raise ConfigError(
                     f"none of the {run.num_structures} training structures carries a Hessian label under "
-                    f"{config.hessian_key!r}: name the right --hessian_key, label some structures (hint label), "
-                    "or train without Hessians (--hessian_weight 0)"
+                    f"{config.hessian_key!r}: name the right hessian_key, label some structures (hint label), "
+                    "or train without Hessians (hessian_weight 0)"
                 )
             return
         log.info("%d of %d training structures carry a Hessian label", run.num_labelled, run.num_structures)
@@ -317,6 +335,38 @@ class HintPlugin:
 def create_plugin() -> HintPlugin:
     """A fresh plugin for one run."""
     return HintPlugin()
+
+
+def _of_free_atoms(
+    label: HessianLabel, z: np.ndarray, hz: np.ndarray, free: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probes and products (m, 3N) where only the components ``free`` (3N,) move and are compared.
+
+    A whole Hessian is probed along free components; columns and projections keep the directions they were made
+    with. Products of frozen components become NaN, which the loss leaves out.
+    """
+    if label.kind == "full":
+        z = np.where(free, z, 0.0)
+        hz = z @ label.products.T
+    return z, np.where(free, hz, np.nan)
+
+
+def _structure_arrays(atoms: Atoms) -> dict[str, np.ndarray]:
+    """What a probe law may ask about a structure, as arrays that ride with its label."""
+    return {
+        "_numbers": atoms.numbers,
+        "_positions": atoms.positions,
+        "_cell": atoms.cell.array,
+        "_masses": atoms.get_masses(),
+    }
+
+
+def _structure(labels: Mapping[str, np.ndarray]) -> Atoms | None:
+    """The structure of :func:`_structure_arrays`; None where the label was read for another law."""
+    if f"{LABEL}_numbers" not in labels:
+        return None
+    names = ("numbers", "positions", "cell", "masses", "pbc")
+    return Atoms(**{name: np.asarray(labels[f"{LABEL}_{name}"]) for name in names})
 
 
 def _per_atom(values: np.ndarray) -> np.ndarray:

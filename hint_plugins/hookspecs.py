@@ -1,6 +1,6 @@
 """The hooks between a trainer and its plugins: one sentence each.
 
-An adapter calls them; the plugins named by ``--plugins`` answer. All are optional.
+An adapter calls them; the plugins named in the options answer. All are optional.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class HookSpecs:
 
     @hookspec
     def register_probe_laws(self) -> dict[str, Callable]:
-        """Add probe laws: ``(count, dim, rng) -> (count, dim)``."""
+        """Add probe laws: ``(count, dim, rng) -> (count, dim)``, or with ``structure`` as a fourth parameter."""
 
     @hookspec
     def register_engines(self) -> dict[str, Callable]:

@@ -52,8 +52,8 @@ def extend_parser(parser: argparse.ArgumentParser, manager: pluggy.PluginManager
 def add_flag(group: Any, name: str, field: FieldInfo) -> None:
     """Turn one field of an option model into one flag."""
     kind = _plain_type(field.annotation)
-    # MACE's parsers add the default to every help text
-    settings: dict[str, Any] = {"default": field.default, "help": (field.description or "").replace("%", "%%")}
+    text = (field.description or "").replace("%", "%%")
+    settings: dict[str, Any] = {"default": field.default, "help": f"{text} (default: %(default)s)"}
     if get_origin(kind) is Literal:
         settings["choices"] = list(get_args(kind))
     elif kind is bool:

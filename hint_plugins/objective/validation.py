@@ -10,6 +10,7 @@ from ase import Atoms
 from hint_plugins.batching.view import LabelledGraphs
 from hint_plugins.curvature.engines import Engine
 from hint_plugins.curvature.full import full_hessians
+from hint_plugins.labels.constraints import frozen
 from hint_plugins.labels.hessian_label import HessianLabel
 from hint_plugins.objective.loss import LossKind, structure_losses
 from hint_plugins.objective.metrics import NotFiniteError, hessian_errors
@@ -90,6 +91,8 @@ class HessianValidation:
                 continue
             pbc = np.asarray(graphs.stored[k].get("hessian_pbc", (0, 0, 0))).reshape(-1).astype(bool)
             atoms = Atoms(numbers[k].numpy(), positions[k].double().numpy(), pbc=pbc)
+            if "hessian_free" in graphs.stored[k]:
+                atoms.set_constraint(frozen(np.asarray(graphs.stored[k]["hessian_free"]).reshape(-1, 3).astype(bool)))
             predicted = hessians[k].double().cpu().numpy()
             for name, value in hessian_errors(predicted, label.products, atoms).items():
                 self.sums[name] += value
