@@ -129,8 +129,8 @@ class HessianAseDBDataset(AseDBDataset):
             stated = atoms.info.get(name, 0)
             if stated not in usual and stated != int(data[name]) and name not in self._told:
                 log.warning(
-                    "%s states %s %s, which the model does not get: add `a2g_args: {r_data_keys: [charge, spin]}` to the "
-                    "data set",
+                    "%s states %s %s, which the model does not get: add `a2g_args: {r_data_keys: [charge, spin]}` to "
+                    "the data set",
                     atoms.info["hint_source"],
                     name,
                     stated,
