@@ -11,7 +11,8 @@ import numpy as np
 from ase import Atoms, units
 from ase.formula import Formula
 
-from hint_plugins.labelling.engine import EngineError, charge_and_multiplicity
+from hint_plugins.charges import charge_and_multiplicity
+from hint_plugins.labelling.engine import EngineError
 from hint_plugins.structures import bare
 from hint_recipes.store import write_frames
 from hint_recipes.thermochemistry import GibbsSettings, check_molecule, free_energy

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.build import minimize_rotation_and_translation
 from ase.geometry import find_mic
 
-from hint_plugins.structures import frozen_atoms
+from hint_plugins.labels.constraints import free_components
 from hint_recipes.failures import SearchFailure
 from hint_recipes.transition_states.bonds import bond_matrix
 
@@ -26,7 +26,7 @@ def rmsd(first: Atoms, second: Atoms) -> float:
     atoms); crystals, slabs and structures with frozen atoms stay where they are.
     """
     moved = first.copy()
-    if first.pbc.any() or frozen_atoms(first).any():
+    if first.pbc.any() or not free_components(first).all():
         apart = find_mic(first.positions - second.positions, first.cell, first.pbc)[0]
     else:
         minimize_rotation_and_translation(second, moved)
