@@ -61,7 +61,7 @@ class EndPoints:
 
     def merged(self) -> bool:
         """Whether the relaxed end points are the same molecule, or conformer where no bond changes."""
-        if not np.array_equal(*map(bond_matrix, self.relaxed)):
+        if not same_bonds(*self.relaxed):
             return False
         return not self.conformational or same_geometry(*self.relaxed, SAME_RMSD / 2)
 
@@ -121,13 +121,18 @@ class EndPoints:
         ]
         if found[0][0] and found[1][1]:
             return
-        if np.array_equal(*graphs) and (not self.conformational or same_geometry(*ends, self.tolerance)):
+        if same_bonds(*ends) and (not self.conformational or same_geometry(*ends, self.tolerance)):
             raise SearchFailure("same_end_twice", "an end point" if any(found[0]) else "neither end point")
         what = "conformer" if self.conformational else "molecule"
         if any(found[0]) or any(found[1]):
             here = "reactant" if found[0][0] or found[1][0] else "product"
             raise SearchFailure("one_end_wrong", f"only the {here} is reached; the other end is another {what}")
         raise SearchFailure("both_ends_wrong", f"both ends are other {what}s")
+
+
+def same_bonds(first: Atoms, second: Atoms) -> bool:
+    """Whether the same atoms are bonded in two structures."""
+    return bool(np.array_equal(bond_matrix(first), bond_matrix(second)))
 
 
 def same_geometry(first: Atoms, second: Atoms, tolerance: float) -> bool:

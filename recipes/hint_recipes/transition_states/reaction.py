@@ -16,8 +16,7 @@ from hint_plugins.labels.constraints import free_components
 from hint_plugins.labels.hessian_label import LabelError
 from hint_plugins.structures import bare
 from hint_recipes.failures import SearchFailure
-from hint_recipes.transition_states.bonds import bond_matrix
-from hint_recipes.transition_states.ends import rmsd
+from hint_recipes.transition_states.ends import rmsd, same_bonds
 
 ROLES = ("reactant", "product", "ts")
 #: End points with the same bonds must differ by this much (A, :func:`~hint_recipes.transition_states.ends.rmsd`).
@@ -131,7 +130,7 @@ def check_reaction(reaction: Reaction, *, closest: float = 0.5) -> None:
                 "overlapping_atoms", f"atoms {i} and {j} of the {role}, {atoms.get_distance(i, j):.3f} A apart"
             )
     ends = reaction.reactant, reaction.product
-    if np.array_equal(*map(bond_matrix, ends)) and (apart := rmsd(*ends)) < SAME_INPUT:
+    if same_bonds(*ends) and (apart := rmsd(*ends)) < SAME_INPUT:
         raise SearchFailure("same_molecule", f"{apart:.3f} A apart (root mean square, {SAME_INPUT} A at least)")
 
 
