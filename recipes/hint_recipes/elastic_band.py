@@ -13,7 +13,7 @@ from ase.geometry import find_mic
 from ase.mep import NEB
 from ase.optimize.fire2 import FIRE2
 
-from hint_plugins.structures import frozen_atoms, moved
+from hint_plugins.structures import moved
 from hint_recipes.failures import SearchFailure
 from hint_recipes.steps import check_step
 
@@ -66,7 +66,7 @@ def initial_path(reactant: Atoms, product: Atoms, num_images: int = 17, seed: in
     distances (IDPP; Smidstrup, Pedersen, Stokbro and Jonsson, J. Chem. Phys. 140, 214106 (2014)), each atom on the
     shortest way to its nearest image.
     """
-    if not (reactant.pbc.any() or frozen_atoms(reactant).any()):
+    if not (reactant.pbc.any() or reactant.constraints):
         return geodesic_path(reactant, product, num_images, seed)
     way = find_mic(product.positions - reactant.positions, reactant.cell, reactant.pbc)[0]
     images = [moved(reactant, reactant.positions + f * way) for f in np.linspace(0, 1, num_images)]

@@ -15,7 +15,6 @@ from ase import Atoms, units
 
 from hint_plugins.cli.common import plain
 from hint_plugins.objective.metrics import frequencies
-from hint_plugins.structures import frozen_atoms
 from hint_recipes.elastic_band import evaluate_images, initial_path, relax_band, without_repeats
 from hint_recipes.failures import SearchFailure
 from hint_recipes.steps import check_deadline
@@ -162,7 +161,7 @@ def _search(
     reaction: Reaction, potential: Potential, settings: SearchSettings, result: SearchResult, deadline: float
 ) -> None:
     record = result.record
-    if (settings.path == "gsm" or settings.saddle == "rsirfo") and frozen_atoms(reaction.reactant).any():
+    if (settings.path == "gsm" or settings.saddle == "rsirfo") and reaction.reactant.constraints:
         raise SearchFailure("frozen_atoms", "gsm and rsirfo move every atom: choose neb and sella")
     graphs = bond_matrix(reaction.reactant), bond_matrix(reaction.product)
     record["conformational"] = bool(np.array_equal(*graphs))

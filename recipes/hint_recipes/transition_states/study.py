@@ -223,7 +223,7 @@ def barrier_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "name": record["name"],
                 "barrier_kcal_mol": _rounded(record.get("barrier_kcal_mol")),
                 "reaction_energy_kcal_mol": _rounded(record.get("reaction_energy_kcal_mol")),
-                **{f"end_{role}_kcal_mol": _rounded(ends[role] and ends[role] / KCAL) for role in ends},
+                **{f"end_{role}_kcal_mol": _rounded(energy, unit=KCAL) for role, energy in ends.items()},
                 "imaginary_cm1": _rounded(record.get("imaginary_cm1"), 0),
                 "result": ("intended" if record["intended"] else str(record["reason"])) + note,
             }
@@ -231,8 +231,8 @@ def barrier_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _rounded(value: float | None, digits: int = 2) -> float | None:
-    return None if value is None else round(value, digits) + 0.0  # no -0.0
+def _rounded(value: float | None, digits: int = 2, unit: float = 1.0) -> float | None:
+    return None if value is None else round(value / unit, digits) + 0.0  # no -0.0
 
 
 def barrier_table(rows: Sequence[dict[str, Any]], at_most: int = 40) -> str:
