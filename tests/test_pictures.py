@@ -7,6 +7,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.units import kcal, mol
 from helpers.figures import faults, keep_figures, texts
 from helpers.structures import labelled_set
 
@@ -130,7 +131,7 @@ def test_demo(tmp_path, figures, sizes, seeds):
         assert axes.get_ylim()[0] == 0
 
 
-def search_result(name, reason=None):
+def search_result(name, reason=None, followed=True):
     from hint_recipes.transition_states.search import SearchResult
 
     frames = []
@@ -139,17 +140,20 @@ def search_result(name, reason=None):
         atoms.calc = SinglePointCalculator(atoms, energy=energy)
         frames.append(atoms)
     record = {"name": name, "intended": reason is None, "reason": reason, "imaginary_cm1": 1234.0}
-    return SearchResult(record, frames, frames[4], frames), frames
+    record["reactant_energy"] = -1.1
+    return SearchResult(record, frames, frames[4], frames if followed else None)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("HCN to HNC", None), (LONG, "endpoint_not_minimum")])
 @pytest.mark.parametrize("followed", [True, False])
 def test_profile(tmp_path, figures, name, reason, followed):
+    """The star stands at the height of the table's barrier, above the relaxed reactant."""
     from hint_recipes.transition_states.plots import plot_profile
 
-    result, frames = search_result(name, reason)
-    plot_profile(result, frames if followed else [], tmp_path / "profile.png")
+    plot_profile(search_result(name, reason, followed), tmp_path / "profile.png")
     assert not faults(figures[0])
+    if followed:
+        assert figures[0].axes[0].lines[1].get_ydata() == pytest.approx([1.7 / (kcal / mol)])
 
 
 @pytest.mark.parametrize("models", [["emt"], ["emt", LONG, "c", "d", "e"]])

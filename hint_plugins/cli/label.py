@@ -148,6 +148,10 @@ def label(
             f"{summary.n_with_frozen_atoms} of them have frozen atoms (constraints), which OUT keeps: forces and "
             "second derivatives are those of all atoms, as if they were free"
         )
+    for item in failures[:10]:
+        typer.echo(f"{structures}, structure {item['index']} ({item['formula']}): {item['error']}", err=True)
+    if len(failures) > 10:
+        typer.echo(f"the others are in {failed_csv}", err=True)
     finish(summary.n_failed)
 
 

@@ -300,7 +300,7 @@ def plot_stability(results: dict[str, Sequence[dict[str, Any]]], path: Any) -> N
     height = 2.8 + 0.05 * min(30, max(map(len, names)))  # slanted names below the bars
     figure, axis = new_figure(max(4.5, 2.5 + 0.5 * len(names) * max(1, len(results) / 2)), height)
     width = 0.8 / len(results)
-    for k, (model, rows) in enumerate(results.items()):
+    for k, rows in enumerate(results.values()):
         places = [names.index(row["name"]) + (k - (len(results) - 1) / 2) * width for row in rows]
         bars = axis.bar(places, [row["temperature_K"] for row in rows], width, color=f"C{k}")
         for bar, row in zip(bars, rows, strict=True):
