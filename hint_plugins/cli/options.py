@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def stem_beside(output: Path) -> str:
 
 def refuse_existing(output: Path, overwrite: bool, *inputs: Path) -> None:
     """Stop before an older result or an input would be replaced."""
-    if any(output.resolve() == path.resolve() for path in inputs):
+    if any(os.path.realpath(output) == os.path.realpath(path) for path in inputs):  # which stands links in a circle
         raise InputError("IN and OUT are the same file")
     if output.exists() and not overwrite:
         raise InputError(f"{output} exists: choose another OUT, or add --overwrite")
