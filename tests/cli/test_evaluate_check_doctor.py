@@ -267,7 +267,7 @@ class TestCheck:
         """Numbered as the file does, in every command."""
         lines = data.read_text().splitlines(keepends=True)
         lines[2] = "O broken\n"
-        (tmp_path / "a.xyz").write_text("".join(lines).replace('REF_energy=', 'REF_energy=x', 6).replace("=x", "=", 5))
+        (tmp_path / "a.xyz").write_text("".join(lines).replace("REF_energy=", "REF_energy=x", 6).replace("=x", "=", 5))
         output = run("check", tmp_path / "a.xyz", status=1)
         assert "a.xyz, structure 0" in output
         assert "a.xyz, structure 5" in output
