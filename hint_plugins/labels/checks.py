@@ -29,6 +29,9 @@ from hint_plugins.labels.stiffness import stiffness_reasons
 #: 1e-4, float32 density-functional labels 1e-3, and quadrature grids that leave a rotation at 100 cm^-1 about 1e-2;
 #: exchanging two atoms, turning the molecule or a wrong unit gives 0.05 to 1.
 MAX_ROTATION = 0.02
+#: Forces (eV/A) that a full Hessian implies are compared with those given when they are larger than this; the noise of
+#: float32 density-functional labels gives less.
+MIN_IMPLIED = 0.3
 #: Larger numbers (eV/A^2) than any pair of atoms has.
 MAX_NUMBER = 1e8
 #: Units that forces and Hessians come in by mistake: how many times too large the forces then are for the Hessian.
@@ -154,6 +157,8 @@ def check_label(
             f"a rotation of the molecule contradicts the {partner}: violation {turned:.2g} of the row, more than "
             f"{max_rotation:g}; {_blame(label, atoms, forces, bool(stiffness), max_rotation)}"
         )
+    elif turned is not None and forces is not None and label.kind == "full":
+        reasons += _implied(label, atoms, forces, bool(stiffness))
     return LabelReport(label.kind, found, sum_rule, turned, largest, reasons + stiffness)
 
 
@@ -181,17 +186,36 @@ def _blame(label: HessianLabel, atoms: Atoms, forces: np.ndarray | None, unlikel
         return f"{culprit} the wrong sign (it holds with the sign changed)"
     if label.kind != "full":
         return elsewhere
-    implied, _ = implied_forces(label.products, atoms.positions)
-    if (size := float(np.square(implied).sum())) > 0:
-        factor = float((forces * implied).sum()) / size
-        if np.abs(forces - factor * implied).max() < 0.05 * np.abs(forces).max():
-            for text, ratio in UNITS.items():
-                if abs(factor / ratio - 1) < 0.03 and text.startswith("the Hessian") >= unlikely:
-                    return f"a wrong order of atoms or unit: {text}?"
+    if unit := _unit(label, atoms, forces, unlikely):
+        return f"a wrong order of atoms or unit: {unit}?"
     alone = rotation(label, atoms.positions, None)
     if alone is not None and alone <= tolerance and not unlikely:
         return "the Hessian fits the positions, the forces do not: another geometry, sign or unit"
     return elsewhere
+
+
+def _unit(label: HessianLabel, atoms: Atoms, forces: np.ndarray, unlikely: bool) -> str:
+    """The unit in which forces are a multiple of those that a full Hessian implies; empty when they are none."""
+    implied, _ = implied_forces(label.products, atoms.positions)
+    if not (size := float(np.square(implied).sum())):
+        return ""
+    factor = float((forces * implied).sum()) / size
+    if np.abs(forces - factor * implied).max() > 0.05 * np.abs(forces).max():
+        return ""
+    fitting = (text for text, ratio in UNITS.items() if abs(factor / ratio - 1) < 0.03)
+    return next((text for text in fitting if text.startswith("the Hessian") >= unlikely), "")
+
+
+def _implied(label: HessianLabel, atoms: Atoms, forces: np.ndarray, unlikely: bool) -> list[str]:
+    """Forces too small to violate a rotation by much may still be a multiple of those that a full Hessian implies."""
+    implied, _ = implied_forces(label.products, atoms.positions)
+    if np.abs(implied).max() < MIN_IMPLIED:
+        return []
+    if unit := _unit(label, atoms, forces, unlikely):
+        return [f"the Hessian implies forces of another size than those given: {unit}?"]
+    if np.abs(forces + implied).max() < 0.2 * np.abs(implied).max():
+        return ["the forces have the wrong sign: the Hessian implies the opposite ones"]
+    return []
 
 
 def check_structure(

@@ -19,6 +19,11 @@ def plain_info(info: Mapping[str, Any]) -> dict[str, Any]:
 
     Text that would be read as a number, a truth value or several entries, empty text, dictionaries, None and arrays of
     other than one dimension go as JSON, which ASE's reader knows.
+
+    Raises
+    ------
+    TypeError
+        For values that have no form in JSON.
     """
     return {name: _plain(value) for name, value in info.items()}
 
@@ -48,10 +53,8 @@ def _reads_back(value: str) -> bool:
 
 
 def _json(value: Any) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=False, default=_jsonable)
-    except (TypeError, ValueError):
-        return value  # ASE leaves it out, and reading back notices
+    """The JSON form as ASE's reader wants it, which takes one level of backslashes off."""
+    text = json.dumps(value, ensure_ascii=False, default=_jsonable)
     return ("_JSON " + text).replace("\\", "\\\\")
 
 

@@ -155,14 +155,12 @@ def formatted(atoms: Atoms) -> str:
     from ase.io.extxyz import write_xyz
 
     work = atoms.copy()
-    work.info = plain_info(work.info)
     others = [c.todict() for c in atoms.constraints if not isinstance(c, (FixAtoms, FixCartesian))]
-    if others:
-        work.info |= plain_info({CONSTRAINTS: others})
     columns = ["symbols", "positions"] + (["move_mask"] if frozen(atoms).any() else [])
     columns += [name for name in atoms.arrays if name not in ("numbers", "positions")]
     out = io.StringIO()
     try:
+        work.info = plain_info(work.info | ({CONSTRAINTS: others} if others else {}))
         write_xyz(out, [work], columns=columns, write_results=False)
         text = out.getvalue()
         back = parse(text)

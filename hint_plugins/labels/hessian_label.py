@@ -173,9 +173,10 @@ class HessianLabel:
 
 def _present(value: Any, name: str) -> np.ndarray | None:
     """``value`` as numbers; None where there is nothing."""
-    if value is None or (not isinstance(value, (str, dict)) and np.size(value) == 0):
+    if value is None:
         return None
-    return _numbers(value, name)
+    array = _numbers(value, name)
+    return array if array.size else None
 
 
 def _numbers(value: Any, what: str) -> np.ndarray:

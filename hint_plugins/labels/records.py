@@ -96,7 +96,7 @@ def same_values(one: Any, other: Any, rtol: float = 1e-6, atol: float = 1e-8) ->
             return False
         return all(same_values(one[key], other[key], rtol, atol) for key in one)
     if one is None or other is None or isinstance(one, str) or isinstance(other, str):
-        return type(one) is type(other) and one == other
+        return (one is None) == (other is None) and isinstance(one, str) == isinstance(other, str) and one == other
     first, second = _array(one), _array(other)
     if first is not None and second is not None:
         if first.size != second.size or ((first.dtype.kind == "b") != (second.dtype.kind == "b") and first.size):
