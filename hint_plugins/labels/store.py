@@ -16,6 +16,7 @@ from ase import Atoms
 
 from hint_plugins.labels.aselmdb import open_database, read_aselmdb, write_aselmdb
 from hint_plugins.labels.extxyz import frames, open_text, read_extxyz, write_extxyz
+from hint_plugins.labels.other_formats import known_to_ase, read_other
 from hint_plugins.labels.records import OnBad, StoreError, raise_bad
 
 __all__ = [
@@ -33,7 +34,7 @@ XYZ_SUFFIXES = (".xyz", ".extxyz")
 
 
 def store_format(path: Path) -> str:
-    """``extxyz`` or ``aselmdb``, from the name (``.gz`` allowed for extxyz).
+    """Kind of file that labels are written to: ``extxyz`` or ``aselmdb``, from the name (``.gz`` allowed for extxyz).
 
     Raises
     ------
@@ -48,13 +49,34 @@ def store_format(path: Path) -> str:
     raise StoreError(f"{path}: unknown kind of file; use .xyz, .extxyz, .extxyz.gz or .aselmdb")
 
 
+def input_format(path: Path) -> str:
+    """``extxyz``, ``aselmdb``, or ``other`` for what ASE reads besides.
+
+    Raises
+    ------
+    StoreError
+        Missing file, or one of a kind that ASE does not know.
+    """
+    try:
+        return store_format(path)
+    except StoreError:
+        if not path.is_file():
+            raise StoreError(f"{path}: {'a directory' if path.is_dir() else 'no such file'}") from None
+        if not known_to_ase(path):
+            raise StoreError(
+                f"{path}: unknown kind of file; use .xyz, .extxyz, .aselmdb, or a format that ASE recognises (POSCAR, "
+                ".cif, .traj, ...)"
+            ) from None
+        return "other"
+
+
 def read_structures(path: Path | str, on_bad: OnBad | None = None) -> Iterator[Atoms]:
     """Stream the structures of a file.
 
     Parameters
     ----------
     path
-        ``.xyz``, ``.extxyz`` (also ``.gz``) or ``.aselmdb``.
+        ``.xyz``, ``.extxyz`` (also ``.gz``), ``.aselmdb``, or any other format that ASE reads.
     on_bad
         Called with index and reason for a record that cannot be read, which is then left out.
         By default that is an error.
@@ -62,20 +84,23 @@ def read_structures(path: Path | str, on_bad: OnBad | None = None) -> Iterator[A
     Raises
     ------
     StoreError
-        Missing file, unknown suffix, or a bad record under the default policy.
+        Missing file, unknown kind of file, or a bad record under the default policy.
     """
     path = Path(path)
-    kind = store_format(path)
+    kind = input_format(path)
     if not path.is_file():
         raise StoreError(f"{path}: no such file")
-    bad = on_bad or raise_bad(path)
-    return read_extxyz(path, bad) if kind == "extxyz" else read_aselmdb(path, bad)
+    reader = {"extxyz": read_extxyz, "aselmdb": read_aselmdb, "other": read_other}[kind]
+    return reader(path, on_bad or raise_bad(path))
 
 
 def count_structures(path: Path | str) -> int:
-    """Number of structures, without reading them."""
+    """Number of structures, without reading them where the format allows that."""
     path = Path(path)
-    if store_format(path) == "aselmdb":
+    kind = input_format(path)
+    if kind == "other":
+        return sum(1 for _ in read_other(path, lambda *_: None))
+    if kind == "aselmdb":
         with open_database(path, readonly=True) as database:
             return len(database.ids)
     with open_text(path) as handle:

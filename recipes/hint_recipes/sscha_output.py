@@ -10,9 +10,10 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.cli.common import write_csv
+from hint_plugins.figures import new_figure, save_figure
 from hint_recipes.dynamical_matrices import to_cellconstructor, write_dynamical_matrices
 from hint_recipes.force_constants import ForceConstants
-from hint_recipes.phonon_plots import figure, plot_bands, save
+from hint_recipes.phonon_plots import plot_bands
 from hint_recipes.phonons import bands, save_force_constants
 from hint_recipes.sscha_state import State
 
@@ -39,7 +40,7 @@ def write_tables(out: Path, sources: dict[str, ForceConstants], crystal: Atoms) 
 def write_history(out: Path, state: State, static: float) -> None:
     write_csv(out / "populations.csv", state.history)
     write_csv(out / "minimisation.csv", state.steps)
-    fig, axes = figure(6.4, 7.2, nrows=3, sharex=True)
+    figure, axes = new_figure(6.4, 7.2, nrows=3, sharex=True)
     x = np.arange(len(state.steps))
     energies = np.array([row["free_energy_eV"] for row in state.steps]) - static
     errors = np.array([row["error_eV"] for row in state.steps])
@@ -55,7 +56,7 @@ def write_history(out: Path, state: State, static: float) -> None:
         if marks[index] != marks[index - 1]:
             for axis in axes:
                 axis.axvline(index - 0.5, color="0.8", lw=0.6)
-    save(fig, out / "convergence.png")
+    save_figure(figure, out / "convergence.png")
 
 
 class Progress:

@@ -19,7 +19,7 @@ from hint_recipes.free_energy_hessian import free_energy_hessian
 from hint_recipes.fresh_ensemble import MAX_DEVIATION, fresh_ensemble
 from hint_recipes.phonons import read_force_constants
 from hint_recipes.sscha import report_raised, run, start
-from hint_recipes.sscha_cell import static_start
+from hint_recipes.sscha_cell import require_stress, static_start
 from hint_recipes.sscha_correction import correct
 from hint_recipes.sscha_output import Progress, write_history, write_tables
 from hint_recipes.sscha_request import (
@@ -125,6 +125,8 @@ def run_sscha(
     if config is not None:
         write_config(out, "sscha", config)
     (out / "summary.json").unlink(missing_ok=True)
+    if settings.stress or settings.relax_cell:
+        require_stress(potential, crystal)
     checkpoint, log = out / CHECKPOINT, out / "sscha.log"
     if start_from is None:
         crystal = static_start(potential, crystal, settings)
