@@ -160,7 +160,8 @@ def _content(path: Path, document: dict[str, Any]) -> PhonopyFile:
     phonon = _phonon(data, matrix)
     _same_supercell(phonon.supercell, data.supercell)
     phonon.dataset = data.dataset
-    constants, taken = data.force_constants, []
+    constants = data.force_constants
+    taken: list[Path] = []
     if constants is None and not _has_forces(data.dataset):
         constants, taken = _beside(phonon, path.parent)
         for name in taken:
@@ -196,7 +197,8 @@ def _phonon(data: Any, matrix: np.ndarray) -> Any:
     from phonopy import Phonopy
 
     stated = data.primitive_matrix
-    for choice in [stated] if stated is not None else [np.eye(3), "auto"]:
+    choices: list[Any] = [stated] if stated is not None else [np.eye(3), "auto"]
+    for choice in choices:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             phonon = Phonopy(data.unitcell, matrix, primitive_matrix=choice, calculator=data.calculator, log_level=0)

@@ -80,9 +80,9 @@ def tc(
         raise InputError(f"--route {route}: choose auto, matdyn or projected")
     if converge and (elph_dir is None or prepare_only):
         raise InputError("--converge needs --elph-dir and --harmonic, and cannot go with --prepare-only")
+    spectra = read_spectra(spectrum or [], unit=unit, column=column, clip_negative=clip_negative)
     prepare_output(out, overwrite=overwrite)
     write_config(out, "tc", options)
-    spectra = read_spectra(spectrum or [], unit=unit, column=column, clip_negative=clip_negative)
     if elph_dir is not None and harmonic is not None:
         from hint_recipes.electron_phonon import carried_spectra
 
