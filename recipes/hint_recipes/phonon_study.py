@@ -139,8 +139,7 @@ def _write(out: Path, results: dict[str, Harmonic], extra: dict[str, dict[str, A
     write_summary(out, summary)
     for name, source in summary["sources"].items():
         lowest, highest = source["lowest_cm1"], source["highest_cm1"]
-        print(
-            f"{name}: modes from {lowest:.1f} to {highest:.1f} cm^-1, {source['n_imaginary']} imaginary in the supercell"
-        )
+        imaginary = source["n_imaginary"]
+        print(f"{name}: modes from {lowest:.1f} to {highest:.1f} cm^-1, {imaginary} imaginary in the supercell")
     print(f"tables and pictures are in {out}")
     return summary

@@ -44,7 +44,7 @@ class Harmonic:
     meshes: list[dict[str, Any]] = field(default_factory=list)
     dos_of_elements: dict[str, np.ndarray] = field(
         default_factory=dict
-    )  #: each element's part of ``dos``, ``(points,)``
+    )  #: its part of ``dos``, ``(points,)``
 
     def left_out(self) -> str:
         """What the thermal properties leave out, in words; empty when that is nothing."""

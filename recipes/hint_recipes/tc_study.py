@@ -120,10 +120,10 @@ def run_tc(
     _plot_spectra(spectra, out / "alpha2f.png")
     _plot_tc(spectra, mu_star, sources, out / "tc.png")
     for row in table:
+        full = f", {row['tc_eliashberg_K']} K (Migdal-Eliashberg)" if eliashberg else ""
         print(
-            f"{row['source']}: lambda {row['lambda']:.3f}, omega_log {row['omega_log_K']:.0f} K, mu* {row['mu_star']:g}: "
-            f"Tc {row['tc_allen_dynes_K']:.2f} K (Allen-Dynes)"
-            + (f", {row['tc_eliashberg_K']} K (Migdal-Eliashberg)" if eliashberg else "")
+            f"{row['source']}: lambda {row['lambda']:.3f}, omega_log {row['omega_log_K']:.0f} K, "
+            f"mu* {row['mu_star']:g}: Tc {row['tc_allen_dynes_K']:.2f} K (Allen-Dynes){full}"
         )
     convention = mu_star_convention(cutoff, rescale_mu)
     if eliashberg:
