@@ -155,8 +155,8 @@ def check_training(potential: Potential, structures: list[Atoms] | None = None) 
     Returns
     -------
     dict or None
-        ``hvp_error``, ``gradient_error``, ``guilty``, ``kinks``, ``ok``, and the modules that were ``made_exact``; None when the
-        potential has no parameters.
+        ``hvp_error``, ``gradient_error``, ``guilty``, ``kinks``, ``ok``, and the modules that were ``made_exact``; None
+        when the potential has no parameters.
     """
     from hint_plugins.curvature.layer_norm import restore_layer_norms, swap_layer_norms
     from hint_plugins.curvature.selftest import check_derivatives

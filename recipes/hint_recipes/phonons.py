@@ -42,9 +42,7 @@ class Harmonic:
     dos: np.ndarray  #: ``(points, 2)``: cm^-1, states per cm^-1 and unit cell
     thermal: list[dict[str, float]] = field(default_factory=list)
     meshes: list[dict[str, Any]] = field(default_factory=list)
-    dos_of_elements: dict[str, np.ndarray] = field(
-        default_factory=dict
-    )  #: its part of ``dos``, ``(points,)``
+    dos_of_elements: dict[str, np.ndarray] = field(default_factory=dict)  #: its part of ``dos``, ``(points,)``
 
     def left_out(self) -> str:
         """What the thermal properties leave out, in words; empty when that is nothing."""
