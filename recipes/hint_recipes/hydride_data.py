@@ -82,7 +82,10 @@ def cell_label(path: str | Path, energy: float | None = None) -> tuple[float, np
     if stress is not None:
         stress = np.asarray(stress, dtype=float)
         stress = stress.reshape(3, 3) if stress.size == 9 else voigt_6_to_full_3x3_stress(stress)
-    return float(known) if energy is None else energy, stress
+    if energy is None:
+        assert known is not None
+        energy = float(known)
+    return energy, stress
 
 
 def build(
