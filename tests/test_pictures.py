@@ -139,17 +139,23 @@ def search_result(name, reason=None):
         atoms.calc = SinglePointCalculator(atoms, energy=energy)
         frames.append(atoms)
     record = {"name": name, "intended": reason is None, "reason": reason, "imaginary_cm1": 1234.0}
-    return SearchResult(record, frames, frames[4], frames), frames
+    record["reactant_energy"] = -1.1  # another conformer than the first frame
+    return SearchResult(record, frames, frames[4], frames)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("HCN to HNC", None), (LONG, "endpoint_not_minimum")])
 @pytest.mark.parametrize("followed", [True, False])
 def test_profile(tmp_path, figures, name, reason, followed):
-    from hint_recipes.transition_states.plots import plot_profile
+    """The zero is the relaxed reactant, as in the table of barriers."""
+    from hint_recipes.transition_states.plots import KCAL, plot_profile
 
-    result, frames = search_result(name, reason)
-    plot_profile(result, frames if followed else [], tmp_path / "profile.png")
+    result = search_result(name, reason)
+    if not followed:
+        result.irc = None
+    plot_profile(result, tmp_path / "profile.png")
     assert not faults(figures[0])
+    drawn = figures[0].axes[0].lines[0].get_ydata()
+    assert (drawn[0], max(drawn)) == pytest.approx((0.1 / KCAL, 1.7 / KCAL))
 
 
 @pytest.mark.parametrize("models", [["emt"], ["emt", LONG, "c", "d", "e"]])
