@@ -96,7 +96,11 @@ def _one(potential: Potential, atoms: Atoms, settings: GibbsSettings | None, fma
     predictions = potential.evaluate([atoms])
     largest = float(np.linalg.norm(np.asarray(predictions.forces[0]), axis=1).max())
     row = {"fmax": largest, "positions": atoms.positions.tolist()}
-    return row | free_energy(atoms, float(predictions.energies[0]), potential.hessian(atoms), settings)
+    row |= free_energy(atoms, float(predictions.energies[0]), potential.hessian(atoms), settings)
+    imaginary = sum(wave < -10.0 for wave in row["frequencies_cm1"])
+    if fmax is not None and found == "ts" and imaginary != 1:
+        raise RuntimeError(f"the saddle search ended at a point with {imaginary} imaginary modes instead of one")
+    return row
 
 
 def role(atoms: Atoms) -> str:

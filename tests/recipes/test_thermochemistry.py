@@ -194,6 +194,15 @@ def test_roles_are_read_in_any_case(xtb: Potential, monkeypatch: pytest.MonkeyPa
     assert "did not reach" in row["error"]
 
 
+def test_a_saddle_search_that_ends_elsewhere_is_an_error(xtb: Potential, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its activation free energy would be that of another point."""
+    atoms = molecule("H2O")
+    atoms.info["role"] = "ts"
+    monkeypatch.setattr("hint_recipes.transition_states.stationary.find_saddle", lambda *_, **__: (atoms, True, 0))
+    (row,) = gibbs_energies(xtb, [atoms], relax=True)
+    assert "0 imaginary modes instead of one" in row["error"]
+
+
 def test_one_bad_structure_does_not_stop_the_set(xtb: Potential) -> None:
     good, bad = molecule("H2"), molecule("H2")
     bad.positions[1] = np.nan
