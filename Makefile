@@ -1,6 +1,7 @@
-# make env     .venv with everything that the tests and the demo need (quick when nothing changed)
+# make env     .venv with everything that the demo and the tests need but python-sscha (quick when nothing changed)
+# make env-sscha   python-sscha and CellConstructor besides: they build from source, with a Fortran compiler and LAPACK
 # make demo    label, train with and without Hessians, compare (about 10 minutes on 2 cores)
-# make test    the whole test-suite
+# make test    the whole test-suite; where python-sscha cannot be built, its tests are skipped
 # make test-fairchem   the fairchem adapter's tests, in an environment of their own (.venv-fairchem)
 PYTHON ?= python3
 VENV := .venv
@@ -14,16 +15,14 @@ export OMP_NUM_THREADS ?= 1
 
 env: $(VENV)/.stamp
 
-$(VENV)/.stamp: pyproject.toml constraints.txt scripts/env_sscha.sh adapters/hint_mace/hint_plugins_boot.pth
+$(VENV)/.stamp: pyproject.toml constraints.txt adapters/hint_mace/hint_plugins_boot.pth
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0 numpy -c constraints.txt
 	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]' -c constraints.txt
-	scripts/env_sscha.sh $(BIN)/python
 	touch $@
 
-env-sscha:
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+env-sscha: env
 	scripts/env_sscha.sh $(BIN)/python
 
 env-fairchem: $(FAIRCHEM)/.stamp
@@ -45,6 +44,7 @@ demo-full: env
 	$(BIN)/hint demo --out demo-out-full --seeds 3 --curve
 
 test: env
+	@scripts/env_sscha.sh $(BIN)/python || echo "python-sscha is not installed (reason above): its tests are skipped"
 	$(BIN)/python -m pytest -n 2 --dist worksteal --nbmake --nbmake-timeout=900 tests recipes
 
 test-quick: env

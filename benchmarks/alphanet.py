@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--copies", type=int, default=4, help="of each of the two molecules")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile of the smooth network")
     parser.add_argument("--out", help="write the table as CSV")
     options = parser.parse_args()
@@ -121,7 +122,7 @@ def main() -> None:
     dtype = getattr(torch, options.dtype)
     torch.set_default_dtype(dtype)
     torch.manual_seed(0)
-    structures = [molecule(name) for name in ("CH3COCH3", "CH3CH2NH2") * 4]
+    structures = [molecule(name) for name in ("CH3COCH3", "CH3CH2NH2") * options.copies]
     for seed, atoms in enumerate(structures):
         atoms.rattle(0.05, seed=seed)
     graph = graph_from_atoms(structures, CUTOFF, device=options.device, dtype=dtype)

@@ -31,7 +31,6 @@ from hint_plugins.models.alphanet import AlphaNet, basis, smooth
 from hint_plugins.models.alphanet.layers import layer_norm, mlp, neighbour_sum
 
 MOLECULES = ("CH3OH", "C2H4", "H2CO", "CH3CHO", "HCOOH", "NH3", "C2H6", "H2O")
-SPLIT = {"train": 8, "test": 4}
 SIZE: dict[str, Any] = {"num_layers": 2, "hidden_channels": 32, "cutoff": 4.0, "main_chi1": 8, "mp_chi1": 8}
 SMOOTH = SIZE | {"chi2": 4, "num_radial": 8, "frame_channels": 16, "elements": (1, 6, 7, 8), "avg_neighbours": 5.0}
 PUBLISHED = SIZE | {"chi2": 4, "num_radial": 8, "head": 8, "hidden_channels_chi": 24}
@@ -150,14 +149,15 @@ def label(atoms: Atoms) -> dict[str, np.ndarray]:
     }
 
 
-def dataset(path: Path) -> dict[str, list[dict[str, np.ndarray]]]:
+def dataset(path: Path, train: int, test: int) -> dict[str, list[dict[str, np.ndarray]]]:
+    """Structures by split; ``train`` and ``test`` of each molecule."""
     if not path.exists():
         flat = {}
         for m, name in enumerate(tqdm(MOLECULES, desc="labels")):
-            for k in range(sum(SPLIT.values())):
+            for k in range(train + test):
                 atoms = molecule(name)
                 atoms.rattle(0.08, seed=100 * m + k)
-                split = "train" if k < SPLIT["train"] else "test"
+                split = "train" if k < train else "test"
                 flat |= {f"{split}/{name}{k}/{field}": v for field, v in label(atoms).items()}
         np.savez(path, **flat)
     sets: dict[str, dict[str, dict[str, np.ndarray]]] = {"train": {}, "test": {}}
@@ -248,11 +248,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", nargs="*", choices=list(NETWORKS), help="default: all")
+    parser.add_argument("--each", type=int, nargs=2, default=[8, 4], help="training and test structures of a molecule")
     parser.add_argument("--data", type=Path, default=Path("alphanet_ablation.npz"))
     parser.add_argument("--out", type=Path, help="write the table as CSV")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    data = dataset(options.data)
+    data = dataset(options.data, *options.each)
     header = ["network", "loss", "E [meV/atom]", "F [meV/A]", "H [eV/A^2]", "spread of H", "step [ms]"]
     rows: list[list[str]] = []
     print("".join(f"{h:>18s}" for h in header))

@@ -75,7 +75,7 @@ def train(out: Path, name: str, config: str, steps: int, seed: int, *overrides: 
                    "job.device_type=CPU", f"runner.evaluate_every_n_steps={steps}", *width,
                    "runner.callbacks.0.checkpoint_every_n_steps=100000", "+job.timestamp_id=run",
                    "runner.train_eval_unit.ema_decay=0.99", "runner.train_eval_unit.optimizer_fn.lr=0.003",
-                   "hint.hessian_num_probes=2", thin, *overrides]  # fmt: skip
+                   "hint.hessian_num_probes=2", "tasks.0.element_references=null", thin, *overrides]  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.txt").open("w") as log:
             subprocess.run([str(part) for part in command], check=True, stdout=log, stderr=subprocess.STDOUT)

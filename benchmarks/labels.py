@@ -7,6 +7,7 @@ Times are CPU seconds of this process, so that a busy machine does not spoil the
 
 from __future__ import annotations
 
+import argparse
 import resource
 import time
 
@@ -32,7 +33,7 @@ def sized(n: int) -> Atoms:
     return whole
 
 
-def label_costs(repeats: int = 3) -> None:
+def label_costs(sizes: list[int], repeats: int) -> None:
     """Labels a second and core, and gradients a label."""
     engine = EngineSpec("xtb").build()
     rng = np.random.default_rng(0)
@@ -44,7 +45,7 @@ def label_costs(repeats: int = 3) -> None:
     }
     print("| atoms | " + " | ".join(f"{t}: ms (gradients)" for t in tasks) + " | full labels/s | m=5 labels/s |")
     print("|---" * (len(tasks) + 3) + "|")
-    for n in SIZES:
+    for n in sizes:
         base = sized(n)
         cells, rates = [], {}
         for name, task in tasks.items():
@@ -61,7 +62,7 @@ def label_costs(repeats: int = 3) -> None:
         print(f"| {n} | " + " | ".join(cells) + f" | {rates['full']:.1f} | {rates['projections m=5']:.1f} |")
 
 
-def selection(count: int = 10_000) -> None:
+def selection(count: int) -> None:
     """Time and memory of a density selection."""
     from hint_plugins.selection.choose import choose
 
@@ -88,6 +89,15 @@ def selection(count: int = 10_000) -> None:
     )
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", choices=SIZES, default=list(SIZES), help="atoms")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--count", type=int, default=10_000, help="structures to select from")
+    options = parser.parse_args()
+    label_costs(options.sizes, options.repeats)
+    selection(options.count)
+
+
 if __name__ == "__main__":
-    label_costs()
-    selection()
+    main()

@@ -157,7 +157,9 @@ def one(out: Path, model: str, seed: int, hessians: bool, parts: dict, arguments
     name = "efh" if hessians else "ef"
     directory = out / f"{model.lower()}-seed{seed}" / name
     if not (directory / f"{name}.model").exists():
-        settings = DemoSettings(steps=arguments.steps, model=model, batch_size=8, probes=arguments.probes)
+        settings = DemoSettings(
+            steps=arguments.steps, model=model, batch_size=min(8, len(parts["train"])), probes=arguments.probes
+        )
         train(directory, name, settings, seed, hessians, parts)
     file = (directory / f"{name}.model").resolve()
     where = out.resolve()

@@ -8,6 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
+from hint_plugins.charges import raw_statements
 from hint_plugins.potential import Potential
 
 
@@ -35,11 +36,7 @@ class HintCalculator(Calculator):
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Changes since the last calculation; total charge and spin in ``info`` count too."""
         changes = super().check_state(atoms, tol=tol)
-        if (
-            not changes
-            and self.atoms is not None
-            and any(self.atoms.info.get(k) != atoms.info.get(k) for k in ("charge", "spin"))
-        ):
+        if not changes and self.atoms is not None and repr(raw_statements(self.atoms)) != repr(raw_statements(atoms)):
             changes.append("info")
         return changes
 

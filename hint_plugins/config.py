@@ -15,7 +15,7 @@ from hint_plugins.objective.loss import LossKind
 class HintConfig(BaseModel):
     """Options of Hessian-informed training. Units: eV, Angstrom."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
     hessian_key: str = Field(
         "REF_hessian",
@@ -40,6 +40,11 @@ class HintConfig(BaseModel):
         "auto",
         description="Hessian-vector products: auto (fastest exact one, measured), reverse, replicate, vmap, "
         "finite_difference, finite_difference_one_sided.",
+    )
+    hessian_reproducible: bool = Field(
+        False,
+        description="Let the engine auto take the first of vmap, replicate and reverse that runs, without measuring, so "
+        "that the choice, and with it the last digits of a run, does not depend on timing.",
     )
     hessian_fd_step: float | None = Field(
         None, gt=0, description="Displacement of the finite-difference engines, A; default by dtype."
@@ -112,11 +117,15 @@ class HintConfig(BaseModel):
     @property
     def curriculum(self) -> Curriculum:
         """Schedule of the weight."""
+        return self.curriculum_until(None)
+
+    def curriculum_until(self, end: float | None) -> Curriculum:
+        """Schedule of the weight whose ramp ends at ``end`` where no end was chosen."""
         return Curriculum(
             self.hessian_weight_start,
             self.hessian_weight,
             self.hessian_ramp_start,
-            self.hessian_ramp_end,
+            end if self.hessian_ramp_end is None else self.hessian_ramp_end,
             self.hessian_schedule,
             self.hessian_ramp_unit,
         )

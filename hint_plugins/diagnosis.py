@@ -150,11 +150,15 @@ def _stress_error(potential: Potential, atoms: Atoms, step: float) -> float:
 def check_training(potential: Potential, structures: list[Atoms] | None = None) -> dict[str, Any] | None:
     """Third-derivative self-test of an autograd model: can a Hessian loss be trained through it?
 
+    The test is made as training makes it, with an exact LayerNorm in the place of torch's.
+
     Returns
     -------
     dict or None
-        ``hvp_error``, ``gradient_error``, ``guilty``, ``ok``; None when the potential has no parameters.
+        ``hvp_error``, ``gradient_error``, ``guilty``, ``ok``, and the modules that were ``made_exact``; None when the
+        potential has no parameters.
     """
+    from hint_plugins.curvature.layer_norm import restore_layer_norms, swap_layer_norms
     from hint_plugins.curvature.selftest import check_derivatives
 
     backend = potential.backend
@@ -163,12 +167,14 @@ def check_training(potential: Potential, structures: list[Atoms] | None = None) 
         return None
     weights = [p for p in model.parameters() if p.is_floating_point()]
     frozen = [p for p in weights if not p.requires_grad]
+    made_exact = swap_layer_norms(model)
     try:
         for p in frozen:
             p.requires_grad_(True)
         items = structures or [example(backend.elements)]
         report = check_derivatives(model, lambda: backend.view(items)[0])
     finally:
+        restore_layer_norms(model)
         for p in frozen:
             p.requires_grad_(False)
     return {
@@ -176,4 +182,5 @@ def check_training(potential: Potential, structures: list[Atoms] | None = None) 
         "gradient_error": report.gradient_error,
         "guilty": report.guilty,
         "ok": report.ok,
+        "made_exact": made_exact,
     }

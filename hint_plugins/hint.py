@@ -18,14 +18,16 @@ from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
 from hint_plugins.config import ConfigError, HintConfig, make_config
 from hint_plugins.curvature.engines import EXACT, Engine, get_engine, reverse
 from hint_plugins.curvature.layer_norm import restore_layer_norms, swap_layer_norms
-from hint_plugins.curvature.probes import structure_rng
+from hint_plugins.curvature.probes import sees_structure, structure_rng
 from hint_plugins.hookspecs import Options, TrainingRun, hookimpl
 from hint_plugins.labels.checks import check_label
+from hint_plugins.labels.constraints import free_components
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError
 from hint_plugins.models.registry import AlphaNetOptions, make_alphanet
+from hint_plugins.objective.curriculum import Curriculum
 from hint_plugins.objective.loss import global_mean, structure_losses
 from hint_plugins.objective.validation import HessianValidation
-from hint_plugins.preparation import allowed_engine, measured_engine, require_right_derivatives
+from hint_plugins.preparation import allowed_engine, first_engine, measured_engine, require_right_derivatives
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,11 @@ KEY = HintConfig.model_fields["hessian_key"].default
 LABEL = "hessian"
 #: Seed and counter of the validation probes: fixed for every run and epoch.
 VALIDATION_SEED, VALIDATION_EPOCH = 20_260_325, 2**20
+
+
+def label_keys(config: HintConfig) -> tuple[str, ...]:
+    """Where a label is looked for: under the chosen key; the default one is called ``hessian`` in databases."""
+    return (KEY, "hessian") if config.hessian_key == KEY else (config.hessian_key,)
 
 
 class HintPlugin:
@@ -47,6 +54,8 @@ class HintPlugin:
         self.engine_name = self.config.hessian_engine
         self.alphanet = AlphaNetOptions()
         self.scale: float | None = None
+        self.ramp_end: float | None = None  #: of the first part of a run that was continued
+        self._repeat: TrainingRun | None = None  #: the self-test is repeated once, after some steps
         self.dropped: set[str] = set()
 
     @hookimpl
@@ -71,33 +80,50 @@ class HintPlugin:
 
     @hookimpl
     def read_labels(self, atoms: Atoms, forces: np.ndarray | None) -> dict[str, np.ndarray] | None:
+        label = self._judged(atoms, forces, lambda: self._find_label(atoms))
+        if label is None:
+            return None
+        stored: dict[str, np.ndarray] = {f"{LABEL}_pbc": np.array(atoms.pbc, dtype=np.int8)}
+        label.to_info(stored, LABEL)
+        free = free_components(atoms)
+        if not free.all():
+            stored[f"{LABEL}_free"] = free.astype(np.int8)
+        if sees_structure(self.config.hessian_probes):
+            stored |= {LABEL + name: values for name, values in _structure_arrays(atoms).items()}
+        return stored
+
+    @hookimpl
+    def check_labels(self, labels: Mapping[str, np.ndarray], atoms: Atoms, forces: np.ndarray | None) -> bool | None:
+        if not any(name.startswith(LABEL) for name in labels):
+            return None
+        return self._judged(atoms, forces, lambda: HessianLabel.from_info(labels, len(atoms), LABEL)) is not None
+
+    def _judged(
+        self, atoms: Atoms, forces: np.ndarray | None, find: Callable[[], HessianLabel | None]
+    ) -> HessianLabel | None:
+        """The label that ``find`` gives, once it has passed its checks; None without one, or when it is dropped."""
         source = atoms.info.get("hint_source", atoms.get_chemical_formula())
         try:
-            label = self._find_label(atoms)
+            label = find()
             if label is None:
                 return None
+            free_components(atoms)  # refuses constraints that leave no block of free atoms
             reasons = check_label(label, atoms, forces).reasons
         except LabelError as error:
             reasons = [str(error)]
-        if reasons:
-            message = f"bad Hessian label: {source}: {'; '.join(reasons)}"
-            if self.config.hessian_on_bad_label == "error":
-                raise LabelError(
-                    f"{message}. Mend the label, or train without the bad ones: --hessian_on_bad_label drop"
-                )
-            if source not in self.dropped:
-                log.warning("%s (label dropped)", message)
-            self.dropped.add(source)
-            return None
-        assert label is not None
-        stored: dict[str, np.ndarray] = {f"{LABEL}_pbc": np.array(atoms.pbc, dtype=np.int8)}
-        label.to_info(stored, LABEL)
-        return stored
+        if not reasons:
+            return label
+        message = f"bad Hessian label: {source}: {'; '.join(reasons)}"
+        if self.config.hessian_on_bad_label == "error":
+            raise LabelError(f"{message}. Mend the label, or train without the bad ones: hessian_on_bad_label drop")
+        if source not in self.dropped:
+            log.warning("%s (label dropped)", message)
+        self.dropped.add(source)
+        return None
 
     def _find_label(self, atoms: Atoms) -> HessianLabel | None:
-        """The label under the chosen key; databases (.aselmdb) call it ``hessian``."""
-        keys = (KEY, "hessian") if self.config.hessian_key == KEY else (self.config.hessian_key,)
-        labels = (HessianLabel.from_info(atoms.info, len(atoms), key) for key in keys)
+        """The label under the chosen key."""
+        labels = (HessianLabel.from_info(atoms.info, len(atoms), key) for key in label_keys(self.config))
         return next((label for label in labels if label is not None), None)
 
     @hookimpl
@@ -112,7 +138,14 @@ class HintPlugin:
         else:
             rng = structure_rng(self.seed, epoch, index)
         config = self.config
-        z, hz = label.pairs(config.hessian_num_probes, config.hessian_probes, rng)
+        law = config.hessian_probes
+        structure = _structure(labels) if sees_structure(law) else None
+        try:
+            z, hz = label.pairs(config.hessian_num_probes, law, rng, structure)
+        except ValueError as error:
+            raise ConfigError(f"--hessian_probes {law}: {error}") from None
+        if f"{LABEL}_free" in labels:
+            z, hz = _of_free_atoms(label, z, hz, np.asarray(labels[f"{LABEL}_free"]).reshape(-1).astype(bool))
         return {f"{LABEL}_probes": _per_atom(z), f"{LABEL}_products": _per_atom(hz)}
 
     @hookimpl
@@ -136,11 +169,16 @@ class HintPlugin:
             seed=seed,
         )
 
+    @property
+    def curriculum(self) -> Curriculum:
+        """Schedule of the weight; a continued run keeps the end of its ramp."""
+        return self.config.curriculum_until(self.ramp_end)
+
     @hookimpl
     def loss_terms(
         self, model: nn.Module, batch: GraphBatch, predictions: Mapping[str, Tensor], progress: Progress
     ) -> dict[str, Tensor]:
-        weight = self.config.curriculum.weight(progress)
+        weight = self.curriculum.weight(progress)
         balancing = self.config.hessian_balance is not None and self.scale is None
         if weight == 0.0 and not balancing:
             return {}
@@ -193,7 +231,10 @@ class HintPlugin:
         self, model: nn.Module, loader: Iterable[LabelledGraphs], progress: Progress
     ) -> dict[str, float]:
         config = self.config
-        metrics = {"hessian_weight": config.curriculum.weight(progress)}
+        if self._repeat is not None and progress.step > 0:
+            require_right_derivatives(self._repeat)
+            self._repeat = None
+        metrics = {"hessian_weight": self.curriculum.weight(progress)}
         if config.hessian_metrics == "none" and not config.hessian_valid_loss:
             return metrics
         validation = HessianValidation(
@@ -213,20 +254,23 @@ class HintPlugin:
     @hookimpl
     def training_started(self, run: TrainingRun) -> None:
         config = self.config
-        ramp = config.curriculum
+        ramp = self.curriculum
         if ramp.end is None and ramp.start > 0 and ramp.start >= ramp.default_end(run.progress):
             raise ConfigError(
-                f"the ramp of the Hessian weight begins at {ramp.start:g} {ramp.unit}, but without --hessian_ramp_end "
+                f"the ramp of the Hessian weight begins at {ramp.start:g} {ramp.unit}, but without hessian_ramp_end "
                 f"it ends at half of the run, {ramp.default_end(run.progress):g}: give an end, or begin earlier"
             )
+        self._require_weight(run)
+        if self.ramp_end is None:
+            self.ramp_end = ramp.default_end(run.progress)
         if self.dropped:
             log.warning("%d Hessian labels failed their checks and were dropped", len(self.dropped))
         if not run.num_labelled:
             if config.hessian_weight or config.hessian_weight_start:
                 raise ConfigError(
                     f"none of the {run.num_structures} training structures carries a Hessian label under "
-                    f"{config.hessian_key!r}: name the right --hessian_key, label some structures (hint label), "
-                    "or train without Hessians (--hessian_weight 0)"
+                    f"{config.hessian_key!r}: name the right hessian_key, label some structures (hint label), "
+                    "or train without Hessians (hessian_weight 0)"
                 )
             return
         log.info("%d of %d training structures carry a Hessian label", run.num_labelled, run.num_structures)
@@ -240,13 +284,34 @@ class HintPlugin:
                 )
             if config.hessian_selftest:
                 require_right_derivatives(run)
+                self._repeat = run
         if self.engine_name == "auto":
-            self.engine_name = measured_engine(run, _probes)
+            choose = first_engine if config.hessian_reproducible else measured_engine
+            self.engine_name = choose(run, _probes)
         self.engine = get_engine(self.engine_name, config.hessian_fd_step)
         log.info("HVP engine: %s, %d %s probes", self.engine_name, config.hessian_num_probes, config.hessian_probes)
 
+    def _require_weight(self, run: TrainingRun) -> None:
+        """A Hessian loss that was asked for must act within the run."""
+        course = self.curriculum.course(run.progress)
+        if run.progress.max_epochs <= 0 or not self.config.hessian_weight:
+            return
+        if not any(course):
+            raise ConfigError(
+                f"the ramp of the Hessian weight lies after the end of the run ({run.progress.max_epochs:g} epochs of "
+                f"{run.progress.steps_per_epoch} steps), so no step would see a Hessian: begin the ramp "
+                "(hessian_ramp_start, hessian_ramp_end) earlier, or train longer"
+            )
+        if course[-1] < 0.99 * self.config.hessian_weight and self.config.hessian_weight_start < course[-1]:
+            log.warning(
+                "the Hessian weight reaches %.3g of %.3g within the run: its ramp ends later",
+                course[-1],
+                self.config.hessian_weight,
+            )
+
     @hookimpl
     def training_finished(self, run: TrainingRun) -> None:
+        self._repeat = None
         restore_layer_norms(run.model)
         if run.progress.rank == 0 and run.history:
             from hint_plugins.report import plot_history
@@ -257,12 +322,12 @@ class HintPlugin:
 
     @hookimpl
     def checkpoint_state(self) -> dict[str, Any]:
-        return {"hint": {"engine": self.engine_name, "scale": self.scale}}
+        return {"hint": {"engine": self.engine_name, "scale": self.scale, "ramp_end": self.ramp_end}}
 
     @hookimpl
     def restore_state(self, state: Mapping[str, Any]) -> None:
         mine = state.get("hint", {})
-        self.scale = mine.get("scale")
+        self.scale, self.ramp_end = mine.get("scale"), mine.get("ramp_end")
         if self.engine_name == "auto" and mine.get("engine"):
             self.engine_name = mine["engine"]
 
@@ -270,6 +335,38 @@ class HintPlugin:
 def create_plugin() -> HintPlugin:
     """A fresh plugin for one run."""
     return HintPlugin()
+
+
+def _of_free_atoms(
+    label: HessianLabel, z: np.ndarray, hz: np.ndarray, free: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probes and products (m, 3N) where only the components ``free`` (3N,) move and are compared.
+
+    A whole Hessian is probed along free components; columns and projections keep the directions they were made
+    with. Products of frozen components become NaN, which the loss leaves out.
+    """
+    if label.kind == "full":
+        z = np.where(free, z, 0.0)
+        hz = z @ label.products.T
+    return z, np.where(free, hz, np.nan)
+
+
+def _structure_arrays(atoms: Atoms) -> dict[str, np.ndarray]:
+    """What a probe law may ask about a structure, as arrays that ride with its label."""
+    return {
+        "_numbers": atoms.numbers,
+        "_positions": atoms.positions,
+        "_cell": atoms.cell.array,
+        "_masses": atoms.get_masses(),
+    }
+
+
+def _structure(labels: Mapping[str, np.ndarray]) -> Atoms | None:
+    """The structure of :func:`_structure_arrays`; None where the label was read for another law."""
+    if f"{LABEL}_numbers" not in labels:
+        return None
+    names = ("numbers", "positions", "cell", "masses", "pbc")
+    return Atoms(**{name: np.asarray(labels[f"{LABEL}_{name}"]) for name in names})
 
 
 def _per_atom(values: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The hooks between a trainer and its plugins: one sentence each.
 
-An adapter calls them; the plugins named by ``--plugins`` answer. All are optional.
+An adapter calls them; the plugins named in the options answer. All are optional.
 """
 
 from __future__ import annotations
@@ -87,6 +87,10 @@ class HookSpecs:
         """Give the label arrays of a structure as it is loaded (``forces``: those the host trains on), or None."""
 
     @hookspec
+    def check_labels(self, labels: Mapping[str, ndarray], atoms: Atoms, forces: ndarray | None) -> bool | None:
+        """Judge label arrays that come back from a prepared file: raise ``LabelError``, or give False to drop them."""
+
+    @hookspec
     def draw_labels(
         self, labels: Mapping[str, ndarray], num_atoms: int, epoch: int | None, index: int
     ) -> dict[str, ndarray] | None:
@@ -133,7 +137,7 @@ class HookSpecs:
 
     @hookspec
     def register_probe_laws(self) -> dict[str, Callable]:
-        """Add probe laws: ``(count, dim, rng) -> (count, dim)``."""
+        """Add probe laws: ``(count, dim, rng) -> (count, dim)``, or with ``structure`` as a fourth parameter."""
 
     @hookspec
     def register_engines(self) -> dict[str, Callable]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,14 @@ from ase.data import chemical_symbols
 from hint_plugins.backends.loading import load_backend
 from hint_plugins.backends.protocol import Backend, PotentialError, Predictions
 from hint_plugins.batching.memory import MemoryBudget, run_in_batches, structure_cost
+from hint_plugins.charges import is_charged_or_open_shell
 from hint_plugins.curvature.engines import Engine, FiniteDifference, get_engine
 from hint_plugins.curvature.full import full_hessians
 
 if TYPE_CHECKING:
     from hint_plugins.ase import HintCalculator
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -61,6 +65,7 @@ class Potential:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.calls = Calls()
+        self._blind = not getattr(backend, "sees_charge", True)
         self._budgets = {kind: MemoryBudget(backend.device) for kind in ("forces", "hessians")}
 
     @classmethod
@@ -143,7 +148,20 @@ class Potential:
             reason = self.why_not(atoms)
             if reason is not None:
                 raise PotentialError(f"structure {index} ({atoms.get_chemical_formula()}): {reason}")
+            self._warn_if_blind(atoms, index)
         return items
+
+    def _warn_if_blind(self, atoms: Atoms, index: int) -> None:
+        """Say once that the model cannot tell an ion or a radical from the neutral closed shell."""
+        if self._blind and is_charged_or_open_shell(atoms):
+            self._blind = False
+            log.warning(
+                "%s reads positions and elements only: charge and spin of structure %d (%s), and of others like it, do "
+                "not enter its energy",
+                self.name,
+                index,
+                atoms.get_chemical_formula(),
+            )
 
     def evaluate(
         self, atoms_list: Sequence[Atoms] | Atoms, *, stress: bool = False, progress: bool = False

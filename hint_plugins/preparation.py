@@ -34,15 +34,15 @@ def allowed_engine(name: str, run: TrainingRun) -> str:
         return "finite_difference"
     if name in EXACT:
         raise ConfigError(
-            f"--hessian_engine {name} needs third derivatives, which the kernels of this model "
-            "(cuEquivariance, OpenEquivariance) do not have: use --hessian_engine finite_difference, or train "
+            f"hessian_engine {name} needs third derivatives, which the kernels of this model "
+            "(cuEquivariance, OpenEquivariance) do not have: use hessian_engine finite_difference, or train "
             "without --enable_cueq/--enable_oeq"
         )
     return name
 
 
 def require_right_derivatives(run: TrainingRun) -> None:
-    """Self-test on a float64 copy of the model and two labelled structures.
+    """Self-test on a float64 copy of the model and two labelled structures; kinks are reported.
 
     Raises
     ------
@@ -58,12 +58,12 @@ def require_right_derivatives(run: TrainingRun) -> None:
         report.gradient_error,
     )
     if not report.ok:
-        names = "; ".join(report.guilty) or "no single module could be named"
         raise SelfTestError(
-            f"derivatives of this model are wrong (HVP {report.hvp_error:.1e}, gradient of the Hessian loss "
-            f"{report.gradient_error:.1e}, relative): {names}. Replace the module, or train with "
-            "--hessian_engine finite_difference, which needs no third derivative"
+            f"the derivatives of this model fail their test: {report.explanation()}. Replace the module, or train with "
+            "hessian_engine finite_difference, which needs no third derivative"
         )
+    for kink in report.kinks:
+        log.warning("the model is not smooth: %s", kink)
 
 
 def measured_engine(run: TrainingRun, probes_of: Callable[[LabelledGraphs], Tensor]) -> str:
@@ -89,6 +89,17 @@ def measured_engine(run: TrainingRun, probes_of: Callable[[LabelledGraphs], Tens
         dist.broadcast_object_list(box, src=0)
         name = box[0]
     return name
+
+
+def first_engine(run: TrainingRun, probes_of: Callable[[LabelledGraphs], Tensor]) -> str:
+    """The first of ``vmap``, ``replicate`` and ``reverse`` that runs on up to eight labelled structures."""
+    assert run.labelled_example is not None
+    graphs = run.labelled_example(8)
+    parameters = list(run.model.parameters())
+    for name in ("vmap", "replicate", "reverse"):
+        if measure_engines(lambda: _fresh(graphs), probes_of(graphs), parameters, [name]):
+            return name
+    return fastest_engine({})
 
 
 def _fresh(graphs: LabelledGraphs) -> ForceView:

@@ -16,7 +16,10 @@ for argument in "$@"; do
     *) python=$argument ;;
   esac
 done
-command -v "$python" >/dev/null || { echo "$0: no interpreter at $python" >&2; exit 2; }
+found=$(command -v "$python") || { echo "$0: no interpreter at $python" >&2; exit 2; }
+# Absolute: pip builds in other directories, and its PATH has to lead to meson and ninja from there.
+python=$("$found" -c 'import sys; print(sys.executable)')
+bin=$("$python" -c 'import sysconfig; print(sysconfig.get_path("scripts"))')
 
 missing=()
 for entry in "${packages[@]}"; do
@@ -27,15 +30,33 @@ if [ ${#missing[@]} -eq 0 ]; then
   exit 0
 fi
 
-# System packages: a Fortran compiler and LAPACK with their pkg-config files.
-if ! { command -v gfortran && command -v gcc && command -v pkg-config && pkg-config --exists openblas lapack; } >/dev/null; then
-  system=(gfortran gcc pkg-config libopenblas-dev liblapack-dev)
-  if command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
-    apt-get update -qq && apt-get install -y -qq --no-install-recommends "${system[@]}"
-  elif command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then
-    sudo apt-get update -qq && sudo apt-get install -y -qq --no-install-recommends "${system[@]}"
-  else
-    echo "$0: install these system packages and run again: ${system[*]}" >&2
+# What the build needs of the system: C and Fortran compilers that link, LAPACK with its pkg-config files, and the
+# headers of this Python.
+lacking() {
+  local try
+  try=$(mktemp)
+  command -v pkg-config >/dev/null || echo "pkg-config"
+  pkg-config --exists openblas lapack 2>/dev/null || echo "LAPACK (openblas.pc, lapack.pc)"
+  gcc -x c - -o "$try" <<<'int main(void) { return 0; }' 2>/dev/null || echo "a C compiler (gcc) with the C library's headers"
+  gfortran -ffree-form -x f95 - -o "$try" <<<'end' 2>/dev/null || echo "a Fortran compiler (gfortran)"
+  test -e "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ||
+    echo "the headers of Python (Python.h for $python)"
+  rm -f "$try"
+}
+if [ -n "$(lacking)" ]; then
+  system=(gcc gfortran libc6-dev pkg-config libopenblas-dev liblapack-dev)
+  # Only the system's own interpreter has its headers in a package of their own.
+  system+=($("$python" -c 'import sys; print(f"python3.{sys.version_info.minor}-dev" if sys.base_prefix == "/usr" else "")'))
+  become=()
+  [ "$(id -u)" -eq 0 ] || become=(sudo -n)
+  if command -v apt-get >/dev/null && "${become[@]}" true 2>/dev/null; then
+    "${become[@]}" apt-get update -qq >/dev/null &&
+      "${become[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${system[@]}" >/dev/null || true
+  fi
+  if still=$(lacking) && [ -n "$still" ]; then
+    echo "$0: python-sscha builds from source and needs ${still//$'\n'/, }. On Debian and Ubuntu:" \
+      "apt-get install ${system[*]}" >&2
     exit 2
   fi
 fi
@@ -59,7 +80,6 @@ done
 
 # `six` is needed by CellConstructor but not declared.
 "$python" -m pip install --quiet meson-python meson ninja six spglib matplotlib
-bin=$(dirname "$(command -v "$python")")
 for package in "${missing[@]}"; do
   PATH="$bin:$build_path" "$python" -m pip install --quiet --no-build-isolation --no-deps "$package"
 done

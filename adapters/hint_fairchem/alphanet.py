@@ -45,6 +45,8 @@ class AlphaNetBackbone(nn.Module, BackboneInterface):
         Of :class:`~hint_plugins.models.alphanet.AlphaNetConfig`.
     """
 
+    sees_charge = False
+
     def __init__(
         self,
         regress_forces: bool = True,
@@ -68,7 +70,7 @@ class AlphaNetBackbone(nn.Module, BackboneInterface):
     def forward(self, data: AtomicData) -> dict[str, Tensor]:
         """Energies of the atoms, (N,), for the head to add up and differentiate."""
         with torch.enable_grad():
-            data["batch_full"] = data["batch"]
+            data["batch_full"], data["atomic_numbers_full"] = data["batch"], data["atomic_numbers"]
             if not data["pos"].requires_grad:
                 data["pos"].requires_grad_(True)
             if self.regress_config.stress and not data["cell"].requires_grad:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from copy import deepcopy
@@ -12,29 +11,28 @@ from typing import Any
 import numpy as np
 import torch
 from fairchem.core.common import distutils
+from fairchem.core.common.distutils import get_device_for_local_rank
 from fairchem.core.datasets.atomic_data import AtomicData
+from fairchem.core.datasets.mt_concat_dataset import ConcatDataset
 from fairchem.core.units.mlip_unit.mlip_unit import MLIPTrainEvalUnit, compute_loss
 from torch import Tensor, nn
 from torchtnt.framework.callback import Callback
 from torchtnt.framework.state import State
 
-from hint_fairchem.checks import check_unit, exact_derivatives, force_outputs, inner_model
-from hint_fairchem.dataset import TARGET, hessian_datasets, labelled_flags
+from hint_fairchem.checks import check_plugins, check_sampler, check_unit, exact_derivatives, force_outputs, inner_model
+from hint_fairchem.dataset import TARGET, HessianAseDBDataset, hessian_datasets, labelled_flags
 from hint_fairchem.graphs import labelled_graphs
 from hint_fairchem.loading import example_batch, labelled_batches
-from hint_fairchem.options import no_unknown, read_block
-from hint_fairchem.sampler import HessianBatchSampler
+from hint_fairchem.options import no_unknown, read_block, require_same
+from hint_fairchem.references import ABSURD, energy_error, keep_numbers
+from hint_fairchem.resume import HISTORY_FILE, STATE_FILE, kept_history, kept_state
 from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
 from hint_plugins.cli.common import write_csv, write_json
-from hint_plugins.config import ConfigError
 from hint_plugins.curvature.layer_norm import swap_layer_norms
 from hint_plugins.hookspecs import TrainingRun
 from hint_plugins.plugins import describe_plugins
 
 log = logging.getLogger(__name__)
-
-#: File beside the checkpoints with what a resumed run must know (engine, scale of the loss).
-STATE_FILE = "hint_state.json"
 
 
 class HintCallback(Callback):
@@ -71,6 +69,9 @@ class HintCallback(Callback):
         self._saved: dict[str, Any] = {}
         self._handles: list[Any] = []
         self._run: TrainingRun | None = None
+        self._datasets: list[tuple[str, HessianAseDBDataset]] = []
+        self._dropped = 0
+        self._energies_seen = False
         log.info("HINT plugins: %s", ", ".join(describe_plugins(self.hint.manager)))
 
     def set_runner_callbacks(self, save: Any, load: Any, checkpoint_dir: str) -> None:
@@ -84,18 +85,22 @@ class HintCallback(Callback):
         assert state.train_state is not None
         loader = state.train_state.dataloader
         check_unit(unit)
-        datasets = hessian_datasets(loader.dataset)
-        if state.eval_state is not None:
-            hessian_datasets(state.eval_state.dataloader.dataset)
+        check_plugins(self.hint)
+        for phase in (state.train_state, state.eval_state):
+            if phase is not None:
+                self._take_datasets(phase.dataloader.dataset)
+        check_sampler(self.hint, loader.batch_sampler)
         names = sorted({name.rsplit(".", 1)[0] for name in loader.dataset.dataset_names})
         self.outputs = force_outputs(unit, names)
         self.unit, self.model = unit, inner_model(unit.model)
         flags = labelled_flags(loader.dataset)
-        for name, dataset in zip(loader.dataset.dataset_names, datasets, strict=True):
+        for name, dataset in self._datasets:
             level = logging.INFO if dataset.labelled.any() else logging.WARNING
             log.log(level, "%s: %d of %d structures labelled", name, dataset.labelled.sum(), len(dataset.labelled))
+        self._report_dropped()
         self._take_progress(state, unit)
         self._restore(unit)
+        self._keep_references(unit)
         self._run = TrainingRun(
             model=self.model,
             num_labelled=int(flags.sum()),
@@ -108,25 +113,39 @@ class HintCallback(Callback):
             progress=self.progress,
             history=self.history,
         )
-        self._check_sampler(loader)
         self.hint.hook.training_started(run=self._run)
         averaged = inner_model(unit.eval_unit.model)
         swap_layer_norms(averaged)
         for model in {id(m): m for m in (self.model, averaged)}.values():
             self._handles.append(model.register_forward_hook(self._add_loss))
-        for dataset in datasets:
+        for dataset in hessian_datasets(loader.dataset):
             dataset.set_epoch(unit.train_progress.num_epochs_completed)
 
-    def _check_sampler(self, loader: Any) -> None:
-        """Options of the sampler need the sampler."""
-        config = self.hint.config
-        for name in ("hessian_batch_fraction", "hessian_every", "hessian_recycle"):
-            given = getattr(config, name) != type(config).model_fields[name].get_default(call_default_factory=True)
-            if given and not isinstance(loader.batch_sampler, HessianBatchSampler):
-                raise ConfigError(
-                    f"hint.{name} needs batch_sampler_fn._target_: hint_fairchem.sampler.HessianBatchSampler; "
-                    f"this run has {type(loader.batch_sampler).__name__}"
-                )
+    def _take_datasets(self, joined: ConcatDataset) -> None:
+        """Note the data sets of a loader; they read labels with the plugins of this callback from now on."""
+        for name, dataset in zip(joined.dataset_names, hessian_datasets(joined), strict=True):
+            require_same(self.hint, dataset.hint, f"data set {name}")
+            dataset.hint = self.hint
+            self._datasets.append((name, dataset))
+
+    def _report_dropped(self) -> None:
+        """Say how many labels have been dropped so far, when it is news; all processes call this together."""
+        counts: dict[str, int] = {}
+        for name, dataset in self._datasets:
+            flags = distutils.all_reduce(dataset.dropped.float(), device=get_device_for_local_rank())
+            counts[name] = counts.get(name, 0) + int((flags > 0).sum())
+        total = sum(counts.values())
+        if total != self._dropped:
+            listed = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+            log.warning("%d Hessian labels failed their checks and were dropped (%s)", total, listed)
+        self._dropped = total
+
+    def _keep_references(self, unit: MLIPTrainEvalUnit) -> None:
+        """Fitted element references go into the run's config, and with it into the checkpoints."""
+        path = Path(str(unit.job_config.metadata.config_path))
+        if self.progress.rank == 0 and path.is_file():
+            keep_numbers(path)
+        distutils.synchronize()
 
     def on_train_epoch_start(self, state: State, unit: MLIPTrainEvalUnit) -> None:
         """Fresh probes for the epoch."""
@@ -136,6 +155,7 @@ class HintCallback(Callback):
 
     def on_train_end(self, state: State, unit: MLIPTrainEvalUnit) -> None:
         """Plots; the model is the host's again."""
+        self._report_dropped()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -181,12 +201,27 @@ class HintCallback(Callback):
         graphs = data.natoms.numel()
         shares = torch.zeros(graphs, dtype=data.pos.dtype, device=data.pos.device)
         if model.training:
+            self._check_energies(outputs, data)
             terms = self._terms(model, data, outputs)
             self.last_loss = shares.new_zeros(())
             if terms:
                 total = torch.stack([term.to(shares.dtype) for term in terms]).sum()
                 self.last_loss, shares = total.detach(), (total / graphs).expand(graphs)
         return {**outputs, TARGET: {TARGET: shares}}
+
+    def _check_energies(self, outputs: dict, data: AtomicData) -> None:
+        """Name total energies that were left as they are: the first step of a new run shows them."""
+        if self._energies_seen or self.progress.step:
+            return
+        self._energies_seen = True
+        error = energy_error(self.unit, outputs, data)
+        if error > ABSURD:
+            log.warning(
+                "the first energy error is %.3g eV per atom, which is that of total energies: the energies of the "
+                "elements are learned first, slowly, and spoil hessian_balance. Give the energy task "
+                "element_references: {_target_: hint_fairchem.references.fitted, src: ${train_data}}",
+                error,
+            )
 
     def _terms(self, model: nn.Module, data: AtomicData, outputs: dict) -> list[Tensor]:
         forces = self.outputs(outputs, data)
@@ -206,6 +241,7 @@ class HintCallback(Callback):
     def on_eval_epoch_end(self, state: State, unit: MLIPTrainEvalUnit) -> None:
         """Hessian, eigenvalue and frequency errors of the averaged model on the validation set."""
         assert state.eval_state is not None
+        self._report_dropped()
         step = unit.train_progress.num_steps_completed
         last = self.history[-1]["step"] if self.history else -self.metrics_every
         final = state.train_state is not None and step == state.train_state.max_steps
@@ -226,7 +262,7 @@ class HintCallback(Callback):
         log.info("Hessian metrics: %s", {f"val/{name}": round(value, 6) for name, value in metrics.items()})
         self.history.append({"epoch": round(step / self.progress.steps_per_epoch, 4), "step": step, **metrics})
         if self.progress.rank == 0 and self._run is not None:
-            write_csv(Path(self._run.directory) / "hessian_metrics.csv", self.history)
+            write_csv(Path(self._run.directory) / HISTORY_FILE, self.history)
             if unit.logger:
                 unit.logger.log({f"val/{name}": value for name, value in metrics.items()}, commit=False)
 
@@ -260,11 +296,11 @@ class HintCallback(Callback):
     def _restore(self, unit: MLIPTrainEvalUnit) -> None:
         if unit.lazy_state_location is None:
             return
-        path = Path(unit.lazy_state_location).resolve().parent / STATE_FILE
-        if path.is_file():
-            self.hint.hook.restore_state(state=json.loads(path.read_text()))
-        else:
-            log.warning("%s is missing: engine and balance of the Hessian loss are chosen anew", path)
+        checkpoint = Path(unit.lazy_state_location)
+        state = kept_state(checkpoint)
+        if state is not None:
+            self.hint.hook.restore_state(state=state)
+        self.history[:] = kept_history(checkpoint, self.progress.step)
 
 
 class _Predictions(dict):
@@ -278,4 +314,4 @@ class _Predictions(dict):
         if key != "loss":
             raise KeyError(key)
         tasks = [task for task in self._unit.tasks if task.name != TARGET]
-        return torch.stack(list(compute_loss(tasks, self, self._data).values())).sum()
+        return torch.stack([loss.float() for loss in compute_loss(tasks, self, self._data).values()]).sum()

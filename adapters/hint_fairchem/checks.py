@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from fairchem.core.common import gp_utils
+from fairchem.core.common.distutils import get_device_for_local_rank
 from fairchem.core.models.uma.nn.execution_backends import UMASFastGPUBackend
 from fairchem.core.units.mlip_unit.mlip_unit import MLIPTrainEvalUnit, TrainStrategy
 from torch import nn
 
 from hint_fairchem.dataset import TARGET
 from hint_fairchem.graphs import ForceOutputs
+from hint_fairchem.options import Hint, require_same
+from hint_fairchem.sampler import HessianBatchSampler
+from hint_fairchem.task import Answered
 from hint_plugins.config import ConfigError
 
 log = logging.getLogger(__name__)
@@ -51,6 +56,8 @@ def check_unit(unit: MLIPTrainEvalUnit) -> None:
             f"torch.compile ({compiled[0]}) has no double backward, which Hessians need in training: train uncompiled "
             "(compile for inference)"
         )
+    if torch.cuda.is_available() and torch.device(get_device_for_local_rank()).type == "cpu":
+        log.warning("training runs on the CPU although there is a GPU: job.device_type=CUDA uses it")
     if unit.tf32:
         log.warning("tf32: true leaves Hessian-vector products three digits; tf32: false is safer")
     backbone = getattr(inner_model(unit.model), "backbone", None)
@@ -64,6 +71,43 @@ def check_unit(unit: MLIPTrainEvalUnit) -> None:
             "activation_checkpointing: true with a mixture-of-experts backbone (UMA): its routing is kept outside the "
             "graph, so recomputed layers would see that of the labelled structures. Set activation_checkpointing: false"
         )
+
+
+def check_plugins(hint: Hint) -> None:
+    """Refuse plugins with a hook that this host cannot call.
+
+    Raises
+    ------
+    ConfigError
+        Naming plugin and hook.
+    """
+    for implementation in hint.hook.batch_sampler.get_hookimpls():
+        if implementation.plugin_name != "hint":
+            raise ConfigError(
+                f"plugin {implementation.plugin_name!r} makes a batch sampler (hook batch_sampler), which fairchem "
+                "never asks for: leave the plugin out of hint.plugins, and name a sampler as "
+                "batch_sampler_fn of the loader"
+            )
+
+
+def check_sampler(hint: Hint, sampler: Any) -> None:
+    """Refuse options of the sampler without the sampler, and a sampler that works with other options.
+
+    Raises
+    ------
+    ConfigError
+        Naming the option.
+    """
+    if isinstance(sampler, HessianBatchSampler):
+        require_same(hint, sampler.hint, "batch_sampler_fn")
+        return
+    config = hint.config
+    for name in ("hessian_batch_fraction", "hessian_every", "hessian_recycle"):
+        if getattr(config, name) != type(config).model_fields[name].get_default(call_default_factory=True):
+            raise ConfigError(
+                f"hint.{name} needs batch_sampler_fn._target_: hint_fairchem.sampler.HessianBatchSampler; "
+                f"this run has {type(sampler).__name__}"
+            )
 
 
 def force_outputs(unit: MLIPTrainEvalUnit, datasets: list[str]) -> ForceOutputs:
@@ -99,6 +143,8 @@ def force_outputs(unit: MLIPTrainEvalUnit, datasets: list[str]) -> ForceOutputs:
             f"forces tasks must share one normalizer with mean 0, found rmsd {sorted(scales)}: the Hessian loss "
             "is measured in its unit"
         )
+    assert isinstance(mine.normalizer, Answered)
+    mine.normalizer.answered = True
     names = [(task.name, task.property, frozenset(task.datasets)) for task in forces]
     return ForceOutputs(names, scales.pop())
 

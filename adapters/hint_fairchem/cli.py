@@ -1,4 +1,4 @@
-"""``hint export-fairchem``: a checkpoint of a HINT run as one that plain fairchem reads."""
+"""``hint fairchem-train`` and ``hint export-fairchem``: training, and checkpoints that plain fairchem reads."""
 
 from __future__ import annotations
 
@@ -33,3 +33,27 @@ def export_fairchem(
     print(f"{done.target}: removed {', '.join(done.removed) or 'nothing (it was a stock checkpoint)'}")
     for name in done.remaining:
         print(f"note: the model is made of {name}, so hint-plugins must be installed where it is used")
+
+
+def fairchem_train(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A fairchem YAML, or the name of a shipped one.")],
+) -> None:
+    """Train with a fairchem config: fairchem -c CONFIG [KEY=VALUE ...], with what is wrong in one sentence.
+
+    CONFIG is a file, or the name of one of the shipped configs (minimal.yaml, realistic.yaml, kitchen-sink.yaml,
+    direct.yaml).
+    """
+    from hint_plugins.cli.common import InputError
+
+    try:
+        from hint_fairchem.train import train
+    except ImportError as error:
+        raise InputError(f"fairchem-core is not installed ({error}): pip install 'hint-plugins[fairchem]'") from error
+    shipped = Path(__file__).parent / "configs" / config.name
+    train(shipped if not config.exists() and config.name == str(config) and shipped.is_file() else config, context.args)
+
+
+fairchem_train.typer_settings = {  # type: ignore[attr-defined]
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -17,27 +18,29 @@ from numpy import ndarray
 
 from hint_fairchem.options import read_block
 from hint_plugins.config import ConfigError
+from hint_plugins.hint import KEY, label_keys
 from hint_plugins.labels.hessian_label import SUFFIXES
+
+log = logging.getLogger(__name__)
 
 #: Key of a sample that says whether it carries a label (0) or not (NaN): the target of the Hessian task.
 TARGET = "hessian_loss"
-#: Per-atom arrays (N, m, 3) of labelled samples; of length 0 in the others.
-ARRAYS = ("hessian_probes", "hessian_products")
-#: Keys of ``row.data`` in the store that every host reads.
-STORED = "hessian"
+#: Key of a sample with its drawn labels: per-atom arrays by name, none in a sample without a label.
+DRAWN = "hint_labels"
 
 
 class HessianAseDBDataset(AseDBDataset):
     """``AseDBDataset`` whose samples carry probes ``z`` and products ``H z``, drawn anew every epoch.
 
     In a config: ``format: hint_fairchem.dataset.HessianAseDBDataset`` and ``hint: ${hint}``; everything
-    else is as for ``ase_db``. Labels are read from ``row.data`` under ``hint.hessian_key`` or, as
-    ``hint label`` writes them, under ``hessian`` (whole, columns or projections).
+    else is as for ``ase_db``. Labels are read from ``row.data`` under ``hint.hessian_key``; where no other key is
+    named, also under ``hessian``, as ``hint label`` writes them (whole, columns or projections). Energy, forces and
+    stress that a structure lacks are NaN in its sample, which the host leaves out of losses and errors.
 
     Raises
     ------
     ConfigError
-        For misspelt options.
+        For misspelt options, and without a ``hint`` block.
     LabelError
         When a sample with a bad label is read (``hint.hessian_on_bad_label: drop`` leaves the label out).
     """
@@ -47,12 +50,18 @@ class HessianAseDBDataset(AseDBDataset):
         near = [key for key in config if key != "hint" and difflib.get_close_matches(key, ["hint"], cutoff=0.7)]
         if near:
             raise ConfigError(f"unknown key {near[0]!r} of a data set: did you mean 'hint'?")
-        self.hint = read_block(config.get("hint"))
+        if "hint" not in config:
+            raise ConfigError(
+                "a data set of format hint_fairchem.dataset.HessianAseDBDataset lacks its options: add `hint: ${hint}`"
+            )
+        self.hint = read_block(config["hint"])
         super().__init__(config, atoms_transform)
         self._from_ase: Callable[..., AtomicData] = self.a2g  # type: ignore[has-type]
         self.a2g = self._to_data  # type: ignore[assignment]
-        # Shared with loader processes: which epoch's probes to draw, -1 for validation.
+        # Shared with loader processes: which epoch's probes to draw, -1 for validation; whose labels were dropped.
         self._epoch = torch.full((1,), -1, dtype=torch.int64).share_memory_()
+        self.dropped = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
+        self._told: set[str] = set()
 
     def set_epoch(self, epoch: int | None) -> None:
         """Choose the probes: those of a training epoch, or (None) the fixed ones of validation."""
@@ -61,31 +70,23 @@ class HessianAseDBDataset(AseDBDataset):
     def get_atoms(self, idx: int) -> Atoms:
         """The structure with its labels in ``info``."""
         atoms = super().get_atoms(idx)
-        key = self.hint.config.hessian_key
-        if not any(key + suffix in atoms.info for suffix in SUFFIXES):
-            for suffix in SUFFIXES:
-                if STORED + suffix in atoms.info:
-                    atoms.info[key + suffix] = np.asarray(atoms.info[STORED + suffix])
         atoms.info["hint_source"] = f"{self.config.get('src')}, structure {idx} ({atoms.get_chemical_formula()})"
         atoms.info["hint_index"] = int(idx)
         return atoms
 
     @cached_property
     def labelled(self) -> ndarray:
-        """Which structures carry a label: field ``has_hessian`` of ``metadata.npz``, else read from every row."""
-        if "has_hessian" in self._metadata:
+        """Which structures carry a label.
+
+        Field ``has_hessian`` of ``metadata.npz``, which knows the labels under the default key; otherwise every row
+        is read, and its label checked.
+        """
+        if "has_hessian" in self._metadata and self.hint.config.hessian_key == KEY:
             return np.asarray(self._metadata["has_hessian"], dtype=bool)
-        key = self.hint.config.hessian_key
-        keys = {stem + suffix for stem in (key, STORED) for suffix in SUFFIXES}
-        flags = []
-        for database, ids in zip(self.dbs, self.db_ids, strict=True):
-            for row_id in ids:
-                data = database._get_row(row_id).data
-                flags.append(isinstance(data, dict) and any(len(data.get(k, ())) for k in keys))
-        return np.array(flags, dtype=bool)
+        return np.array([bool(self.stored_labels(index)) for index in range(len(self))], dtype=bool)
 
     def stored_labels(self, idx: int) -> dict[str, ndarray]:
-        """What the label of a structure holds (empty when it has none)."""
+        """What the label of a structure holds (empty when it has none, or one that was dropped)."""
         return self._read(self.get_atoms(idx))
 
     def _read(self, atoms: Atoms) -> dict[str, ndarray]:
@@ -93,12 +94,15 @@ class HessianAseDBDataset(AseDBDataset):
         forces = atoms.calc.results.get("forces") if atoms.calc is not None else None
         for answer in self.hint.hook.read_labels(atoms=atoms, forces=forces):
             out.update(answer or {})
+        keys = [stem + suffix for stem in label_keys(self.hint.config) for suffix in SUFFIXES]
+        if not out and any(np.size(atoms.info.get(key, ())) for key in keys):
+            self.dropped[atoms.info["hint_index"]] = 1
         return out
 
     def _to_data(self, atoms: Atoms, **options: Any) -> AtomicData:
         data = self._from_ase(atoms, **options)
         stored = self._read(atoms)
-        drawn: dict[str, ndarray] = {}
+        drawn: dict[str, torch.Tensor] = {}
         epoch = int(self._epoch)
         if stored:
             answers = self.hint.hook.draw_labels(
@@ -108,16 +112,44 @@ class HessianAseDBDataset(AseDBDataset):
                 index=atoms.info["hint_index"],
             )
             for answer in answers:
-                drawn.update(answer or {})
-        if set(drawn) - set(ARRAYS):
-            raise ConfigError(f"label arrays {sorted(set(drawn) - set(ARRAYS))} of a plugin do not ride in fairchem")
+                drawn.update({name: _tensor(name, values, data) for name, values in (answer or {}).items()})
         data[TARGET] = torch.tensor([0.0 if drawn else float("nan")], dtype=data.pos.dtype)
-        for name in ARRAYS:
-            values = drawn.get(name)
-            data[name] = (
-                torch.empty(0, dtype=data.pos.dtype) if values is None else torch.from_numpy(values).to(data.pos)
-            )
+        data[DRAWN] = drawn
+        self._tell_charge(atoms, data)
+        return self._complete(data, atoms.info["hint_source"])
+
+    def _tell_charge(self, atoms: Atoms, data: AtomicData) -> None:
+        """Name, once, a charge or spin that the host was not told to read."""
+        for name, usual in (("charge", (0,)), ("spin", (0, 1))):
+            stated = atoms.info.get(name, 0)
+            if stated not in usual and stated != int(data[name]) and name not in self._told:
+                log.warning(
+                    "%s states %s %s, which the model does not get: add `a2g_args: {r_data_keys: [charge, spin]}` to the "
+                    "data set",
+                    atoms.info["hint_source"],
+                    name,
+                    stated,
+                )
+                self._told.add(name)
+
+    def _complete(self, data: AtomicData, source: str) -> AtomicData:
+        """NaN for the targets a structure lacks: samples of one batch must have the same keys."""
+        for name, shape in (("energy", (1,)), ("forces", data.pos.shape), ("stress", (1, 3, 3))):
+            if name not in data:
+                data[name] = data.pos.new_full(shape, float("nan"))
+                if name not in self._told:
+                    level = logging.INFO if name == "stress" else logging.WARNING
+                    log.log(level, "%s has no %s: such structures are left out of its loss and errors", source, name)
+                self._told.add(name)
         return data
+
+
+def _tensor(name: str, values: ndarray, data: AtomicData) -> torch.Tensor:
+    """A drawn array as a tensor; floating-point numbers in the precision of the positions."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    if len(tensor) != len(data.pos):
+        raise ConfigError(f"a plugin drew label {name!r} with {len(tensor)} rows for {len(data.pos)} atoms")
+    return tensor.to(data.pos.dtype) if tensor.is_floating_point() else tensor
 
 
 def hessian_datasets(dataset: ConcatDataset) -> list[HessianAseDBDataset]:

@@ -12,10 +12,9 @@ from fairchem.core.units.mlip_unit.api.inference import MLIPInferenceCheckpoint
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hint_fairchem.dataset import TARGET
+from hint_fairchem.host import WEIGHTS
+from hint_fairchem.references import with_numbers
 from hint_plugins.cli.common import InputError, replacing
-
-#: File with the weights in a checkpoint folder of the host.
-WEIGHTS = "inference_ckpt.pt"
 
 
 @dataclass
@@ -80,11 +79,11 @@ def weights_file(path: Path | str) -> Path:
 def without_hint(checkpoint: MLIPInferenceCheckpoint) -> list[str]:
     """Take the Hessian task out of a checkpoint, in place; give the names of the tasks removed.
 
-    Everything else is the host's already: the model's class and heads never change, and the exact LayerNorm has
-    the parameters of torch's.
+    Element references that are still to be fitted are fitted. Everything else is the host's already: the model's
+    class and heads never change, and the exact LayerNorm has the parameters of torch's.
     """
     tasks = _plain(checkpoint.tasks_config)
-    kept = [task for task in tasks if not _is_ours(task)]
+    kept = with_numbers([task for task in tasks if not _is_ours(task)])
     checkpoint.tasks_config = OmegaConf.create(kept)
     return [str(task.get("name", TARGET)) for task in tasks if _is_ours(task)]
 

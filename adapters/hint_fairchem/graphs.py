@@ -11,8 +11,9 @@ from fairchem.core.datasets.atomic_data import AtomicData
 from fairchem.core.models.base import HeadInterface
 from torch import Tensor, nn
 
-from hint_fairchem.dataset import ARRAYS, TARGET
+from hint_fairchem.dataset import DRAWN, TARGET
 from hint_plugins.batching.view import LabelledGraphs
+from hint_plugins.config import ConfigError
 from hint_plugins.curvature.engines import ForceView
 
 
@@ -153,6 +154,22 @@ def quiet(model: nn.Module) -> Iterator[None]:
         model.hint_quiet = before  # type: ignore[assignment]
 
 
+def joined(drawn: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Drawn labels of several structures, concatenated along atoms.
+
+    Raises
+    ------
+    ConfigError
+        If a plugin drew a label for some of them only.
+    """
+    names = list(dict.fromkeys(name for labels in drawn for name in labels))
+    for name in names:
+        count = sum(name in labels for labels in drawn)
+        if count != len(drawn):
+            raise ConfigError(f"label {name!r} was drawn for {count} of {len(drawn)} labelled structures of a batch")
+    return {name: torch.cat([labels[name] for labels in drawn]) for name in names}
+
+
 def labelled_graphs(
     model: nn.Module,
     data: AtomicData,
@@ -184,8 +201,9 @@ def labelled_graphs(
     view = ForceView(sub.pos, Forces(model, sub, outputs, scale))
     if all(chosen) and forces is not None and data.pos.requires_grad and forces.requires_grad:
         view.graph = data.pos, scale * forces
-    labels = {name: data[name].to(sub.pos.dtype) for name in ARRAYS}
-    labels["hessian_products"] = labels["hessian_products"] * (scale / outputs.scale)
+    labels = joined([drawn for drawn in data[DRAWN] if drawn])
+    if "hessian_products" in labels:
+        labels["hessian_products"] = labels["hessian_products"] * (scale / outputs.scale)
     sizes = sub.natoms.tolist()
     return LabelledGraphs(
         view=view,

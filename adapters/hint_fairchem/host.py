@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,12 @@ from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from hint_plugins.backends.protocol import PotentialError, Predictions
+from hint_plugins.charges import stated
 from hint_plugins.curvature.engines import Engine, FiniteDifference, ForceView, reverse
+from hint_plugins.labelling.engine import EngineError
 
+#: File with the weights in a checkpoint folder of the host.
+WEIGHTS = "inference_ckpt.pt"
 _MARK = b"MLIPInferenceCheckpoint"
 
 
@@ -73,6 +78,7 @@ class FairchemBackend:
         backbone = self.model.backbone
         self.direct = bool(backbone.regress_config.direct_forces)
         self.engine: Engine = FiniteDifference() if self.direct else reverse
+        self.sees_charge: bool = getattr(backbone, "sees_charge", True)
         self.cutoff: float | None = float(backbone.cutoff) if hasattr(backbone, "cutoff") else None
         count = getattr(backbone, "max_num_elements", None)
         self.elements: frozenset[int] | None = getattr(backbone, "elements", None)
@@ -95,7 +101,10 @@ class FairchemBackend:
         samples = []
         for atoms in structures:
             bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-            bare.info.update({key: int(atoms.info[key]) for key in ("charge", "spin") if key in atoms.info})
+            try:
+                bare.info.update(stated(atoms))
+            except EngineError as error:
+                raise PotentialError(f"{atoms.get_chemical_formula()}: {error}") from error
             self.model.validate_atoms_data(bare, self.dataset)
             samples.append(
                 AtomicData.from_ase(
@@ -165,7 +174,9 @@ class FairchemBackend:
 
 
 def load_potential(path: str, device: torch.device, dtype: torch.dtype | None) -> FairchemBackend | None:
-    """Read a fairchem inference checkpoint (UMA, eSEN, or of a HINT run); ``path`` may end in ``#dataset``.
+    """Read a fairchem inference checkpoint (UMA, eSEN, or of a HINT run), or the one in a checkpoint's folder.
+
+    ``path`` may end in ``#dataset``.
 
     Returns
     -------
@@ -178,6 +189,8 @@ def load_potential(path: str, device: torch.device, dtype: torch.dtype | None) -
         If it is fairchem's but cannot be used.
     """
     file, _, dataset = path.partition("#")
+    if Path(file, WEIGHTS).is_file():  # a checkpoint's folder
+        file = str(Path(file, WEIGHTS))
     if not zipfile.is_zipfile(file):
         return None
     with zipfile.ZipFile(file) as archive:

@@ -30,11 +30,14 @@ class Hint:
         Options of the plugin ``hint``.
     seed
         Of the probes.
+    values
+        All options of the block, defaults of ``hint`` included: what must be equal in all parts of a config.
     """
 
     manager: pluggy.PluginManager
     config: HintConfig
     seed: int
+    values: dict[str, Any]
 
     @property
     def hook(self) -> Any:
@@ -61,7 +64,8 @@ def read_block(block: Mapping[str, Any] | DictConfig | None) -> Hint:
     if block is not None and not isinstance(block, Mapping):
         raise ConfigError(f"hint: expected a block of options, got {block!r}")
     values = {str(name): value for name, value in (block or {}).items()}
-    manager = load_plugins(values.pop("plugins", ["hint"]))
+    plugins = values.pop("plugins", ["hint"])
+    manager = load_plugins(plugins)
     options = Options()
     manager.hook.add_options(options=options)
     known = {name for model in options.groups.values() for name in model.model_fields}
@@ -76,7 +80,31 @@ def read_block(block: Mapping[str, Any] | DictConfig | None) -> Hint:
     manager.hook.configure(values=values)
     config = make_config(HintConfig, {k: v for k, v in values.items() if k in HintConfig.model_fields})
     assert isinstance(config, HintConfig)
-    return Hint(manager, config, seed)
+    return Hint(manager, config, seed, {"plugins": list(plugins), **config.model_dump(), **values})
+
+
+def require_same(mine: Hint, other: Hint, where: str) -> None:
+    """Refuse a part of the config that works with other options than the callback.
+
+    Parameters
+    ----------
+    mine, other
+        Options of the callback and of the other part.
+    where
+        The other part, for the message.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first option that differs.
+    """
+    for name in {**mine.values, **other.values}:
+        first, second = mine.values.get(name), other.values.get(name)
+        if first != second:
+            raise ConfigError(
+                f"hint.{name} is {first!r} in the callback but {second!r} in {where}: give both `hint: ${{hint}}`, "
+                "the one block of options"
+            )
 
 
 def no_unknown(where: str, unknown: Mapping[str, Any], known: list[str]) -> None:

@@ -57,7 +57,8 @@ class HessianBatchSampler(MaxAtomDistributedBatchSampler):
         **unknown: Any,
     ) -> None:
         no_unknown("HessianBatchSampler", unknown, _KEYS)
-        self.config = read_block(hint).config
+        self.hint = read_block(hint)
+        self.config = self.hint.config
         self.plain = self.config.hessian_batch_fraction is None and self.config.hessian_every is None
         super().__init__(dataset, max_atoms, num_replicas, rank, seed, shuffle, drop_last, min_atoms)
 

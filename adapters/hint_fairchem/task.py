@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hint_fairchem.dataset import TARGET
 from hint_fairchem.options import no_unknown
+from hint_plugins.config import ConfigError
 
 
 class HessianLoss(nn.Module):
@@ -23,6 +24,27 @@ class HessianLoss(nn.Module):
     def forward(self, input: Tensor, target: Tensor, mult_mask: Tensor, natoms: Tensor) -> Tensor:
         """Scalar loss from shares (B, 1); the other arguments are the host's."""
         return input.sum()
+
+
+class Answered(Normalizer):
+    """The task's normaliser, of which the host asks before it looks for the prediction: is the callback there?"""
+
+    answered = False
+
+    def norm(self, tensor: Tensor) -> Tensor:
+        """The target as it is.
+
+        Raises
+        ------
+        ConfigError
+            If no callback has come forward to fill in the prediction.
+        """
+        if not self.answered:
+            raise ConfigError(
+                "the Hessian task has no callback: add `- {_target_: hint_fairchem.callback.HintCallback, "
+                'hint: "${hint}"}` to runner.callbacks'
+            )
+        return super().norm(tensor)
 
 
 def hessian_task(datasets: Sequence[str] = (), **unknown: Any) -> Task:
@@ -44,7 +66,7 @@ def hessian_task(datasets: Sequence[str] = (), **unknown: Any) -> Task:
         level="system",
         property=TARGET,
         out_spec=OutputSpec(dim=[1], dtype="float32"),
-        normalizer=Normalizer(mean=0.0, rmsd=1.0),
+        normalizer=Answered(mean=0.0, rmsd=1.0),
         datasets=list(datasets),
         loss_fn=HessianLoss(),
         metrics=[],

@@ -8,6 +8,7 @@ The batch that MACE sees is the stock one.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
@@ -26,6 +27,8 @@ from tqdm import tqdm
 PREFIX = "hint."
 #: Attributes that MACE's collate function skips, since they begin and end with two underscores.
 STORED, SUB_BATCH = "__hint_labels__", "__hint_labelled__"
+#: What a structure is and is trained on, for the digest of a data set.
+CONTENT = ("node_attrs", "positions", "cell", "pbc", "head", "energy", "forces", "stress", "virials", "weight")
 
 
 @contextlib.contextmanager
@@ -67,6 +70,41 @@ def take_labels(config: Configuration) -> dict[str, np.ndarray]:
     return {name.removeprefix(PREFIX): np.asarray(config.properties.pop(name)) for name in names}
 
 
+def check_taken(
+    config: Configuration, labels: dict[str, np.ndarray], source: str, manager: pluggy.PluginManager
+) -> dict[str, np.ndarray]:
+    """Labels of a prepared file, judged again by the plugins: files change between two commands.
+
+    Parameters
+    ----------
+    config
+        The structure.
+    labels
+        Its label arrays.
+    source
+        File and structure, for messages.
+    manager
+        The plugins.
+
+    Returns
+    -------
+    dict
+        The labels that hold; empty when a plugin drops them.
+
+    Raises
+    ------
+    LabelError
+        If a label does not hold.
+    """
+    atoms = Atoms(config.atomic_numbers, config.positions, cell=config.cell, pbc=config.pbc)
+    atoms.info["hint_source"] = source
+    forces = config.properties.get("forces") if config.property_weights.get("forces", 1.0) > 0 else None
+    answers = manager.hook.check_labels(
+        labels=labels, atoms=atoms, forces=None if forces is None else np.asarray(forces)
+    )
+    return {} if False in answers else labels
+
+
 def stored_labels(data: AtomicData) -> dict[str, np.ndarray]:
     """Label arrays of one structure; empty when it has none."""
     return data.__dict__.get(STORED, {})
@@ -84,11 +122,29 @@ class LabelledDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[int, AtomicData]:
         return index, self.base[index]
 
-    def labelled(self, progress: bool = True) -> list[bool]:
-        """For each structure, whether it carries labels (reads the data set once)."""
+    def survey(self, progress: bool = True) -> tuple[list[bool], str]:
+        """For each structure, whether it carries labels; and a digest of all structures and labels in their order.
+
+        Reads the data set once. The digest is that of single precision, whatever the precision of the run.
+        """
         lazy = not _in_memory(self.base)
-        items = tqdm(range(len(self)), "looking for labels", disable=not (progress and lazy), leave=False)
-        return [bool(stored_labels(self.base[i])) for i in items]
+        flags, digest = [], hashlib.blake2b(digest_size=8)
+        for index in tqdm(range(len(self)), "looking for labels", disable=not (progress and lazy), leave=False):
+            data = self.base[index]
+            labels = stored_labels(data)
+            flags.append(bool(labels))
+            for name in CONTENT:
+                digest.update(_bytes(getattr(data, name, None)))
+            for name in sorted(labels):
+                digest.update(name.encode() + _bytes(labels[name]))
+        return flags, digest.hexdigest()
+
+
+def _bytes(values: Any) -> bytes:
+    if values is None:
+        return b"-"
+    array = np.asarray(values.cpu() if isinstance(values, torch.Tensor) else values)
+    return np.ascontiguousarray(array.astype(np.float32) if array.dtype.kind == "f" else array).tobytes()
 
 
 def _in_memory(data: Any) -> bool:

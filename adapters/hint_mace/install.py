@@ -7,13 +7,12 @@ import functools
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
 import pluggy
 
-from hint_plugins.config import ConfigError
 from hint_plugins.curvature.selftest import SelfTestError
 from hint_plugins.labels.hessian_label import LabelError
 from hint_plugins.plugins import PluginError, describe_plugins, load_plugins
@@ -33,6 +32,14 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "mace.tools.train.train_one_epoch": ("model", "loss_fn", "data_loader", "epoch"),
     "mace.tools.train.evaluate": ("model", "loss_fn", "data_loader", "output_args", "device"),
     "mace.tools.checkpoint.CheckpointIO.load": ("self", "path", "device"),
+    "mace.tools.checkpoint.CheckpointIO._parse_checkpoint_path": ("self", "path"),
+    "mace.tools.checkpoint.CheckpointIO._get_checkpoint_filename": ("self", "epochs", "swa_start"),
+    "mace.tools.checkpoint.CheckpointBuilder.create_checkpoint": ("state",),
+    "mace.tools.checkpoint.CheckpointBuilder.load_checkpoint": ("state", "checkpoint", "strict"),
+    "mace.tools.checkpoint.CheckpointHandler.save": ("self", "state", "epochs", "keep_last"),
+    "mace.tools.tables_utils.create_error_table": ("table_type", "all_data_loaders", "model"),
+    "mace.data.lmdb_dataset.LMDBDataset.__getitem__": ("self", "index"),
+    "mace.data.hdf5_dataset.HDF5Dataset.__getitem__": ("self", "index"),
     "mace.data.utils.load_from_xyz": ("file_path", "key_specification"),
     "mace.data.utils.config_from_atoms": ("atoms", "key_specification"),
     "mace.data.atomic_data.AtomicData.from_config": ("config", "z_table", "cutoff", "heads"),
@@ -57,19 +64,39 @@ def install_or_exit(names: Sequence[str]) -> None:
         exit_with(error)
 
 
-def exit_with(error: Exception) -> NoReturn:
-    """Leave with one line and exit status 2."""
+def exit_with(error: Exception, status: int = 2) -> NoReturn:
+    """Leave with one line and exit status 2, or another."""
     print(f"hint-plugins: {error}", file=sys.stderr)
-    raise SystemExit(2) from None
+    raise SystemExit(status) from None
 
 
 class Adapter:
-    """The installed wrappers and the run they serve."""
+    """The installed wrappers and the run they serve.
+
+    Attributes
+    ----------
+    args, settings
+        MACE's parsed arguments, and those that decide what is trained, as the user gave them.
+    session
+        The run within ``mace.tools.train``; None before and after.
+    trained
+        The run that has ended, for the tables after it.
+    """
 
     def __init__(self, manager: pluggy.PluginManager) -> None:
         self.manager = manager
         self.args = argparse.Namespace()
+        self.settings: dict[str, str] = {}
         self.session: Any = None
+        self.trained: Any = None
+
+    def accept_changes(self, stored: Mapping[str, str], now: Mapping[str, str]) -> None:
+        """Compare the settings of a checkpoint with those of this run; changes must have been allowed."""
+        from hint_mace.checkpoint import require_same_settings
+
+        allow = bool(getattr(self.args, "hessian_allow_changes", False))
+        for change in require_same_settings(stored, now, allow):
+            log.warning("changed since the checkpoint: %s", change)
 
 
 def install(names: Sequence[str]) -> Adapter:
@@ -93,11 +120,13 @@ def install(names: Sequence[str]) -> Adapter:
     """
     check_host()
     adapter = Adapter(load_plugins(names))
-    for wrap in (_wrap_parsers, _wrap_distributed, _wrap_labels, _wrap_checkpoints, _wrap_training):
-        wrap(adapter)
+    from hint_mace.checkpoint import wrap_checkpoints
     from hint_mace.models import wrap_models
+    from hint_mace.tables import wrap_tables
 
-    wrap_models(adapter)
+    wraps = (_wrap_parsers, _wrap_distributed, _wrap_labels, wrap_checkpoints, _wrap_training, wrap_tables, wrap_models)
+    for wrap in wraps:
+        wrap(adapter)
     return adapter
 
 
@@ -164,6 +193,9 @@ def _wrap_parsers(adapter: Adapter) -> None:
 
     def captured(original: Callable) -> Callable:
         def check_args(args: argparse.Namespace) -> Any:
+            from hint_mace.checkpoint import given_settings
+
+            adapter.settings = given_settings(args)  # MACE fills in and changes options as it goes on
             result, messages = original(args)
             adapter.args = result
             lines = [f"Plugins: {', '.join(describe_plugins(adapter.manager))}"]
@@ -175,39 +207,38 @@ def _wrap_parsers(adapter: Adapter) -> None:
 
 
 def _wrap_distributed(adapter: Adapter) -> None:
-    """Data-parallel training on CPUs: MACE makes a process group for GPUs only."""
+    """Data-parallel training on CPUs: MACE makes a process group for GPUs only, and wants a device number."""
     import torch
     from torch.nn.parallel import DistributedDataParallel
+
+    def on_cpu(module: torch.nn.Module, *args: Any, device_ids: Any = None, **kwargs: Any) -> torch.nn.Module:
+        return DistributedDataParallel(module, *args, **kwargs)
 
     def with_gloo(original: Callable) -> Callable:
         def init_distributed(args: argparse.Namespace) -> Any:
             result = original(args)
             if args.distributed and args.device == "cpu" and not torch.distributed.is_initialized():
                 torch.distributed.init_process_group("gloo", rank=result[0], world_size=result[2])
+                for name in ("mace.cli.run_train", "__main__"):  # torch's own class stays as it is
+                    module = sys.modules.get(name)
+                    if getattr(module, "DDP", None) is DistributedDataParallel:
+                        setattr(module, "DDP", on_cpu)  # noqa: B010
             return result
 
         return init_distributed
 
     if find(OPTIONAL[0]) is not None:
         replace("init_distributed", with_gloo, "mace.tools.distributed_tools")
-    construct = DistributedDataParallel.__init__
-
-    @functools.wraps(construct)
-    def on_any_device(self: Any, module: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
-        if kwargs.get("device_ids") and not any(p.is_cuda for p in module.parameters()):
-            kwargs["device_ids"] = None
-        construct(self, module, *args, **kwargs)
-
-    DistributedDataParallel.__init__ = on_any_device  # type: ignore[method-assign]
 
 
 def _wrap_labels(adapter: Adapter) -> None:
-    from mace.data import AtomicData
+    from mace.data import AtomicData, HDF5Dataset
     from mace.data.lmdb_dataset import LMDBDataset
 
-    from hint_mace.data import STORED, named_frames, read_into, take_labels
+    from hint_mace.data import STORED, check_taken, named_frames, read_into, take_labels
 
     row = ["structure"]
+    prepared: list[str] = []
 
     def reading(original: Callable) -> Callable:
         def config_from_atoms(atoms: Any, *args: Any, **kwargs: Any) -> Any:
@@ -224,13 +255,24 @@ def _wrap_labels(adapter: Adapter) -> None:
 
     @functools.wraps(getitem)
     def named_row(self: Any, index: int) -> Any:
-        row[0] = f"{self.AseDB.config.get('src')}, structure {index}"
+        row[0] = f"{getattr(self.AseDB, 'config', {}).get('src', 'database')}, structure {index}"
         try:
             return getitem(self, index)
         finally:
             row[0] = "structure"
 
     setattr(LMDBDataset, "__getitem__", named_row)  # noqa: B010
+    prepared_item = HDF5Dataset.__getitem__
+
+    @functools.wraps(prepared_item)
+    def named_item(self: Any, index: int) -> Any:
+        prepared.append(f"{self.file_path}, structure {index}")
+        try:
+            return prepared_item(self, index)
+        finally:
+            prepared.pop()
+
+    setattr(HDF5Dataset, "__getitem__", named_item)  # noqa: B010
 
     def named(original: Callable) -> Callable:
         def load_from_xyz(*args: Any, **kwargs: Any) -> Any:
@@ -245,6 +287,11 @@ def _wrap_labels(adapter: Adapter) -> None:
     @functools.wraps(make)
     def from_config(cls: type, config: Any, *args: Any, **kwargs: Any) -> Any:
         labels = take_labels(config)
+        if labels and prepared:
+            try:
+                labels = check_taken(config, labels, prepared[-1], adapter.manager)
+            except LabelError as error:
+                exit_with(error)
         data = make(cls, config, *args, **kwargs)
         if labels:
             data.__dict__[STORED] = labels
@@ -253,22 +300,10 @@ def _wrap_labels(adapter: Adapter) -> None:
     setattr(AtomicData, "from_config", classmethod(from_config))  # noqa: B010
 
 
-def _wrap_checkpoints(adapter: Adapter) -> None:
-    from mace.tools import CheckpointIO
-
-    load = CheckpointIO.load
-
-    @functools.wraps(load)
-    def remembering(self: Any, path: str, device: Any = None) -> Any:
-        result = load(self, path, device=device)
-        self.hint_loaded = path
-        return result
-
-    setattr(CheckpointIO, "load", remembering)  # noqa: B010
-
-
 def _wrap_training(adapter: Adapter) -> None:
+    from hint_mace.checkpoint import CheckpointError
     from hint_mace.session import Session
+    from hint_plugins.objective.metrics import NotFiniteError
 
     def training(original: Callable) -> Callable:
         signature = inspect.signature(original)
@@ -276,14 +311,18 @@ def _wrap_training(adapter: Adapter) -> None:
         def train(*args: Any, **kwargs: Any) -> None:
             call = dict(signature.bind(*args, **kwargs).arguments)
             try:
-                adapter.session = session = Session(adapter.manager, adapter.args, call)
+                adapter.session = session = Session(adapter, call)
                 adapter.manager.hook.training_started(run=session.run())
-            except (ConfigError, SelfTestError, LabelError, ValueError) as error:
+            except (SelfTestError, CheckpointError, ValueError) as error:
                 exit_with(error)
             try:
                 original(**call)
+            except (SelfTestError, CheckpointError) as error:
+                exit_with(error)
+            except NotFiniteError as error:
+                exit_with(error, status=1)
             finally:
-                adapter.session = None
+                adapter.session, adapter.trained = None, session
                 adapter.manager.hook.training_finished(run=session.run())
 
         return train

@@ -21,6 +21,13 @@ def extend_parser(parser: argparse.ArgumentParser, manager: pluggy.PluginManager
         group.add_argument(
             "--plugins", help="Plugins to load, separated by commas (hint, ...).", type=str, default=None
         )
+        group.add_argument(
+            "--hessian_allow_changes",
+            help="Let --restart_latest continue a checkpoint under other settings or data (True); by default the "
+            "changes are listed and the run stops.",
+            type=_boolean,
+            default=False,
+        )
     options = Options()
     manager.hook.add_options(options=options)
     for name, model in options.groups.items():
@@ -46,7 +53,7 @@ def add_flag(group: Any, name: str, field: FieldInfo) -> None:
     """Turn one field of an option model into one flag."""
     kind = _plain_type(field.annotation)
     text = (field.description or "").replace("%", "%%")
-    settings: dict[str, Any] = {"default": field.default, "help": f"{text} (default: {field.default})"}
+    settings: dict[str, Any] = {"default": field.default, "help": f"{text} (default: %(default)s)"}
     if get_origin(kind) is Literal:
         settings["choices"] = list(get_args(kind))
     elif kind is bool:

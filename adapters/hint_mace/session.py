@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import logging
+import math
 from collections.abc import Iterator, Sequence, Sized
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import pluggy
 import torch
 import torch.distributed as dist
-from mace.tools import CheckpointHandler
+from mace.tools import CheckpointHandler, CheckpointState
 from torch import Tensor, nn
 from torch.optim import LBFGS
 from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 
 from hint_mace.batch import graph_batch, labelled_graphs
-from hint_mace.checkpoint import load_side_file, save_side_file
+from hint_mace.checkpoint import write_checkpoint
 from hint_mace.data import SUB_BATCH, Collate, LabelledDataset, labelled_loader, stored_labels
 from hint_plugins.batching.view import LabelledGraphs, Progress
 from hint_plugins.hookspecs import TrainingRun
+from hint_plugins.objective.metrics import NotFiniteError
+
+if TYPE_CHECKING:
+    from hint_mace.install import Adapter
 
 log = logging.getLogger(__name__)
 
@@ -47,19 +51,17 @@ class Session:
 
     Parameters
     ----------
-    manager
-        The plugins.
-    args
-        MACE's parsed arguments.
+    adapter
+        The plugins and MACE's parsed arguments.
     call
         Keyword arguments of ``mace.tools.train``; those that must change are changed in place.
     """
 
-    def __init__(self, manager: pluggy.PluginManager, args: argparse.Namespace, call: dict[str, Any]) -> None:
-        self.manager, self.args, self.call = manager, args, call
+    def __init__(self, adapter: Adapter, call: dict[str, Any]) -> None:
+        self.adapter, self.manager, self.args, self.call = adapter, adapter.manager, adapter.args, call
         self.model: nn.Module = call["model"]
         self.device: torch.device = call["device"]
-        self.training = False
+        self.training, self.started = False, False
         self.history: list[dict[str, Any]] = []
         self.epoch, self.step = call["start_epoch"], 0
         distributed = dist.is_available() and dist.is_initialized()
@@ -78,7 +80,14 @@ class Session:
     def _loaders(self) -> None:
         loader: DataLoader = self.call["train_loader"]
         self.dataset = LabelledDataset(cast(Sequence, loader.dataset))
-        self.flags = self.dataset.labelled(progress=self.rank == 0)
+        self.flags, train = self.dataset.survey(progress=self.rank == 0)
+        valid = [LabelledDataset(cast(Sequence, v.dataset)).survey(False) for v in self.call["valid_loaders"].values()]
+        #: what was trained on, compared when a run is continued
+        self.data = {
+            "training data": f"{len(self.flags)} structures, {sum(self.flags)} labelled, digest {train}",
+            "validation data": ", ".join(f"{len(f)} structures, {sum(f)} labelled, digest {d}" for f, d in valid),
+            "structures per step": str((loader.batch_size or 0) * self.world_size),
+        }
         self.collate = Collate(self.manager, epoch=0)
         sampler = self.manager.hook.batch_sampler(
             labelled=self.flags,
@@ -98,9 +107,16 @@ class Session:
 
     def _restart(self) -> None:
         """Continue with the epoch after the checkpoint's, its average and its plugin state."""
-        content = load_side_file(self.call["checkpoint_handler"])
+        path, content = getattr(self.call["checkpoint_handler"].io, "hint_loaded", (None, None))
         if content is None:
+            if path is not None:
+                log.warning(
+                    "%s was written without plugins: its epoch is trained again, and moving average, history and "
+                    "plugin state start anew",
+                    path,
+                )
             return
+        self.adapter.accept_changes(content.get("data", {}), self.data)
         self.epoch = content["epoch"] + 1
         self.call["start_epoch"] = self.epoch
         self.history = content["history"]
@@ -116,24 +132,29 @@ class Session:
         log.info("restarted after epoch %d", content["epoch"])
 
     def _save_beside(self, handler: CheckpointHandler) -> None:
-        save = handler.save
+        """Let ``handler`` write checkpoints whole or not at all, each with a file beside it."""
 
-        def save_both(*args: Any, **kwargs: Any) -> None:
-            save(*args, **kwargs)
-            ema = self.call.get("ema")
-            state: dict[str, Any] = {}
-            for part in self.manager.hook.checkpoint_state():
-                state.update(part or {})
-            content = {
-                "epoch": self.epoch,
-                "ema": None if ema is None else ema.state_dict(),
-                "plugins": state,
-                "history": self.history,
-                "valid_loss": self.last_valid_loss,
-            }
-            save_side_file(handler, content)
+        def save(state: CheckpointState, epochs: int, keep_last: bool = False) -> None:
+            checkpoint = handler.builder.create_checkpoint(state)
+            write_checkpoint(handler.io, checkpoint, self._state(), epochs, keep_last)
 
-        setattr(handler, "save", save_both)  # noqa: B010
+        setattr(handler, "save", save)  # noqa: B010
+
+    def _state(self) -> dict[str, Any]:
+        """What stands beside a checkpoint: numbers, text and tensors."""
+        ema = self.call.get("ema")
+        state: dict[str, Any] = {}
+        for part in self.manager.hook.checkpoint_state():
+            state.update(part or {})
+        return {
+            "epoch": self.epoch,
+            "settings": self.adapter.settings,
+            "data": self.data,
+            "ema": None if ema is None else ema.state_dict(),
+            "plugins": state,
+            "history": self.history,
+            "valid_loss": self.last_valid_loss,
+        }
 
     def _count(self, *_: Any) -> None:
         self.step += 1
@@ -152,7 +173,7 @@ class Session:
 
     def start_epoch(self, epoch: int) -> None:
         """Choose the order and the probes of ``epoch``."""
-        self.epoch = epoch
+        self.epoch, self.started = epoch, True
         self.step = epoch * self.steps_per_epoch
         self.collate.epoch = epoch
         if self.sampler is not None:
@@ -175,32 +196,57 @@ class Session:
         return total
 
     def validate(self, loader: DataLoader, valid_loss: float, metrics: dict[str, Any]) -> float:
-        """Add the plugins' numbers to MACE's ``metrics``; give the validation loss with their share."""
-        graphs = self._validation_graphs(loader)
-        extra: dict[str, float] = {}
-        states = [p.requires_grad for p in self.model.parameters()]
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(False)
-        try:
-            for answer in self.manager.hook.validation_metrics(model=self.model, loader=graphs, progress=self.progress):
-                extra.update(answer or {})
-        finally:
-            for parameter, state in zip(self.model.parameters(), states, strict=True):
-                parameter.requires_grad_(state)
+        """Add the plugins' numbers to MACE's ``metrics``; give the validation loss with their share.
+
+        Raises
+        ------
+        NotFiniteError
+            If MACE's loss or a number of the plugins is not finite: MACE would take such a model for its best.
+        """
+        if not math.isfinite(valid_loss):
+            raise NotFiniteError(
+                f"{self.when}: the validation loss is {valid_loss}, so the model no longer gives finite energies and "
+                "forces; training stops, and earlier checkpoints are kept. Lower the learning rate (--lr) or the "
+                "weight of the Hessian loss, or look for wrong labels (hint check)"
+            )
+        extra = self.errors(loader)
         share = extra.pop("loss", 0.0)
         # MACE's validation loss is a sum over batches divided by the number of structures, both of all processes.
         sampler = cast(Sized, loader.sampler)
-        valid_loss = valid_loss + share * len(loader) / max(1, len(sampler))
+        valid_loss = float(valid_loss + share * len(loader) / max(1, len(sampler)))
         metrics.update(extra)
         self.last_valid_loss = valid_loss
         if self.rank == 0 and extra:
             self._report(next((k for k, v in self.call["valid_loaders"].items() if v is loader), "valid"), extra)
         return valid_loss
 
+    @property
+    def when(self) -> str:
+        """Where training stands, in the words of MACE's log."""
+        return f"Epoch {self.epoch}" if self.started else "Initial"
+
+    def errors(self, loader: DataLoader) -> dict[str, float]:
+        """The plugins' numbers on the structures of a loader."""
+        extra: dict[str, float] = {}
+        states = [p.requires_grad for p in self.model.parameters()]
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+        try:
+            for answer in self.manager.hook.validation_metrics(
+                model=self.model, loader=self._validation_graphs(loader), progress=self.progress
+            ):
+                extra.update({name: float(value) for name, value in (answer or {}).items()})
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{self.when}: {error}") from None
+        finally:
+            for parameter, state in zip(self.model.parameters(), states, strict=True):
+                parameter.requires_grad_(state)
+        return extra
+
     def _report(self, head: str, extra: dict[str, float]) -> None:
         """Numbers of one validation: to the log, the history and, if asked for, Weights & Biases."""
         numbers = ", ".join(f"{name}={value:.4g}" for name, value in extra.items())
-        log.info("Epochs done %.4g: head: %s, %s", self.progress.epochs, head, numbers)
+        log.info("%s: head: %s, %s", self.when, head, numbers)
         self.history.append({"epoch": self.progress.epochs, "head": head, **extra})
         if getattr(self.args, "wandb", False):
             import wandb
@@ -209,7 +255,9 @@ class Session:
 
     def _validation_graphs(self, loader: DataLoader) -> Iterator[LabelledGraphs]:
         collate = Collate(self.manager, epoch=None)
-        shadow = labelled_loader(loader, collate, batch_size=loader.batch_size, sampler=loader.sampler)
+        # the order of the file, of which the first structures are measured whole; processes keep their shares
+        sampler = loader.sampler if isinstance(loader.sampler, DistributedSampler) else None
+        shadow = labelled_loader(loader, collate, batch_size=loader.batch_size, sampler=sampler)
         for batch in shadow:
             packed = batch.__dict__[SUB_BATCH]
             if packed is not None:

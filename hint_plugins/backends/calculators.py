@@ -12,6 +12,7 @@ from ase import Atoms
 from torch import Tensor
 
 from hint_plugins.backends.protocol import PotentialError, Predictions
+from hint_plugins.charges import tell_calculator
 from hint_plugins.curvature.engines import Engine, FiniteDifference, ForceView
 from hint_plugins.models.neighbours import MIN_DISTANCE, neighbour_list
 
@@ -33,9 +34,12 @@ class CalculatorBackend:
     elements
         Atomic numbers the calculator knows, if it is known.
     prepare
-        Changes a copy of the structure before the calculator sees it (charges, spins).
+        Changes a copy of the structure before the calculator sees it; by default it is told charge and spin in every
+        form that ASE's calculators read.
     step
         Largest displacement of a coordinate in finite differences, A.
+    sees_charge
+        False for a calculator whose energy cannot depend on charge and spin.
     """
 
     batched = False
@@ -49,11 +53,13 @@ class CalculatorBackend:
         name: str,
         *,
         elements: Iterable[int] | None = None,
-        prepare: Callable[[Atoms], None] | None = None,
+        prepare: Callable[[Atoms], None] = tell_calculator,
         step: float = STEP,
+        sees_charge: bool = True,
     ) -> None:
         self.factory, self.name, self.prepare = factory, name, prepare
         self.elements = None if elements is None else frozenset(elements)
+        self.sees_charge = sees_charge
         self.device = torch.device("cpu")
         self.engine: Engine = FiniteDifference(two_sided=True, step=step)
         self._local = threading.local()
@@ -72,7 +78,7 @@ class CalculatorBackend:
             neighbour_list(atoms.positions, MIN_DISTANCE, atoms.cell, atoms.pbc)  # refuses what nothing can treat
             copy = atoms.copy()
             try:
-                if self.prepare is not None:
+                if self.sees_charge:
                     self.prepare(copy)
                 copy.calc = self.calculator
                 energies.append(float(copy.get_potential_energy()))

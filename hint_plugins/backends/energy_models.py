@@ -34,6 +34,7 @@ class EnergyModelBackend:
     """
 
     batched = True
+    sees_charge = False
 
     def __init__(
         self,

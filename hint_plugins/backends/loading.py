@@ -19,6 +19,8 @@ from ase.calculators.calculator import BaseCalculator
 from hint_plugins.backends.calculators import CalculatorBackend
 from hint_plugins.backends.energy_models import EnergyModelBackend
 from hint_plugins.backends.protocol import Backend, PotentialError
+from hint_plugins.charges import tell_calculator
+from hint_plugins.labelling.periodicity import is_partial
 
 GROUP = "hint_plugins.hosts"
 log = logging.getLogger(__name__)
@@ -66,11 +68,17 @@ def load_backend(
     """
     where = default_device() if device is None else _device(device)
     precision = as_dtype(dtype)
-    if isinstance(spec, Path) or (isinstance(spec, str) and Path(spec.split("#")[0]).is_file()):
+    if isinstance(spec, Path) or (isinstance(spec, str) and _on_disk(spec)):
         return load_file(str(spec), where, precision)
     if isinstance(spec, str):
         return _from_name(spec, where, precision)
     return _from_object(spec, type(spec).__name__, where, precision)
+
+
+def _on_disk(spec: str) -> bool:
+    """Whether ``spec`` is a file, or a folder (of a checkpoint) that is no calculator's name."""
+    path = Path(spec.split("#")[0])
+    return path.is_file() or (path.is_dir() and spec.lower() not in NAMED)
 
 
 def _device(device: torch.device | str) -> torch.device:
@@ -187,35 +195,40 @@ def _emt(_: str) -> Backend:
     from ase.calculators.emt import parameters as known
     from ase.data import atomic_numbers
 
-    return CalculatorBackend(EMT, "EMT", elements=[atomic_numbers[symbol] for symbol in known])
+    return CalculatorBackend(EMT, "EMT", elements=[atomic_numbers[symbol] for symbol in known], sees_charge=False)
 
 
 def _lennard_jones(_: str) -> Backend:
     from ase.calculators.lj import LennardJones
 
-    return CalculatorBackend(lambda: LennardJones(smooth=True), "Lennard-Jones")
+    return CalculatorBackend(lambda: LennardJones(smooth=True), "Lennard-Jones", sees_charge=False)
 
 
 def _tblite(method: str) -> Backend:
     method = method or "GFN2-xTB"
     if method not in ("GFN1-xTB", "GFN2-xTB", "IPEA1-xTB"):
         raise PotentialError(f"tblite has no method {method!r}: GFN2-xTB, GFN1-xTB, IPEA1-xTB")
-    from hint_plugins.labelling.engine import charge_and_multiplicity
-
     try:
         from tblite.ase import TBLite
     except ImportError as error:
         raise PotentialError(f"tblite is not installed ({error}): pip install 'hint-plugins[xtb]'") from error
 
-    def prepare(atoms: Atoms) -> None:
-        charge, multiplicity = charge_and_multiplicity(atoms)
-        atoms.set_initial_charges([charge / len(atoms)] * len(atoms))
-        atoms.set_initial_magnetic_moments([(multiplicity - 1) / len(atoms)] * len(atoms))
-
     # Accuracy 0.01 converges the density a hundred times tighter than the default: differences of forces need it.
     return CalculatorBackend(
-        lambda: TBLite(method=method, accuracy=0.01, verbosity=0), method, elements=range(1, 87), prepare=prepare
+        lambda: TBLite(method=method, accuracy=0.01, verbosity=0),
+        method,
+        elements=range(1, 87),
+        prepare=_for_tblite,
     )
+
+
+def _for_tblite(atoms: Atoms) -> None:
+    if is_partial(atoms):
+        raise PotentialError(
+            "the structure is periodic in some directions only, and tblite repeats it in all three: give a cell with "
+            "enough vacuum and pbc 'T T T'"
+        )
+    tell_calculator(atoms, whole=True)
 
 
 NAMED: dict[str, Callable[[str], Backend]] = {"emt": _emt, "lj": _lennard_jones, "tblite": _tblite}

@@ -63,6 +63,9 @@ class Backend(Protocol):
         differences for calculators and direct-force models.
     batched
         Whether several structures at a time are cheaper than one by one.
+    sees_charge
+        Optional; False for a model that reads positions and elements alone, so that charged and open-shell structures
+        are named in a warning.
     """
 
     name: str

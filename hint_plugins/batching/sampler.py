@@ -26,9 +26,11 @@ class HeterogeneousBatchSampler(Sampler[list[int]]):
         Share of labelled structures in a batch that holds any (at least one); None shuffles plainly unless
         ``every`` is given.
     every
-        Labelled structures only in every k-th batch, spread evenly over these.
+        Labelled structures only in every k-th batch, spread evenly over these; more often only when they (or, with
+        ``recycle``, too few structures without a label) leave no other way.
     recycle
-        Repeat labelled structures within the epoch until every batch (every k-th batch) has its share.
+        Repeat labelled structures within the epoch until every batch has its share; with ``every``, until every
+        k-th batch is made of them alone.
     world_size, rank
         Number of processes and which one this is; labelled structures are dealt to them in turn.
     seed
@@ -62,6 +64,8 @@ class HeterogeneousBatchSampler(Sampler[list[int]]):
             raise ValueError("no structure carries a Hessian label, so no batch can hold a share of them")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not in 0..{world_size - 1}")
+        if batch_size < 1:
+            raise ValueError(f"a batch holds at least one structure, not {batch_size}")
         self.with_label, self.without = np.flatnonzero(flags), np.flatnonzero(~flags)
         self.global_size = batch_size * world_size
         self.fraction, self.every, self.recycle = fraction, every, recycle
@@ -89,14 +93,20 @@ class HeterogeneousBatchSampler(Sampler[list[int]]):
         return _spread(min(labelled, batches * size), slots, batches, size)
 
     def _recycling_plan(self, size: int) -> np.ndarray:
-        """Every batch (every k-th) holds the share; labelled structures repeat as needed."""
+        """Every batch holds the share, or every k-th is labelled alone; labelled structures repeat as needed."""
         every = self.every or 1
-        share = min(size, max(1, round((self.fraction or 1.0) * size)))
+        share = size if self.fraction is None else min(size, max(1, round(self.fraction * size)))
         room = every * size - share
-        if room == 0 and len(self.without):
-            raise ValueError("batches of labelled structures alone leave no room for the others: lower the fraction")
-        cycles = max(math.ceil(len(self.with_label) / share), math.ceil(len(self.without) / room) if room else 1)
-        return np.tile([0] * (every - 1) + [share], cycles)
+        others = len(self.without)
+        if room == 0 and others:
+            raise ValueError(
+                "batches of labelled structures alone leave no room for the others: lower the fraction, or put "
+                "labelled structures into every second batch at most"
+            )
+        slots = max(math.ceil(len(self.with_label) / share), math.ceil(others / room) if room else 1)
+        # no more batches without labels than structures to fill them: an empty batch is no step
+        plain = math.ceil(max(0, others - slots * (size - share)) / size)
+        return _spread(slots * share, slots, slots + plain, size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration gives."""

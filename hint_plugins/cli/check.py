@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from hint_plugins.labels.checks import MAX_ASYMMETRY, MAX_SUM_RULE
+from hint_plugins.labels.limits import MAX_ASYMMETRY, MAX_SUM_RULE
 
 
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Structures: .xyz, .extxyz(.gz) or .aselmdb.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Structures: .xyz, .aselmdb, or any other format of ASE.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Directory for labels.csv (one line a structure) and summary.json.")
     ] = None,

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
+from hint_plugins.locks import InUse, hold
 
+EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 0, 1, 2, 130
 #: Kinds of files whose writers choose the format by the suffix.
 SUFFIX_MATTERS = frozenset((".npy", ".npz", ".pdf", ".png", ".svg"))
-EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 
 
 class InputError(ValueError):
@@ -37,6 +37,8 @@ def finish(num_failed: int) -> None:
 def prepare_output(out: Path, *, overwrite: bool = False, resume: bool = False) -> Path:
     """Create the output directory; an older result in it is never overwritten unasked.
 
+    A command that fails before it wrote a result there takes the directory away again.
+
     Parameters
     ----------
     out
@@ -49,18 +51,63 @@ def prepare_output(out: Path, *, overwrite: bool = False, resume: bool = False) 
     Raises
     ------
     InputError
-        If the directory holds a finished result, or cannot be created or written.
+        If the directory holds a finished result, cannot be created or written, or another command writes there.
     """
     out = Path(out)
     if (out / "summary.json").exists() and not (overwrite or resume):
         raise InputError(f"{out} holds an earlier result (summary.json): choose another --out, or add --overwrite")
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_directory(out)
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
         raise InputError(f"cannot write into {out}: {error}") from None
+    hold_output(out)
     return out
+
+
+#: Directories that the running command made, each with the parents that were missing, the outermost first.
+_MADE: list[tuple[Path, list[Path]]] = []
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its parents, inside a command for as long as something is left in it."""
+    path = Path(path).absolute()
+    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    if missing:
+        _MADE.append((path, missing[::-1]))
+
+
+@contextlib.contextmanager
+def without_empty_directories() -> Iterator[None]:
+    """Around a command: one that fails takes the directories away that it made and wrote no result into."""
+    _MADE.clear()
+    try:
+        yield
+    except BaseException:
+        for path, missing in reversed(_MADE):
+            for folder, *_ in os.walk(path, topdown=False):
+                _remove_empty(Path(folder))
+            for directory in reversed(missing):
+                _remove_empty(directory)
+        raise
+
+
+def _remove_empty(directory: Path) -> None:
+    """Remove a directory that holds nothing, or only the options of a run that came to nothing."""
+    with contextlib.suppress(OSError):
+        if [entry.name for entry in directory.iterdir()] == ["config.yaml"]:
+            (directory / "config.yaml").unlink()
+        directory.rmdir()
+
+
+def hold_output(output: Path) -> None:
+    """Refuse a second command on the same output (directory or file) while this one runs."""
+    try:
+        hold(output)
+    except InUse as error:
+        raise InputError(str(error)) from None
 
 
 @contextlib.contextmanager
@@ -71,7 +118,7 @@ def replacing(path: Path) -> Iterator[Path]:
     look at the suffix (matplotlib, numpy) get it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     suffix = path.suffix if path.suffix in SUFFIX_MATTERS else ".tmp"
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=suffix)
     os.close(handle)
@@ -88,6 +135,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def plain(value: Any) -> Any:
     """Numbers, arrays and paths as what JSON and YAML hold; NaN and infinity become None."""
+    import numpy as np
+
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set)):

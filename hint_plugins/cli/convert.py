@@ -14,8 +14,8 @@ def convert(
     format: Annotated[
         str,
         typer.Option(
-            help="auto, extxyz, aselmdb, horm, transition1x, rgd1, hessian-qm9, deepmd, phonopy, qe-fc or "
-            "module:function."
+            help="auto, extxyz, aselmdb, ase (any other format that ASE reads), horm, transition1x, rgd1, "
+            "hessian-qm9, deepmd, phonopy, qe-fc or module:function."
         ),
     ] = "auto",
     setting: Annotated[

@@ -79,6 +79,8 @@ def _tell(model: str, report: dict[str, Any]) -> int:
     typer.echo(f"  {'gradient of the Hessian loss':<34}{third['gradient_error']:.1e}")
     for line in third["guilty"]:
         typer.echo(f"    {line}")
-    advice = "WRONG: train with --hessian_engine finite_difference, or mend the modules above"
+    if third["made_exact"]:
+        typer.echo(f"  (training makes LayerNorm exact: {', '.join(third['made_exact'])})")
+    advice = "WRONG: train with the option hessian_engine finite_difference, or mend the modules above"
     typer.echo(f"  {'ok: a Hessian loss can be trained' if third['ok'] else advice}")
     return int(not first["ok"]) + int(not third["ok"])

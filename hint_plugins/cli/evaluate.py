@@ -24,7 +24,8 @@ def evaluate(
         str, typer.Argument(metavar="MODEL", help="Model file (file#head), tblite:GFN2-xTB, emt or module:factory.")
     ],
     data: Annotated[
-        list[Path], typer.Argument(metavar="DATA...", help="Labelled structures: .xyz, .extxyz, .aselmdb.")
+        list[Path],
+        typer.Argument(metavar="DATA...", help="Labelled structures: .xyz, .aselmdb, or any other format of ASE."),
     ],
     out: Annotated[Path, typer.Option(help="Directory for the results.")],
     energy_key: Annotated[str, typer.Option(help="Reference energy (eV) in info.")] = "REF_energy",
@@ -97,7 +98,7 @@ def evaluate(
     summary["n_failed"] += len(unreadable)
     summary["failed"] += unreadable
     write_csv(out / "structures.csv", rows)
-    plot_parity(_joined(done, seed), out / "parity.png", f"{potential.name}")
+    plot_parity(_joined(done, seed), out / "parity.png", summary, potential.name)
     write_config(out, "evaluate", options)
     seconds = round(time.perf_counter() - started, 3)
     write_summary(out, {"model": model, "data": list(map(str, data)), **summary, "seconds": seconds})
@@ -169,7 +170,7 @@ def _parts_directory(out: Path, options: dict[str, Any], data: list[Path]) -> Pa
     import shutil
 
     files = [*data, Path(str(options["model"]).split("#")[0])]
-    stamps = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    stamps = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists()]
     state = json.dumps([{k: str(v) for k, v in options.items() if k != "out"}, stamps], sort_keys=True)
     parts = out / ".parts" / hashlib.sha256(state.encode()).hexdigest()[:16]
     if (out / ".parts").exists() and not parts.exists():

@@ -12,7 +12,9 @@ SLOW = ("pyscf", "espresso")
 
 
 def label(
-    structures: Annotated[Path, typer.Argument(metavar="IN", help="Structures: .xyz, .extxyz(.gz) or .aselmdb.")],
+    structures: Annotated[
+        Path, typer.Argument(metavar="IN", help="Structures: .xyz, .aselmdb, or any other format of ASE.")
+    ],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Labelled structures: .xyz, .extxyz or .aselmdb.")],
     engine: Annotated[
         str, typer.Option(help="xtb, pyscf, espresso, ase (with --calculator), or module:class.")
@@ -89,7 +91,9 @@ def label(
         store_format(output)
         if structures.resolve() == output.resolve():
             raise InputError("IN and OUT are the same file")
-        n_input = count_structures(structures) if structures.is_file() else 0
+        if not structures.is_file():
+            raise InputError(f"{structures}: no such file")
+        n_input = count_structures(structures)
         unreadable: dict[int, str] = {}
         read = lambda: read_structures(structures, unreadable.__setitem__)  # noqa: E731
         use_plugins(plugins)
@@ -139,6 +143,11 @@ def label(
         f"{summary.n_input} structures: {summary.n_done} labelled, {summary.n_skipped} there already, "
         f"{summary.n_failed} failed; {seconds:.1f} s -> {output}"
     )
+    if summary.n_with_frozen_atoms:
+        typer.echo(
+            f"{summary.n_with_frozen_atoms} of them have frozen atoms (constraints), which OUT keeps: forces and "
+            "second derivatives are those of all atoms, as if they were free"
+        )
     finish(summary.n_failed)
 
 

@@ -6,19 +6,20 @@ import difflib
 import errno
 import functools
 import inspect
+import signal
+import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from hint_plugins import __version__
-from hint_plugins.backends.protocol import PotentialError
-from hint_plugins.cli.common import InputError, fail
+from hint_plugins.cli.common import EXIT_STOPPED, InputError, fail, without_empty_directories
+from hint_plugins.locks import release_all
 
 GROUP = "hint_plugins.commands"
 
@@ -26,14 +27,15 @@ GROUP = "hint_plugins.commands"
 class LazyGroup(TyperGroup):
     """Finds sub-commands among the entry points ``hint_plugins.commands`` (``name = module:function``)."""
 
+    @functools.cached_property
     def entries(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group=GROUP)}
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(self.entries())
+        return sorted(self.entries)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        entry = self.entries().get(cmd_name)
+        entry = self.entries.get(cmd_name)
         if entry is None:
             return None
         try:
@@ -47,6 +49,16 @@ class LazyGroup(TyperGroup):
         command = get_command(app)
         command.short_help = (inspect.getdoc(function) or "").split("\n")[0]
         return command
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # typer would leave without a word
+            print(
+                "hint: stopped by the user; run the same command again to continue where it can be continued",
+                file=sys.stderr,
+            )
+            raise SystemExit(EXIT_STOPPED) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         known = self.list_commands(ctx)
@@ -68,7 +80,10 @@ def _unavailable(name: str, error: ImportError) -> Callable:
 
 
 def with_config(function: Callable) -> Callable:
-    """Give a command the option ``--config file.yaml``: values for what the command line leaves open."""
+    """Give a command the option ``--config file.yaml``: values for what the command line leaves open.
+
+    A command that fails leaves no empty directories behind.
+    """
     option = Annotated[
         Path | None,
         typer.Option(
@@ -84,7 +99,11 @@ def with_config(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def command(*args: Any, config: Path | None = None, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
+        with without_empty_directories():
+            try:
+                return function(*args, **kwargs)
+            finally:
+                release_all()
 
     parameters = [*signature.parameters.values(), extra]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -95,6 +114,8 @@ def with_config(function: Callable) -> Callable:
 def _load_config(ctx: typer.Context, value: Path | None) -> Path | None:
     if value is None:
         return None
+    import yaml
+
     content = yaml.safe_load(value.read_text()) or {}
     if not isinstance(content, dict):
         fail(f"{value}: expected a mapping of option names to values")
@@ -126,15 +147,18 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 def main() -> None:
     """Run the command line; bad input is a sentence and exit status 2, never a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is as orderly as Ctrl-C
     try:
         app()
     except InputError as error:
         fail(str(error))
-    except PotentialError as error:
+    except ValueError as error:
+        from hint_plugins.backends.protocol import PotentialError  # imports torch: not for `hint --help`
+
+        if not isinstance(error, PotentialError):
+            raise
         fail(str(error))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
             raise
         fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; make room and give the same command again")
-    except KeyboardInterrupt:
-        fail("stopped by the user; run the same command again to continue where it can be continued")

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hint_plugins.cli.common import InputError
+from hint_plugins.cli.common import InputError, hold_output
 
 
 def name_values(items: list[str]) -> dict[str, Any]:
@@ -48,6 +48,8 @@ def refuse_existing(output: Path, overwrite: bool, *inputs: Path) -> None:
         raise InputError("IN and OUT are the same file")
     if output.exists() and not overwrite:
         raise InputError(f"{output} exists: choose another OUT, or add --overwrite")
+    if output.parent.is_dir():
+        hold_output(output)
 
 
 def use_plugins(names: str | None) -> None:

@@ -116,8 +116,7 @@ def select(
     if chosen.points is not None:
         from hint_plugins.selection.plot import plot_map
 
-        with replacing(out / "map.png") as temporary:
-            plot_map(chosen, temporary)
+        plot_map(chosen, out / "map.png")
     write_config(out, "select", options)
     counts = {"n_input": len(chosen.taken) + len(bad), "n_output": int(chosen.taken.sum()), "n_bad": len(bad)}
     write_summary(

@@ -75,6 +75,6 @@ def fastest_engine(seconds: dict[str, float]) -> str:
     """
     if not seconds:
         raise RuntimeError(
-            "no exact HVP engine runs on this model: choose --hessian_engine finite_difference, which needs forces only"
+            "no exact HVP engine runs on this model: choose hessian_engine finite_difference, which needs forces only"
         )
     return min(seconds, key=seconds.__getitem__)

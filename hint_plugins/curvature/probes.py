@@ -6,11 +6,14 @@ in variance only. HINT (arXiv:2603.25373) uses Rademacher probes.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import numpy as np
+from ase import Atoms
 
-ProbeLaw = Callable[[int, int, np.random.Generator], np.ndarray]
+#: ``(count, dim, rng)`` to probes ``(count, dim)``; a law with a fourth parameter named ``structure`` gets the atoms.
+ProbeLaw = Callable[..., np.ndarray]
 
 
 def rademacher(count: int, dim: int, rng: np.random.Generator) -> np.ndarray:
@@ -49,7 +52,12 @@ PROBE_LAWS: dict[str, ProbeLaw] = {
 }
 
 
-def draw_probes(law: str, count: int, dim: int, rng: np.random.Generator) -> np.ndarray:
+def sees_structure(law: str) -> bool:
+    """Whether a law asks for the structure (a parameter named ``structure``)."""
+    return "structure" in inspect.signature(PROBE_LAWS[law]).parameters
+
+
+def draw_probes(law: str, count: int, dim: int, rng: np.random.Generator, structure: Atoms | None = None) -> np.ndarray:
     """Draw ``count`` probes of length ``dim``.
 
     Parameters
@@ -62,6 +70,8 @@ def draw_probes(law: str, count: int, dim: int, rng: np.random.Generator) -> np.
         Length of a probe, 3N.
     rng
         Source of randomness.
+    structure
+        The atoms that the probes displace, for laws that ask for them.
 
     Returns
     -------
@@ -71,13 +81,25 @@ def draw_probes(law: str, count: int, dim: int, rng: np.random.Generator) -> np.
     Raises
     ------
     ValueError
-        If the law is unknown or ``count < 1``.
+        If the law is unknown, ``count < 1``, the law needs a structure and there is none, or the law gives another
+        shape or numbers that are not finite.
     """
     if law not in PROBE_LAWS:
         raise ValueError(f"unknown probe law {law!r}: known laws are {', '.join(sorted(PROBE_LAWS))}")
     if count < 1:
         raise ValueError(f"the number of probes must be at least 1, got {count}")
-    return PROBE_LAWS[law](count, dim, rng)
+    if not sees_structure(law):
+        probes = np.asarray(PROBE_LAWS[law](count, dim, rng), dtype=np.float64)
+    elif structure is None:
+        raise ValueError(
+            f"probe law {law!r} needs the structure, and here there is none: labels of single columns take laws that "
+            "do without, and prepared data must be prepared with this law"
+        )
+    else:
+        probes = np.asarray(PROBE_LAWS[law](count, dim, rng, structure=structure), dtype=np.float64)
+    if probes.shape != (count, dim) or not np.isfinite(probes).all():
+        raise ValueError(f"probe law {law!r} gave {probes.shape} numbers, wanted are {(count, dim)} finite ones")
+    return probes
 
 
 def structure_rng(seed: int, epoch: int, index: int) -> np.random.Generator:

@@ -9,12 +9,14 @@ from typing import Any
 
 from ase import Atoms
 
+from hint_plugins.labels.other_formats import known_to_ase
 from hint_plugins.labels.store import OnBad, StoreError, count_structures, raise_bad, read_structures
 
 #: Readers by format; the value is ``module:function`` with the signature ``(path, bad, **options)``.
 READERS: dict[str, str] = {
     "extxyz": "hint_plugins.datasets:read_store",
     "aselmdb": "hint_plugins.datasets:read_store",
+    "ase": "hint_plugins.datasets:read_store",
     "horm": "hint_plugins.datasets.horm:read_horm",
     "transition1x": "hint_plugins.datasets.transition1x:read_transition1x",
     "rgd1": "hint_plugins.datasets.rgd1:read_rgd1",
@@ -109,11 +111,13 @@ def detect_format(path: Path) -> str:
 
         with open_hdf5(path) as file:
             return "transition1x" if "data" in file else "rgd1"
+    elif known_to_ase(path):
+        return "ase"
     raise StoreError(f"{path}: cannot tell the format; give --format, one of {', '.join(READERS)}")
 
 
 def read_store(path: Path, bad: OnBad) -> Iterator[Atoms]:
-    """extxyz and .aselmdb files, or all .aselmdb files of a directory; places count on from file to file."""
+    """Files of structures, or all .aselmdb files of a directory, whose places count on from file to file."""
     if not path.is_dir():
         yield from read_structures(path, bad)
         return

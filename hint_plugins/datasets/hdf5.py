@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hint_plugins.datasets.record import RecordError
 from hint_plugins.labels.store import OnBad, StoreError
+
+#: An array of a record may hold so many numbers: HDF5 can announce any size in a small file.
+MAX_NUMBERS = 10**8
 
 
 @contextlib.contextmanager
@@ -44,3 +48,20 @@ def group_items(group: Any, bad: OnBad) -> Iterator[tuple[str, Any]]:
             bad(-1, f"{group.name}/{name} cannot be opened: {error}")
             continue
         yield name, member
+
+
+def read_array(group: Any, name: str) -> Any:
+    """Array ``name`` of a group, or its one number.
+
+    Raises
+    ------
+    RecordError
+        If it is no array, or announces more than :data:`MAX_NUMBERS` numbers.
+    """
+    member = group[name]
+    size = getattr(member, "size", None)
+    if size is None:
+        raise RecordError(f"{name!r} is no array")
+    if size > MAX_NUMBERS:
+        raise RecordError(f"{name!r} announces {size} numbers; at most {MAX_NUMBERS} are read")
+    return member[()]

@@ -50,6 +50,7 @@ def read_hessian_qm9(path: Path, bad: OnBad, *, split: str = "vacuum") -> Iterat
                 if missing:
                     raise StoreError(f"{file}: no column {missing[0]!r}: not Hessian-QM9")
                 for batch in stream:
+                    batch.validate(full=True)  # wrong offsets in a damaged file would be followed otherwise
                     for row in batch.to_pylist():
                         atoms = _atoms(row, index, bad)
                         index += 1
@@ -57,6 +58,9 @@ def read_hessian_qm9(path: Path, bad: OnBad, *, split: str = "vacuum") -> Iterat
                             yield atoms
         except (pyarrow.ArrowInvalid, OSError) as error:
             bad(index, f"{file.name} is damaged or cut short: {error}")
+            index += 1
+    if not index:
+        raise StoreError(f"{directory}: no records in its *.arrow files")
 
 
 def _atoms(row: dict[str, Any], index: int, bad: OnBad) -> Atoms | None:

@@ -173,6 +173,7 @@ def main() -> None:
 
     from hint_plugins.cli.common import write_json
     from hint_plugins.labels.store import read_structures, write_structures, writing
+    from hint_plugins.processes import tethered
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("out", type=Path, help="output directory")
@@ -204,7 +205,7 @@ def main() -> None:
         )
         print(f"{write_structures(plain, stream)} geometries -> {plain}")
     start = "from hint_plugins.cli.main import main; main()"
-    command = [sys.executable, "-c", start, "label", str(plain), str(labelled), *words[cut + 1 :]]
+    command = tethered([sys.executable, "-c", start, "label", plain, labelled, *words[cut + 1 :]])
     if subprocess.run(command).returncode not in (0, 1):
         raise SystemExit(2)
     with ExitStack() as stack:

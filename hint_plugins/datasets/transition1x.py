@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 
-from hint_plugins.datasets.hdf5 import group_items, open_hdf5
+from hint_plugins.datasets.hdf5 import group_items, open_hdf5, read_array
 from hint_plugins.datasets.record import RecordError, labelled
 from hint_plugins.labels.store import OnBad, StoreError
 
@@ -53,14 +54,18 @@ def read_transition1x(path: Path, bad: OnBad, *, split: str = "data", final: boo
                     except (KeyError, OSError, RecordError) as error:
                         bad(index, f"{split}/{formula}/{name} ({role}): {error}")
                         index += 1
+    if not index:
+        raise StoreError(f"{path}: the group {split!r} holds no reactions")
 
 
 def _images(group: Any, info: dict[str, Any], index: int, bad: OnBad) -> Iterator[Atoms | None]:
     missing = [key for key in ("atomic_numbers", "positions", ENERGY, FORCES) if key not in group]
     if missing:
         raise RecordError(f"no data set {missing[0]!r}: not the layout of Transition1x")
-    numbers, positions = group["atomic_numbers"][()], group["positions"][()]
-    energies, forces = group[ENERGY][()].reshape(-1), group[FORCES][()]
+    numbers, positions, energies, forces = (
+        np.atleast_1d(read_array(group, key)) for key in ("atomic_numbers", "positions", ENERGY, FORCES)
+    )
+    energies = energies.reshape(-1)
     if not len(positions) == len(energies) == len(forces):
         raise RecordError(f"{len(positions)} geometries, {len(energies)} energies, {len(forces)} forces")
     for k, (r, e, f) in enumerate(zip(positions, energies, forces, strict=True)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,12 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 
+from hint_plugins.charges import tell_calculator
 from hint_plugins.datasets.record import square_hessian
-from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar, charge_and_multiplicity
+from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar
+from hint_plugins.labelling.periodicity import is_partial
+
+logger = logging.getLogger(__name__)
 
 
 class ASEEngine:
@@ -52,20 +57,28 @@ class ASESurface:
 
     def __init__(self, calculator: Calculator, atoms: Atoms) -> None:
         self.atoms = atoms.copy()
-        self.atoms.info["charge"], self.atoms.info["spin"] = charge_and_multiplicity(atoms)
+        tell_calculator(self.atoms)
+        if is_partial(atoms):
+            logger.warning(
+                "%s is periodic in some directions only, which some calculators repeat in all three; make sure that %s "
+                "does not",
+                atoms.symbols,
+                type(calculator).__name__,
+            )
         self.atoms.calc = calculator
         self.origin = atoms.positions.copy()
 
     def evaluate(self, positions: np.ndarray) -> Evaluation:
         self.atoms.positions = positions
         try:
-            energy, forces = self.atoms.get_potential_energy(), self.atoms.get_forces()
+            energy = self.atoms.get_potential_energy()
+            forces = self.atoms.get_forces(apply_constraint=False)
         except Exception as error:  # calculators raise what they like
             raise EngineError(f"{type(error).__name__}: {error}") from error
         stress = None
         if self.atoms.pbc.all():
             try:
-                stress = self.atoms.get_stress()
+                stress = self.atoms.get_stress(apply_constraint=False)
             except (PropertyNotImplementedError, NotImplementedError):
                 stress = None
         return Evaluation(float(energy), np.array(forces), stress)

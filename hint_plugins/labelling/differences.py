@@ -52,6 +52,19 @@ def asymmetry(directions: np.ndarray, rows: np.ndarray) -> float:
     return float(np.abs(bilinear - bilinear.T).max())
 
 
+def disagreement(directions: np.ndarray, products: np.ndarray, others: np.ndarray) -> float:
+    """Largest component by which two measurements of ``H z`` differ, for unit directions: eV/A^2.
+
+    Parameters
+    ----------
+    directions
+        (m, 3N), dimensionless.
+    products, others
+        (m, 3N) in eV/A^2.
+    """
+    return float((np.abs(products - others).max(axis=1) / np.linalg.norm(directions, axis=1)).max())
+
+
 def sum_rule_residual(directions: np.ndarray, rows: np.ndarray) -> float:
     """Largest net force component that a unit direction raises, ``|sum_i (H z)_ia| / |z|`` in eV/A^2.
 

@@ -36,7 +36,10 @@ class Evaluation(NamedTuple):
 
 
 class Surface(Protocol):
-    """The potential energy surface of one structure."""
+    """The potential energy surface of one structure.
+
+    A surface may have ``details``, a dictionary that is added to the label's provenance after the last evaluation.
+    """
 
     def evaluate(self, positions: np.ndarray) -> Evaluation:
         """Energy, forces and, for crystals, stress.
@@ -74,6 +77,8 @@ class LabelEngine(Protocol):
     step, probe_step
         Default displacements (A) of a coordinate in central differences along one coordinate and along a dense
         direction.
+    removes_net_force
+        Optional; True for a code that subtracts the net force, so that the sum rule tells nothing about its forces.
     """
 
     step: float
@@ -84,7 +89,8 @@ class LabelEngine(Protocol):
         ...
 
     def surface(self, atoms: Atoms) -> Surface:
-        """The surface of ``atoms`` (positions and cell in A, charge and spin as in :func:`charge_and_multiplicity`)."""
+        """The surface of ``atoms`` (positions and cell in A, charge and spin as in
+        :func:`hint_plugins.charges.charge_and_multiplicity`)."""
         ...
 
 
@@ -132,29 +138,3 @@ class EngineSpec:
             raise EngineError(f"engine {self.name!r} cannot be loaded: {error}") from error
         except (TypeError, ValueError) as error:
             raise EngineError(f"engine {self.name!r} does not accept these options: {error}") from error
-
-
-def charge_and_multiplicity(atoms: Atoms) -> tuple[int, int]:
-    """Total charge and spin multiplicity 2S+1 from ``info["charge"]`` and ``info["spin"]``.
-
-    ``spin`` is the multiplicity (the convention of fairchem's OMol); without it the lowest one that the
-    number of electrons allows: 1 or 2.
-
-    Returns
-    -------
-    charge
-        Elementary charges.
-    multiplicity
-        2S+1.
-
-    Raises
-    ------
-    EngineError
-        If charge and multiplicity do not fit the number of electrons.
-    """
-    charge = int(atoms.info.get("charge", 0))
-    electrons = int(atoms.numbers.sum()) - charge
-    multiplicity = int(atoms.info.get("spin", 0)) or 1 + electrons % 2
-    if (electrons + multiplicity) % 2 == 0 or multiplicity < 1 or multiplicity - 1 > electrons:
-        raise EngineError(f"charge {charge} and spin multiplicity {multiplicity} do not fit {electrons} electrons")
-    return charge, multiplicity

@@ -6,7 +6,10 @@ import contextlib
 import importlib.util
 import multiprocessing
 import os
+import shlex
+import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hint_plugins.labelling.threads import single_threaded
+from hint_plugins.processes import tethered
 
 #: Opens an executor; called again when the workers of the former one died.
 ExecutorFactory = Callable[[], AbstractContextManager[Executor]]
@@ -97,7 +101,8 @@ def executor_factory(
 
 
 def _leave_with_parent() -> None:
-    """Let a worker end when the process that started it was killed."""
+    """Let a worker end when the process that started it was killed; Ctrl-C is for that process alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
 
@@ -116,6 +121,10 @@ def _local(workers: int) -> Iterator[Executor]:
         )
         try:
             yield pool
+        except BaseException:  # nobody waits for what is under way, which may take hours
+            for worker in list((getattr(pool, "_processes", None) or {}).values()):
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -143,9 +152,21 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Executor]:
 def _parsl(workers: int, config_file: Path | None) -> Iterator[Executor]:
     from parsl.concurrent import ParslPoolExecutor
 
-    config = _parsl_config(config_file) if config_file else _local_parsl_config(workers)
-    with single_threaded(force=True), _own_scripts_on_path(), ParslPoolExecutor(config=config) as pool:
-        yield pool
+    with contextlib.ExitStack() as stack:
+        if config_file:
+            config = _parsl_config(config_file)
+        else:
+            directory = tempfile.TemporaryDirectory(prefix="hint-parsl-", ignore_cleanup_errors=True)
+            config = _local_parsl_config(workers, stack.enter_context(directory))
+        stack.enter_context(single_threaded(force=True))
+        stack.enter_context(_own_scripts_on_path())
+        pool = ParslPoolExecutor(config=config)
+        try:
+            yield pool
+        except BaseException:  # Parsl cannot cancel tasks, and would wait for them
+            pool.shutdown(wait=False)
+            raise
+        pool.shutdown(wait=True)
 
 
 @contextlib.contextmanager
@@ -173,11 +194,10 @@ def _parsl_config(path: Path) -> Any:
     return namespace["config"]
 
 
-def _local_parsl_config(workers: int) -> Any:
-    import tempfile
-
+def _local_parsl_config(workers: int, directory: str) -> Any:
     from parsl.config import Config
     from parsl.executors import HighThroughputExecutor
+    from parsl.executors.high_throughput.executor import DEFAULT_INTERCHANGE_LAUNCH_CMD, DEFAULT_LAUNCH_CMD
     from parsl.providers import LocalProvider
 
     return Config(
@@ -187,9 +207,12 @@ def _local_parsl_config(workers: int) -> Any:
                 address="127.0.0.1",
                 max_workers_per_node=workers,
                 cores_per_worker=1,
+                # Parsl's own processes know of each other only, and would outlive this one.
+                interchange_launch_cmd=tethered(DEFAULT_INTERCHANGE_LAUNCH_CMD),
+                launch_cmd=f"{shlex.join(tethered([]))} {DEFAULT_LAUNCH_CMD}",
                 provider=LocalProvider(init_blocks=1, max_blocks=1),
             )
         ],
-        run_dir=tempfile.mkdtemp(prefix="hint-parsl-"),
+        run_dir=directory,
         initialize_logging=False,
     )

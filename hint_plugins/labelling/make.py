@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.charges import charge_and_multiplicity, stated
 from hint_plugins.labelling import differences
 from hint_plugins.labelling.engine import EngineError, EngineSpec, Evaluation, LabelEngine, Scalar, Surface
 from hint_plugins.labelling.record import LabelTask, structure_key
@@ -57,11 +58,12 @@ def make_label(engine: LabelEngine, atoms: Atoms, task: LabelTask) -> Record:
         return result
 
     centre = evaluate(atoms.positions)
-    provenance: dict[str, Scalar] = {"kind": kind, **engine.provenance()}
+    provenance: dict[str, Scalar] = {"kind": kind, **_state(atoms), **engine.provenance()}
     hessian: Record = {}
     if kind != "forces":
         hessian, quality = _second_derivative(engine, surface, lambda r: evaluate(r).forces, atoms, kind, key, task)
         provenance.update(quality)
+    provenance.update(getattr(surface, "details", {}))
     provenance["gradients"] = gradients
     provenance["seconds"] = round(time.perf_counter() - started, 6)
     return {
@@ -107,8 +109,15 @@ def _second_derivative(
         )
     if not np.isfinite(rows).all():
         raise EngineError("second derivatives are not finite")
-    quality["asymmetry"] = differences.asymmetry(directions, rows)
-    quality["sum_rule"] = differences.sum_rule_residual(directions, rows)
+    if task.symmetry and analytic is None:
+        # Symmetry makes the matrix symmetric whatever the forces are: measure them where no symmetry is used.
+        direction = differences.rademacher(1, dim, task.seed, key)
+        product = differences.products(forces, atoms.positions, direction, engine.probe_step)
+        quality["noise"] = differences.disagreement(direction, direction @ rows, product)
+    elif len(directions) > 1:
+        quality["asymmetry"] = differences.asymmetry(directions, rows)
+    if not getattr(engine, "removes_net_force", False):
+        quality["sum_rule"] = differences.sum_rule_residual(directions, rows)
     if kind == "full":
         return {"hessian": (0.5 * (rows + rows.T)).reshape(-1).tolist()}, quality
     if kind == "columns":
@@ -118,6 +127,14 @@ def _second_derivative(
         "hessian_probes": directions.reshape(-1).tolist(),
         "hessian_products": rows.reshape(-1).tolist(),
     }, quality
+
+
+def _state(atoms: Atoms) -> dict[str, Scalar]:
+    """``charge`` and ``multiplicity`` of a label; a crystal's multiplicity only where the structure states one."""
+    charge, multiplicity = charge_and_multiplicity(atoms)
+    if atoms.pbc.any() and "spin" not in stated(atoms):
+        return {"charge": charge}
+    return {"charge": charge, "multiplicity": multiplicity}
 
 
 def _refuse_nonsense(atoms: Atoms) -> None:

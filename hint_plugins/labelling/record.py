@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.charges import raw_statements, stated
+from hint_plugins.labelling.engine import EngineError
 from hint_plugins.labels.hessian_label import SUFFIXES, HessianLabel
 
 #: ``full``, ``columns``, ``projections``, or ``forces`` for energy and forces alone.
@@ -64,21 +66,36 @@ class LabelTask:
 def structure_key(atoms: Atoms, kind: str) -> str:
     """Hexadecimal name of a structure and the kind of label wanted for it.
 
-    Elements, positions, cell, periodicity, charge and spin count, to the last bit; nothing else does.
+    Elements, positions, cell and periodicity count, to the last bit, and charge, multiplicity and initial magnetic
+    moments, under whatever name they are given; nothing else does.
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(np.asarray(atoms.numbers, dtype="<i4").tobytes())
     digest.update(np.asarray(atoms.positions, dtype="<f8").tobytes())
     digest.update(np.asarray(atoms.cell, dtype="<f8").tobytes())
     digest.update(np.asarray(atoms.pbc, dtype="u1").tobytes())
-    digest.update(f"{atoms.info.get('charge', 0)}|{atoms.info.get('spin', 0)}|{kind}".encode())
+    try:
+        given = stated(atoms)
+        state = f"{given.get('charge', 0)}|{given.get('spin', 0)}"
+    except EngineError as error:  # the engine will refuse it; until then it needs a name
+        state = str(error)
+    digest.update(f"{state}|{kind}".encode())
+    if atoms.has("initial_magmoms") and np.any(moments := atoms.get_initial_magnetic_moments()):
+        digest.update(np.asarray(moments, dtype="<f8").tobytes())
     return digest.hexdigest()
 
 
 def bare(atoms: Atoms) -> Atoms:
     """The structure without labels or calculator: what a worker needs."""
-    info = {name: atoms.info[name] for name in ("charge", "spin", REQUEST) if name in atoms.info}
-    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=info)
+    plain = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    for name, value in raw_statements(atoms).items():
+        if name in atoms.arrays:
+            plain.set_array(name, value)
+        else:
+            plain.info[name] = value
+    if REQUEST in atoms.info:
+        plain.info[REQUEST] = atoms.info[REQUEST]
+    return plain
 
 
 def strip_labels(atoms: Atoms) -> None:

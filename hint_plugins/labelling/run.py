@@ -38,12 +38,15 @@ class LabelSummary:
         Labelled by an earlier run, or the same structure as one that is counted already.
     n_failed
         Without a label, because the calculation failed now or before.
+    n_with_frozen_atoms
+        Labelled structures with constraints: they are labelled whole, as if all atoms were free.
     """
 
     n_input: int = 0
     n_done: int = 0
     n_skipped: int = 0
     n_failed: int = 0
+    n_with_frozen_atoms: int = 0
 
 
 def manifest(spec: EngineSpec, task: LabelTask) -> dict[str, Any]:
@@ -118,8 +121,10 @@ def compute_labels(
             logger.warning("workers died on %d structures; they are tried again one by one", len(lost))
         for key, atoms in lost:
             keep([_alone(pool, key, atoms)])
-    finally:
-        pool.close()
+    except BaseException as error:
+        pool.close(error)
+        raise
+    pool.close()
 
 
 class _Pool:
@@ -140,10 +145,11 @@ class _Pool:
         """Drop an executor whose workers died; the next batch opens another."""
         self.close()
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None = None) -> None:
+        """Leave the executor; after an error it does not wait for what is under way."""
         context, self._context, self._executor = self._context, None, None
         if context is not None:
-            context.__exit__(None, None, None)
+            context.__exit__(None if error is None else type(error), error, None)
 
 
 def _alone(pool: _Pool, key: str, atoms: Atoms) -> Record:
@@ -222,6 +228,7 @@ def assemble(
             summary.n_done += 1
             counted.add(key)
         attach(record, atoms)
+        summary.n_with_frozen_atoms += bool(atoms.constraints)
         write(atoms)
     return summary, failures
 

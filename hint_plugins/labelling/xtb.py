@@ -9,7 +9,9 @@ import numpy as np
 from ase import Atoms
 from ase.units import Bohr, Hartree
 
-from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar, charge_and_multiplicity
+from hint_plugins.charges import charge_and_multiplicity
+from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar
+from hint_plugins.labelling.periodicity import check_vacuum, is_partial, with_vacuum
 from hint_plugins.labelling.threads import single_threaded
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ class XTBEngine:
         Of the self-consistent charges.
     electronic_temperature
         In K; the default is tblite's.
+    vacuum
+        Width (A) of the vacuum to be built in the directions of a slab or chain that are not periodic; without it such
+        structures are refused, since tblite knows three periodic directions or none.
     """
 
     #: 0.005 bohr along one coordinate; 0.0015 bohr per coordinate along a dense direction, whose length
@@ -49,6 +54,7 @@ class XTBEngine:
         accuracy: float = 0.01,
         max_iterations: int = 250,
         electronic_temperature: float = 300.0,
+        vacuum: float | None = None,
     ) -> None:
         matches = [name for name in METHODS if method.lower() in (name.lower(), name.split("-")[0].lower())]
         if not matches:
@@ -62,6 +68,7 @@ class XTBEngine:
         self.accuracy = accuracy
         self.max_iterations = max_iterations
         self.electronic_temperature = electronic_temperature
+        self.vacuum = check_vacuum(vacuum)
 
     def provenance(self) -> dict[str, Scalar]:
         return {
@@ -84,8 +91,15 @@ class XTBSurface:
         from tblite.interface import Calculator
 
         charge, multiplicity = charge_and_multiplicity(atoms)
-        periodic = bool(atoms.pbc.any())
-        self.volume = atoms.get_volume() if atoms.cell.rank == 3 and periodic else None
+        periodic, boxed = bool(atoms.pbc.any()), is_partial(atoms)
+        if periodic and atoms.has("initial_magmoms") and np.any(atoms.get_initial_magnetic_moments()):
+            raise EngineError(
+                f"{engine.method} knows no atomic moments: remove initial_magmoms, and give 'spin' (2S + 1)"
+            )
+        if boxed:
+            atoms = with_vacuum(atoms, engine.vacuum, "tblite")
+        self.details = {"vacuum_A": engine.vacuum} if boxed else {}
+        self.volume = atoms.get_volume() if periodic and not boxed else None
         try:
             self.calculator = Calculator(
                 engine.method,

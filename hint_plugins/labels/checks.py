@@ -21,15 +21,10 @@ from hint_plugins.labels.identities import (
     size_reasons,
 )
 from hint_plugins.labels.keys import Keys
+from hint_plugins.labels.limits import MAX_ASYMMETRY, MAX_SUM_RULE
 from hint_plugins.labels.records import voigt
 from hint_plugins.labels.stiffness import stiffness_reasons
 
-#: Relative asymmetry ``max|H - H^T| / max|H|`` above which a full label is refused. Analytic and central-difference
-#: labels stay below 1e-3 and float32 ones below 1e-2; half a matrix, or blocks in another layout, give order 1.
-MAX_ASYMMETRY = 0.05
-#: Largest ``|sum_j H_ij|`` relative to ``max|H|`` (translational sum rule); good labels stay below 1e-2 (quadrature
-#: grids, float32), a wrong layout gives order 1.
-MAX_SUM_RULE = 0.05
 #: Largest violation of the rotational sum rule relative to the row it occurs in. GFN2-xTB central differences reach
 #: 1e-4, float32 density-functional labels 1e-3, and quadrature grids that leave a rotation at 100 cm^-1 about 1e-2;
 #: exchanging two atoms, turning the molecule or a wrong unit gives 0.05 to 1.

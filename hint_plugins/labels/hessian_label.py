@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from ase import Atoms
 
 from hint_plugins.curvature.probes import draw_probes
 
@@ -86,7 +87,9 @@ class HessianLabel:
         """How many independent directions the label knows."""
         return len(self.products)
 
-    def pairs(self, num_probes: int, law: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def pairs(
+        self, num_probes: int, law: str, rng: np.random.Generator, structure: Atoms | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Draw ``num_probes`` directions ``z`` and give them with ``H z``.
 
         Parameters
@@ -99,6 +102,8 @@ class HessianLabel:
             reshuffled, again from the start when ``num_probes`` exceeds their number.
         rng
             Source of randomness.
+        structure
+            The atoms, for laws that ask for them (with a ``full`` label).
 
         Returns
         -------
@@ -111,7 +116,7 @@ class HessianLabel:
             order = np.concatenate([rng.permutation(known) for _ in range(-(-num_probes // known))])
             chosen = order[:num_probes]
             return self.directions[chosen], self.products[chosen]
-        coefficients = draw_probes(law, num_probes, known, rng)
+        coefficients = draw_probes(law, num_probes, known, rng, structure if self.kind == "full" else None)
         if self.kind == "full":
             return coefficients, coefficients @ self.products.T
         assert self.directions is not None

@@ -16,6 +16,7 @@ from ase import Atoms
 
 from hint_plugins.labels.aselmdb import open_database, read_aselmdb, write_aselmdb
 from hint_plugins.labels.extxyz import frames, open_text, read_extxyz, write_extxyz
+from hint_plugins.labels.other_formats import known_to_ase, read_other
 from hint_plugins.labels.records import (
     OnBad,
     StoreError,
@@ -42,7 +43,7 @@ XYZ_SUFFIXES = (".xyz", ".extxyz")
 
 
 def store_format(path: Path) -> str:
-    """``extxyz`` or ``aselmdb``, from the name (``.gz`` allowed for extxyz).
+    """Kind of file that labels are written to: ``extxyz`` or ``aselmdb``, from the name (``.gz`` allowed for extxyz).
 
     Raises
     ------
@@ -57,13 +58,34 @@ def store_format(path: Path) -> str:
     raise StoreError(f"{path}: unknown kind of file; use .xyz, .extxyz, .extxyz.gz or .aselmdb")
 
 
+def input_format(path: Path) -> str:
+    """``extxyz``, ``aselmdb``, or ``other`` for what ASE reads besides.
+
+    Raises
+    ------
+    StoreError
+        Missing file, or one of a kind that ASE does not know.
+    """
+    try:
+        return store_format(path)
+    except StoreError:
+        if not path.is_file():
+            raise StoreError(f"{path}: {'a directory' if path.is_dir() else 'no such file'}") from None
+        if not known_to_ase(path):
+            raise StoreError(
+                f"{path}: unknown kind of file; use .xyz, .extxyz, .aselmdb, or a format that ASE recognises (POSCAR, "
+                ".cif, .traj, ...)"
+            ) from None
+        return "other"
+
+
 def read_numbered(path: Path | str, on_bad: OnBad | None = None) -> Iterator[tuple[int, Atoms]]:
     """Stream the structures of a file, each with its place in the file, counted from 0.
 
     Parameters
     ----------
     path
-        ``.xyz``, ``.extxyz`` (also ``.gz``) or ``.aselmdb``.
+        ``.xyz``, ``.extxyz`` (also ``.gz``), ``.aselmdb``, or any other format that ASE reads.
     on_bad
         Called with place and reason for a record that cannot be read, which is then left out.
         By default that is an error.
@@ -71,13 +93,14 @@ def read_numbered(path: Path | str, on_bad: OnBad | None = None) -> Iterator[tup
     Raises
     ------
     StoreError
-        Missing file, unknown suffix, a file without any record, or a bad record under the default policy.
+        Missing file, unknown kind of file, a file without any record, or a bad record under the default policy.
     """
     path = Path(path)
-    kind = store_format(path)
+    kind = input_format(path)
     if not path.is_file():
         raise StoreError(f"{path}: no such file")
-    return _stream(path, read_extxyz if kind == "extxyz" else read_aselmdb, on_bad or raise_bad(path))
+    reader = {"extxyz": read_extxyz, "aselmdb": read_aselmdb, "other": read_other}[kind]
+    return _stream(path, reader, on_bad or raise_bad(path))
 
 
 def _stream(path: Path, reader: Callable[..., Iterator[tuple[int, Atoms]]], bad: OnBad) -> Iterator[tuple[int, Atoms]]:
@@ -104,9 +127,12 @@ def read_structures(path: Path | str, on_bad: OnBad | None = None) -> Iterator[A
 
 
 def count_structures(path: Path | str) -> int:
-    """Number of structures, without reading them."""
+    """Number of structures, without reading them where the format allows that."""
     path = Path(path)
-    if store_format(path) == "aselmdb":
+    kind = input_format(path)
+    if kind == "other":
+        return sum(1 for _ in read_other(path, lambda *_: None))
+    if kind == "aselmdb":
         with open_database(path, readonly=True) as database:
             return len(database.ids)
     try:

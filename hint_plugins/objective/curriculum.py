@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hint_plugins.batching.view import Progress
@@ -48,6 +48,11 @@ class Curriculum:
     def default_end(self, progress: Progress) -> float:
         """Half of the run, in :attr:`unit`."""
         return 0.5 * progress.max_epochs * (progress.steps_per_epoch if self.unit == "steps" else 1)
+
+    def course(self, progress: Progress) -> list[float]:
+        """Weights at a hundred moments of the run, from its first step to its last."""
+        last = max(1, round(progress.max_epochs * progress.steps_per_epoch) - 1)
+        return [self.weight(replace(progress, step=round(last * k / 99))) for k in range(100)]
 
     def weight(self, progress: Progress) -> float:
         """lambda(t); depends on ``progress`` alone, so a restarted run continues exactly."""

@@ -29,7 +29,8 @@ def structure_losses(
     Parameters
     ----------
     predicted, reference
-        (m, n, 3) products in eV/A^2.
+        (m, n, 3) products in eV/A^2. Components whose reference is NaN (frozen atoms) are not compared: they are
+        left out of the sums, and of the number 3N that divides them.
     batch
         (n,) structure of each atom.
     num_atoms
@@ -44,15 +45,18 @@ def structure_losses(
     torch.Tensor
         (G,).
     """
-    delta = predicted - reference
+    missing = torch.isnan(reference)
+    delta = torch.where(missing, torch.zeros_like(predicted), predicted - reference)
     if kind == "mae":
         values = delta.abs()
     elif kind == "huber":
         values = torch.nn.functional.huber_loss(delta, torch.zeros_like(delta), reduction="none", delta=huber_delta)
     else:
         values = delta.square()
-    sums = values.new_zeros(len(delta), len(num_atoms)).index_add(1, batch, values.sum(dim=-1))
-    means = sums / (3 * num_atoms)
+    empty = values.new_zeros(len(delta), len(num_atoms))
+    sums = empty.index_add(1, batch, values.sum(dim=-1))
+    left_out = empty.index_add(1, batch, missing.sum(dim=-1).to(values.dtype))
+    means = sums / (3 * num_atoms - left_out)
     if kind == "norm":
         positive = means > 0
         means = torch.where(positive, torch.where(positive, means, torch.ones_like(means)).sqrt(), means)

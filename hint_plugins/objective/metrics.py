@@ -2,7 +2,8 @@
 
 Hessian MAE and eigenvalue MAE follow HORM (arXiv:2505.12447): mean over the entries (sorted eigenvalues) of one
 structure, then mean over structures; Cartesian, in eV/A^2. Frequencies are those of the mass-weighted Hessian with
-translations and rotations projected out; imaginary ones count as negative.
+translations and rotations projected out; imaginary ones count as negative. Where atoms are frozen (``FixAtoms``,
+``FixCartesian``), all errors are those of the block of the free components, which has no translations or rotations.
 """
 
 from __future__ import annotations
@@ -12,8 +13,14 @@ from collections.abc import Iterable
 import numpy as np
 from ase import Atoms, units
 
+from hint_plugins.labels.constraints import free_components
+
 #: sqrt(eV / (A^2 amu)) as a wavenumber in cm^-1.
 CM1 = float(units._hbar * 1e10 / np.sqrt(units._e * units._amu) / units.invcm)
+
+
+class NotFiniteError(ValueError):
+    """A model gave numbers that are not finite, so there are no errors to speak of."""
 
 
 def symmetrised(hessian: np.ndarray) -> np.ndarray:
@@ -27,7 +34,13 @@ def asymmetry(hessian: np.ndarray) -> float:
 
 
 def external_modes(atoms: Atoms) -> np.ndarray:
-    """Orthonormal mass-weighted translations and, for a molecule, rotations: (3N, k)."""
+    """Orthonormal mass-weighted translations and, for a molecule, rotations: (3N, k).
+
+    Frozen atoms hold the rest in place: then these are the coordinates of the frozen atoms instead.
+    """
+    free = free_components(atoms).reshape(-1)
+    if not free.all():
+        return np.eye(len(free))[:, ~free]
     roots = np.sqrt(atoms.get_masses())
     vectors = [np.outer(roots, axis).reshape(-1) for axis in np.eye(3)]
     if not atoms.pbc.any():
@@ -45,12 +58,13 @@ def frequencies(hessian: np.ndarray, atoms: Atoms) -> np.ndarray:
     hessian
         (3N, 3N) in eV/A^2.
     atoms
-        The structure; its masses (amu) and periodicity (rotations are projected out of molecules only).
+        The structure; its masses (amu), its periodicity (rotations are projected out of molecules only) and its
+        frozen atoms, without which the matrix is taken.
 
     Returns
     -------
     numpy.ndarray
-        (3N - k,) cm^-1, where k is the number of translations and rotations.
+        (3N - k,) cm^-1, where k is the number of translations and rotations, or of frozen components.
     """
     roots = np.sqrt(np.repeat(atoms.get_masses(), 3))
     weighted = symmetrised(hessian) / np.outer(roots, roots)
@@ -62,16 +76,25 @@ def frequencies(hessian: np.ndarray, atoms: Atoms) -> np.ndarray:
 
 
 def hessian_errors(predicted: np.ndarray, reference: np.ndarray, atoms: Atoms) -> dict[str, float]:
-    """Errors of one structure's Hessian.
+    """Errors of one structure's Hessian, (3N, 3N); of its free block where atoms are frozen.
 
     Returns
     -------
     dict
         ``hessian_mae``, ``eigenvalue_mae`` (eV/A^2), ``frequency_mae_cm1`` (cm^-1; 0 for one atom),
         ``asymmetry`` (eV/A^2, of the prediction).
+
+    Raises
+    ------
+    NotFiniteError
+        If the predicted Hessian is not finite.
     """
-    eigen = np.linalg.eigvalsh(symmetrised(predicted)) - np.linalg.eigvalsh(symmetrised(reference))
+    if not np.isfinite(predicted).all():
+        raise NotFiniteError(f"the model's Hessian of {atoms.get_chemical_formula()} is not finite")
     waves = frequencies(predicted, atoms) - frequencies(reference, atoms)
+    free = free_components(atoms).reshape(-1)
+    predicted, reference = predicted[free][:, free], reference[free][:, free]
+    eigen = np.linalg.eigvalsh(symmetrised(predicted)) - np.linalg.eigvalsh(symmetrised(reference))
     return {
         "hessian_mae": float(np.abs(predicted - reference).mean()),
         "eigenvalue_mae": float(np.abs(eigen).mean()),

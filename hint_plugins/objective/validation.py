@@ -10,9 +10,10 @@ from ase import Atoms
 from hint_plugins.batching.view import LabelledGraphs
 from hint_plugins.curvature.engines import Engine
 from hint_plugins.curvature.full import full_hessians
+from hint_plugins.labels.constraints import frozen
 from hint_plugins.labels.hessian_label import HessianLabel
 from hint_plugins.objective.loss import LossKind, structure_losses
-from hint_plugins.objective.metrics import hessian_errors
+from hint_plugins.objective.metrics import NotFiniteError, hessian_errors
 
 WHOLE = ("hessian_mae", "eigenvalue_mae", "frequency_mae_cm1", "asymmetry")
 
@@ -47,16 +48,33 @@ class HessianValidation:
         self.sums |= dict.fromkeys(WHOLE, 0.0)
 
     def update(self, graphs: LabelledGraphs) -> None:
-        """Add a batch of labelled structures."""
+        """Add a batch of labelled structures.
+
+        Raises
+        ------
+        NotFiniteError
+            Naming the first structure whose predicted products are not finite.
+        """
         probes = graphs.labels["hessian_probes"].transpose(0, 1).contiguous()
         reference = graphs.labels["hessian_products"].transpose(0, 1)
         products = self.engine(graphs.view, probes, create_graph=False).detach()
+        self._require_finite(graphs, products)
         for name, kind in (("hessian_loss", self.loss), ("hvp_mae", "mae")):
             values = structure_losses(products, reference, graphs.batch, graphs.num_atoms, kind, self.huber_delta)
             self.sums[name] += float(values.sum())
         self.sums["structures"] += graphs.num_graphs
         if self.whole and self.sums["matrices"] < self.max_whole:
             self._add_whole(graphs)
+
+    def _require_finite(self, graphs: LabelledGraphs, products: torch.Tensor) -> None:
+        lost = graphs.batch[~products.isfinite().all(dim=-1).all(dim=0)]
+        if len(lost):
+            first = int(lost.min())
+            formula = Atoms(graphs.numbers[graphs.batch == first].cpu().numpy()).get_chemical_formula()
+            raise NotFiniteError(
+                f"the model's Hessian is not finite for labelled structure {int(self.sums['structures']) + first} "
+                f"({formula}): its parameters or this structure's derivatives have diverged"
+            )
 
     def _add_whole(self, graphs: LabelledGraphs) -> None:
         labels = [
@@ -73,6 +91,8 @@ class HessianValidation:
                 continue
             pbc = np.asarray(graphs.stored[k].get("hessian_pbc", (0, 0, 0))).reshape(-1).astype(bool)
             atoms = Atoms(numbers[k].numpy(), positions[k].double().numpy(), pbc=pbc)
+            if "hessian_free" in graphs.stored[k]:
+                atoms.set_constraint(frozen(np.asarray(graphs.stored[k]["hessian_free"]).reshape(-1, 3).astype(bool)))
             predicted = hessians[k].double().cpu().numpy()
             for name, value in hessian_errors(predicted, label.products, atoms).items():
                 self.sums[name] += value

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hint_plugins.figures import legend_below, new_figure, save_figure
 from hint_plugins.selection.choose import Selection
 
 _MOST = 50_000
@@ -13,17 +14,12 @@ _MOST = 50_000
 
 def plot_map(selection: Selection, path: Path) -> None:
     """Draw the first two principal components of all structures (at most 50,000 points a kind)."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     points = selection.points
     if points is None:
         raise ValueError("the selection has no map")
     if points.shape[1] < 2:
         points = np.column_stack([points[:, 0], np.zeros(len(points))])
-    figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
+    figure, axes = new_figure(6, 5)
     groups = (
         (~selection.taken, "0.75", 4, "left"),
         (selection.taken & ~selection.hessian, "tab:blue", 8, "energy and forces"),
@@ -39,6 +35,5 @@ def plot_map(selection: Selection, path: Path) -> None:
         )
     axes.set_xlabel("SOAP principal component 1")
     axes.set_ylabel("SOAP principal component 2")
-    axes.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=150, format="png")
-    plt.close(figure)
+    legend_below(figure)
+    save_figure(figure, path)

@@ -10,17 +10,14 @@ import numpy as np
 from ase import units as ase_units
 
 from hint_plugins.cli.common import InputError
+from hint_recipes.alpha2f_header import (
+    FREQUENCY_UNITS,
+    check_column,
+    check_not_integrated,
+    check_plausible,
+    frequency_unit,
+)
 
-#: Frequency units as factors to meV.
-FREQUENCY_UNITS = {
-    "meV": 1.0,
-    "eV": 1000.0,
-    "Ry": 1000 * ase_units.Rydberg,
-    "Ha": 1000 * ase_units.Hartree,
-    "THz": 1000 * 1e12 * ase_units._hplanck / ase_units._e,
-    "cm-1": 1000 * 100 * ase_units._c * ase_units._hplanck / ase_units._e,
-    "K": 1000 * ase_units.kB,
-}
 #: meV in one kelvin.
 KELVIN = 1000 * ase_units.kB
 
@@ -35,10 +32,13 @@ class Alpha2F:
         ``(n,)`` phonon energies, meV, positive and strictly rising.
     values
         ``(n,)`` alpha2F, dimensionless, not negative.
+    read_as
+        How the file was understood: unit, column.
     """
 
     omega: np.ndarray
     values: np.ndarray
+    read_as: str = ""
 
     @property
     def coupling(self) -> float:
@@ -102,56 +102,75 @@ def allen_dynes(coupling: float, omega_log: float, omega_2: float, mu_star: floa
 
 
 def read_alpha2f(path: str | Path, *, unit: str | None = None, column: int = 1, clip_negative: bool = False) -> Alpha2F:
-    """Read alpha2F from Quantum ESPRESSO (``a2F.dosN``), EPW (``prefix.a2f``) or columns of numbers.
+    """Read alpha2F from Quantum ESPRESSO (``a2F.dosN``, ``alpha2F.dat``), EPW (``prefix.a2f``) or columns of numbers.
 
     Parameters
     ----------
     path
-        The file. Lines that do not begin with a number are comments; a unit in them is honoured.
+        The file. Lines that do not begin with a number are comments; those before the numbers state the unit.
     unit
-        Unit of the first column: one of :data:`FREQUENCY_UNITS`. Default: Ry for Quantum ESPRESSO, meV otherwise.
+        Unit of the first column, one of :data:`FREQUENCY_UNITS`, where the file states none.
     column
-        Which alpha2F column to take, from 1 (EPW writes one for each smearing).
+        Which alpha2F column to take, from 1 (EPW and ``lambda.x`` write one for each smearing).
     clip_negative
         Set negative values to zero instead of refusing them.
 
     Raises
     ------
     InputError
-        If the grid does not rise, values are negative or not finite, weight lies at imaginary or zero frequency, or
-        the file holds fewer than three points.
+        If the unit is not stated, is not known or contradicts ``unit``; the grid does not rise; values are negative
+        or not finite; weight lies at imaginary or zero frequency or where no crystal has phonons; the column is an
+        integral or of a single mode; or the file holds fewer than three points.
     """
     path = Path(path)
+    if unit is not None and unit not in FREQUENCY_UNITS:
+        raise InputError(f"unknown unit {unit!r}: choose one of {', '.join(FREQUENCY_UNITS)}")
+    table, header = _read_table(path)
+    width = table.shape[1]
+    if not 1 <= column < width:
+        raise InputError(f"{path}: there is no alpha2F column {column}: the file has {width - 1}")
+    name = check_column(header, column, width, str(path))
+    known = frequency_unit(header, unit, str(path))
+    factor = FREQUENCY_UNITS[known or "meV"]
+    spectrum = check_alpha2f(table[:, 0] * factor, table[:, column], source=str(path), clip_negative=clip_negative)
+    if known is None:
+        raise InputError(
+            f"{path}: it does not state the unit of its frequencies: give --unit, one of {', '.join(FREQUENCY_UNITS)}"
+        )
+    check_not_integrated(spectrum.values, column, str(path))
+    highest = check_plausible(spectrum.omega, spectrum.values, known, str(path))
+    read_as = (
+        f"frequencies in {known} ({'as the file says' if unit is None else 'as given'}), column {column} of "
+        f"{width - 1}{f' ({name})' if name else ''}; highest phonon energy {highest:.4g} meV"
+    )
+    return Alpha2F(spectrum.omega, spectrum.values, read_as)
+
+
+def _read_table(path: Path) -> tuple[np.ndarray, list[str]]:
+    """Rows of numbers, and the comment lines before them."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot read: {error}") from None
-    rows, numbers, comments = [], [], []
+    rows: list[list[float]] = []
+    numbers, header = [], []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append([float(field.replace("D", "E").replace("d", "e")) for field in line.split()])
-            numbers.append(number)
+            row = [float(field.upper().replace("D", "E")) for field in line.split()]
         except ValueError:
-            comments.append(line)
+            if not rows:
+                header.append(line)
             continue
-        if not rows[-1]:
-            rows.pop(), numbers.pop()
-    if unit is None:
-        unit = "Ry" if any("frequencies in Rydberg" in line for line in comments) else "meV"
-    if unit not in FREQUENCY_UNITS:
-        raise InputError(f"unknown unit {unit!r}: choose one of {', '.join(FREQUENCY_UNITS)}")
+        if row:
+            rows.append(row)
+            numbers.append(number)
     width = len(rows[0]) if rows else 0
     if len(rows) < 3 or width < 2:
         raise InputError(f"{path}: expected rows of frequency and alpha2F, found {len(rows)} rows of {width} numbers")
     short = next((n for n, row in zip(numbers, rows, strict=True) if len(row) != width), None)
     if short is not None:
         raise InputError(f"{path}, line {short}: {width} numbers expected as in the rows before")
-    if not 1 <= column < width:
-        raise InputError(f"{path}: there is no alpha2F column {column}: the file has {width - 1}")
-    table = np.array(rows)
-    return check_alpha2f(
-        table[:, 0] * FREQUENCY_UNITS[unit], table[:, column], source=str(path), clip_negative=clip_negative
-    )
+    return np.array(rows), header
 
 
 def check_alpha2f(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,20 +84,29 @@ def parse_options(entries: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def parse_supercell(text: str) -> tuple[int, int, int]:
-    """``2x2x2`` -> ``(2, 2, 2)``.
+def parse_supercell(value: str | Sequence[int], option: str = "supercell") -> tuple[int, int, int]:
+    """``2x2x2``, ``2 2 2``, ``2,2,2`` or ``[2, 2, 2]`` -> ``(2, 2, 2)``.
+
+    Parameters
+    ----------
+    value
+        Text of the command line or of a configuration file, or three numbers.
+    option
+        For messages.
 
     Raises
     ------
     InputError
         If it is malformed.
     """
+    text = value if isinstance(value, str) else " ".join(map(str, value))
+    parts = re.split(r"\s*[x,\s]\s*", text.strip(" []()").lower())
     try:
-        n1, n2, n3 = (int(part) for part in text.lower().replace(",", "x").split("x"))
+        n1, n2, n3 = (int(part) for part in parts)
     except ValueError:
-        raise InputError(f"supercell {text!r}: expected three repetitions like 2x2x2") from None
+        raise InputError(f"{option} {text!r}: expected three repetitions like 2x2x2") from None
     if min(n1, n2, n3) < 1:
-        raise InputError(f"supercell {text!r}: repetitions must be positive")
+        raise InputError(f"{option} {text!r}: repetitions must be positive")
     return n1, n2, n3
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from ase.io import read, write
 
 from hint_plugins.cli.common import InputError, replacing, write_csv, write_json
 from hint_plugins.datasets.minireactions import geometries
+from hint_plugins.processes import end_all, run
 
 #: Reactions of 3 to 7 atoms of H, C, N, O.
 REACTIONS = (
@@ -52,6 +52,21 @@ ERRORS = {
     "forces_mae": "force MAE (eV/Å)",
     "energy_mae_per_atom": "energy MAE (eV/atom)",
 }
+
+
+#: Names of the errors in the tables that are written, with their units.
+KEYS = {
+    "hessian_mae": "hessian_mae_eV_per_A2",
+    "eigenvalue_mae": "eigenvalue_mae_eV_per_A2",
+    "frequency_mae_cm1": "frequency_mae_cm1",
+    "forces_mae": "forces_mae_eV_per_A",
+    "energy_mae_per_atom": "energy_mae_eV_per_atom",
+}
+#: The two trainings: name in tables, colour, and what it means.
+KINDS = (
+    ("E/F", "C1", "trained on energies and forces (E/F)"),
+    ("E/F/H", "C0", "trained on energies, forces and Hessians (E/F/H)"),
+)
 
 
 @dataclass(frozen=True)
@@ -204,14 +219,26 @@ def run_demo(out: Path, sizes: Sequence[DemoSettings], seeds: Sequence[int], wor
     """
     labels = make_labels(out, workers)
     jobs = [(size, seed, hessians) for seed in seeds for size in sizes for hessians in (True, False)]
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         futures = [
             pool.submit(train_and_evaluate, out, size, seed, hessians, split(labels, size, seed))
             for size, seed, hessians in jobs
         ]
         rows = [future.result() for future in futures]
-    write_csv(out / "errors.csv", rows)
+    except BaseException as error:
+        if not isinstance(error, Exception):  # Ctrl-C: nobody waits for the trainings under way
+            end_all()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+    write_csv(out / "errors.csv", with_units(rows))
     return rows
+
+
+def with_units(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows whose errors are called by :data:`KEYS`."""
+    return [{KEYS.get(key, key): value for key, value in row.items()} for row in rows]
 
 
 def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -231,6 +258,7 @@ def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     "structures": size[0],
                     "labelled": size[1],
                     "error": key,
+                    "quantity": ERRORS[key],
                     "ef": plain.mean(),
                     "ef_std": plain.std(),
                     "efh": ours.mean(),
@@ -241,22 +269,49 @@ def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Errors against the number of training structures a reaction, with and without Hessians."""
-    from matplotlib.figure import Figure
+def sentences(table: list[dict[str, Any]]) -> list[str]:
+    """What the rows of :func:`compare` say, in words: what gets better and what gets worse with Hessians."""
+    lines = []
+    for size in dict.fromkeys((row["structures"], row["labelled"]) for row in table):
+        mine = [row for row in table if (row["structures"], row["labelled"]) == size]
+        lines.append(f"With Hessians in training ({size[0]} structures per reaction, {size[1]} with a Hessian),")
+        for row in mine:
+            name, _, unit = ERRORS[row["error"]].removesuffix(")").partition(" (")
+            change = "falls" if row["ratio"] < 1 else "rises"
+            lines.append(
+                f"  the {name} {change} from {row['ef']:.3g} to {row['efh']:.3g} {unit}, {row['ratio']:.2f} times as much"
+            )
+    return lines
 
-    shown = ("hessian_mae", "eigenvalue_mae", "frequency_mae_cm1", "forces_mae")
-    figure = Figure(figsize=(3.2 * len(shown), 3.0), layout="constrained")
-    for axis, key in zip(figure.subplots(1, len(shown)), shown, strict=True):
-        for kind, colour in (("E/F", "C1"), ("E/F/H", "C0")):
-            mine = [r for r in rows if r["training"] == kind]
-            axis.scatter([r["structures"] for r in mine], [r[key] for r in mine], color=colour, s=14, label=kind)
-            sizes = sorted({r["structures"] for r in mine})
-            axis.plot(sizes, [np.mean([r[key] for r in mine if r["structures"] == n]) for n in sizes], color=colour)
-        axis.set(xlabel="training structures a reaction", ylabel=ERRORS[key], ylim=(0, None))
-    axis.legend(frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Held-out errors with and without Hessians: bars for one size of the training set, lines for several."""
+    from hint_plugins.figures import legend_below, new_figure, save_figure
+
+    sizes = sorted({(row["structures"], row["labelled"]) for row in rows})
+    figure, panels = new_figure(2.6 * len(ERRORS), 3.4, ncols=len(ERRORS))
+    for axes, (key, label) in zip(panels, ERRORS.items(), strict=True):
+        for place, (kind, colour, name) in enumerate(KINDS):
+            mine = [row for row in rows if row["training"] == kind]
+            means = [np.mean([r[key] for r in mine if (r["structures"], r["labelled"]) == size]) for size in sizes]
+            if len(sizes) == 1:
+                bar = axes.bar([place], means, 0.7, color=colour, label=name)
+                axes.bar_label(bar, fmt="%.3g", padding=2, fontsize=9)
+                places = [place] * len(mine)
+            else:
+                axes.plot([n for n, _ in sizes], means, color=colour, label=name)
+                places = [row["structures"] for row in mine]
+            if len(mine) > len(sizes):  # several seeds
+                dots = {"color": "0.2" if len(sizes) == 1 else colour, "s": 12, "zorder": 3}
+                axes.scatter(places, [row[key] for row in mine], **dots)
+        if len(sizes) == 1:
+            axes.set(xticks=range(len(KINDS)), xticklabels=[kind for kind, _, _ in KINDS], xlabel="training on")
+        else:
+            axes.set(xticks=[n for n, _ in sizes], xlabel="training structures\nper reaction")
+        axes.set(ylabel=label, ylim=(0, 1.15 * axes.get_ylim()[1]))
+    figure.suptitle("Errors on held-out structures of the same reactions", fontsize=11)
+    legend_below(figure)
+    save_figure(figure, path)
 
 
 def tool(name: str) -> str:
@@ -268,16 +323,7 @@ def run_command(command: Sequence[Any], directory: Path) -> None:
     """Run a command in ``directory`` with one thread; its output goes to ``log.txt`` there."""
     log = directory / "log.txt"
     with log.open("a") as handle:
-        result = subprocess.run(
-            [str(word) for word in command],
-            cwd=directory,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=handle,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if result.returncode:
+        status = run(command, cwd=directory, env=os.environ | {"OMP_NUM_THREADS": "1"}, output=handle)
+    if status:
         tail = "\n".join(log.read_text().splitlines()[-15:])
-        raise RuntimeError(
-            f"{' '.join(map(str, command[:3]))} ... ended with status {result.returncode} ({log}):\n{tail}"
-        )
+        raise RuntimeError(f"{' '.join(map(str, command[:3]))} ... ended with status {status} ({log}):\n{tail}")

@@ -18,6 +18,8 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.cli.common import InputError
+from hint_plugins.datasets.record import RecordError
+from hint_plugins.datasets.species import element
 from hint_recipes.force_constants import ForceConstants
 
 if TYPE_CHECKING:
@@ -90,12 +92,20 @@ def to_structure(atoms: Atoms) -> Structure:
 
 
 def from_structure(structure: Structure) -> Atoms:
-    """ASE's atoms of a CellConstructor structure, with its masses (u); the label ``D`` becomes hydrogen."""
+    """ASE's atoms of a CellConstructor structure, with its masses (u); labels as ``Fe1`` and ``D`` become elements.
+
+    Raises
+    ------
+    InputError
+        If a label names no element.
+    """
     CC = require_cellconstructor()
-    atoms = structure.get_ase_atoms()
     masses = [structure.masses[label] * CC.Units.MASS_RY_TO_UMA for label in structure.atoms]
-    atoms.set_masses(masses)
-    return atoms
+    try:
+        symbols = [element(label)[0] for label in structure.atoms]
+    except RecordError as error:
+        raise InputError(f"dynamical matrices: {error}") from None
+    return Atoms(symbols, positions=structure.coords, cell=structure.unit_cell, masses=masses, pbc=True)
 
 
 def to_cellconstructor(constants: ForceConstants) -> Phonons:

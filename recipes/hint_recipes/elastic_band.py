@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.geometry import find_mic
 from ase.mep import NEB
 from ase.optimize.fire2 import FIRE2
+
+from hint_plugins.structures import frozen_atoms, moved
+from hint_recipes.failures import SearchFailure
+from hint_recipes.steps import check_step
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
@@ -51,30 +56,54 @@ def geodesic_path(reactant: Atoms, product: Atoms, num_images: int = 17, seed: i
         relax(tol=2e-3, max_iter=15)
     finally:
         np.random.set_state(state)  # noqa: NPY002
-    images = []
-    for positions in smoother.path:
-        image = reactant.copy()
-        image.positions = positions
-        images.append(image)
-    return images
+    return [moved(reactant, positions) for positions in smoother.path]
+
+
+def initial_path(reactant: Atoms, product: Atoms, num_images: int = 17, seed: int = 0) -> list[Atoms]:
+    """A path to start from: :func:`geodesic_path` for molecules whose atoms may all move.
+
+    Crystals, slabs and molecules with frozen atoms must not be rotated. Their paths are interpolated in pair
+    distances (IDPP; Smidstrup, Pedersen, Stokbro and Jonsson, J. Chem. Phys. 140, 214106 (2014)), each atom on the
+    shortest way to its nearest image.
+    """
+    if not (reactant.pbc.any() or frozen_atoms(reactant).any()):
+        return geodesic_path(reactant, product, num_images, seed)
+    way = find_mic(product.positions - reactant.positions, reactant.cell, reactant.pbc)[0]
+    images = [moved(reactant, reactant.positions + f * way) for f in np.linspace(0, 1, num_images)]
+    NEB(images).interpolate(method="idpp", mic=bool(reactant.pbc.any()), apply_constraint=False)
+    return [moved(image) for image in images]
 
 
 def evaluate_images(potential: Potential, images: Sequence[Atoms]) -> np.ndarray:
-    """Energies (eV) of the images, which also get them and their forces attached; one batched call."""
+    """Energies (eV) of the images, which also get them and their forces attached; one batched call.
+
+    Raises
+    ------
+    SearchFailure
+        ``potential_failed`` when they are not finite.
+    """
     predictions = potential.evaluate(list(images))
-    for image, energy, forces in zip(images, predictions.energies, predictions.forces, strict=True):
+    for k, (image, energy, forces) in enumerate(zip(images, predictions.energies, predictions.forces, strict=True)):
+        if not (np.isfinite(energy) and np.isfinite(forces).all()):
+            raise SearchFailure("potential_failed", f"energy or forces of image {k} are not finite")
         image.calc = SinglePointCalculator(image, energy=float(energy), forces=np.asarray(forces, dtype=float))
     return np.asarray(predictions.energies, dtype=float)
 
 
 class BatchedNEB(NEB):
-    """ASE's elastic band whose images are evaluated together by a :class:`~hint_plugins.potential.Potential`."""
+    """ASE's elastic band whose images are evaluated together by a :class:`~hint_plugins.potential.Potential`.
+
+    An image that a step has thrown off its place is not evaluated (:func:`hint_recipes.steps.check_step`).
+    """
 
     def __init__(self, images: list[Atoms], potential: Potential, **options: object) -> None:
         super().__init__(images, remove_rotation_and_translation=False, **options)
         self.potential = potential
+        self.start = [image.positions.copy() for image in images]
 
     def get_forces(self) -> np.ndarray:
+        for image, start in zip(self.images, self.start, strict=True):
+            check_step(image.positions, start)
         stale = [
             image
             for image in self.images
@@ -121,6 +150,11 @@ def relax_band(
     -------
     bool, int
         Whether it converged, and the steps made.
+
+    Raises
+    ------
+    SearchFailure
+        ``flew_apart`` for a step that is not finite or leads too far away, ``potential_failed``.
     """
     made = 0
     converged = False

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hint_plugins.cli.common import InputError, write_json, write_summary
+from hint_plugins.processes import run
 from hint_recipes.crystal_input import load_potential, read_crystal
 from hint_recipes.hydride_check import check
 from hint_recipes.hydride_data import build, read_labelled, write
@@ -134,12 +134,10 @@ def train_model(command: Sequence[str], directory: Path, name: str) -> Path:
     if found is None:
         raise InputError("mace_run_train is not installed: pip install 'hint-plugins[mace]'")
     with log.open("w") as handle:
-        done = subprocess.run(
-            [found, *command, "--restart_latest"], cwd=directory, stdout=handle, stderr=subprocess.STDOUT, check=False
-        )
-    if done.returncode or not model.exists():
+        status = run([found, *command, "--restart_latest"], cwd=directory, output=handle)
+    if status or not model.exists():
         tail = "\n".join(log.read_text().splitlines()[-5:])
-        raise InputError(f"mace_run_train failed (status {done.returncode}); last lines of {log}:\n{tail}")
+        raise InputError(f"mace_run_train failed (status {status}); last lines of {log}:\n{tail}")
     return model
 
 

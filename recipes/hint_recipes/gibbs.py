@@ -168,9 +168,7 @@ def plot_gibbs_errors(differences: dict[str, list[dict[str, Any]]], path: Path) 
     path
         PNG file.
     """
-    from matplotlib.figure import Figure
-
-    from hint_plugins.cli.common import replacing
+    from hint_plugins.figures import legend_below, new_figure, save_figure
 
     groups = [
         ("G, minima", "gibbs_error", False),
@@ -178,8 +176,7 @@ def plot_gibbs_errors(differences: dict[str, list[dict[str, Any]]], path: Path) 
         ("G − E, minima", "gibbs_correction_error", False),
         ("G − E, saddles", "gibbs_correction_error", True),
     ]
-    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = new_figure(5.6, 3.6)
     width = 0.8 / len(differences)
     for k, (name, rows) in enumerate(differences.items()):
         for place, (_, key, saddles) in enumerate(groups):
@@ -189,14 +186,11 @@ def plot_gibbs_errors(differences: dict[str, list[dict[str, Any]]], path: Path) 
                 bar = axis.bar([x], [np.mean(errors)], width, color=f"C{k}", label=name)
                 axis.bar_label(bar, fmt="%.3f", fontsize=7)
                 axis.plot(np.full(len(errors), x), errors, ".", color="0.3", markersize=3)
-    axis.axhline(CHEMICAL_ACCURACY, color="0.4", linestyle="--", linewidth=1)
-    axis.text(len(groups) - 0.55, CHEMICAL_ACCURACY, "1 kcal/mol", va="bottom", ha="right", fontsize=8)
+    axis.axhline(CHEMICAL_ACCURACY, color="0.4", linestyle="--", linewidth=1, label="1 kcal/mol")
     axis.set_xticks(range(len(groups)), [label for label, _, _ in groups])
     axis.set(ylabel="mean absolute error (eV)", xlim=(-0.6, len(groups) - 0.4))
-    handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
-    axis.legend(handles.values(), handles.keys(), frameon=False, fontsize=8)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130)
+    legend_below(figure)
+    save_figure(figure, path)
 
 
 def write_stationary_points(structures: Sequence[Atoms], rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -11,8 +11,9 @@ from ase import Atoms
 from ase.io import write
 
 from hint_plugins.cli.common import InputError, replacing, write_csv
+from hint_plugins.figures import legend_below, new_figure, save_figure
 from hint_recipes.force_constants import ForceConstants, hessian_from_potential
-from hint_recipes.phonon_plots import figure, plot_bands, save
+from hint_recipes.phonon_plots import plot_bands
 from hint_recipes.phonons import bands, compare
 
 if TYPE_CHECKING:
@@ -201,14 +202,13 @@ def _write_scan(constants: ForceConstants, pattern: np.ndarray, amplitudes: np.n
 def _plot_scan(
     amplitudes: np.ndarray, curves: Mapping[str, np.ndarray], points: Sequence[Mapping], soft: float, path: Path
 ) -> None:
-    fig, axes = figure()
+    figure, axes = new_figure()
     for name, values in curves.items():
         axes.plot(amplitudes, values, "k:" if name.startswith("harmonic") else "-", label=name)
     if points:
         x, y = zip(*((p["amplitude_A"], p["energy"]) for p in points), strict=True)
         axes.plot(x, y, "ko", label="reference")
-    axes.set(
-        xlabel=f"displacement along the softest mode ({soft:.0f} cm$^{{-1}}$), A", ylabel="energy (eV per supercell)"
-    )
-    axes.legend(fontsize=8)
-    save(fig, path)
+    wave = f"{abs(soft):.0f}{'i' if soft < 0 else ''} cm⁻¹"
+    axes.set(xlabel=f"displacement along the softest mode, {wave} (Å)", ylabel="energy (eV per supercell)")
+    legend_below(figure)
+    save_figure(figure, path)

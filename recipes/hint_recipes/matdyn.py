@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hint_plugins.cli.common import InputError
+from hint_plugins.processes import tethered
 from hint_recipes.dynamical_matrices import to_cellconstructor, write_dynamical_matrices
 from hint_recipes.force_constants import ForceConstants
 
@@ -82,7 +83,7 @@ def run_matdyn(script: Path) -> list[Path]:
     """
     if not (shutil.which("q2r.x") and shutil.which("matdyn.x")):
         raise InputError(f"q2r.x and matdyn.x are not in PATH: run {script} where Quantum ESPRESSO is installed")
-    done = subprocess.run(["sh", str(script)], capture_output=True, text=True, check=False)
+    done = subprocess.run(tethered(["sh", script]), capture_output=True, text=True, check=False)
     files = [script.parent / f"a2F.dos{i}" for i in range(1, 11)]
     missing = [f.name for f in files if not f.exists()]
     if done.returncode or missing:

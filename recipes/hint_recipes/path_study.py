@@ -12,9 +12,9 @@ from ase.io import iread, write
 
 from hint_plugins.cli.common import replacing, write_csv
 from hint_recipes.elastic_band import without_repeats
+from hint_recipes.failures import SearchFailure
 from hint_recipes.reaction_path import BandSettings, Fingerprint, fingerprint, plot_fingerprint, relaxed_band
 from hint_recipes.store import safe_name
-from hint_recipes.transition_states.failures import SearchFailure
 from hint_recipes.transition_states.reaction import Reaction
 
 if TYPE_CHECKING:

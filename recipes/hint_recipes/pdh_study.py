@@ -16,10 +16,11 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.cli.common import InputError, write_csv, write_summary
+from hint_plugins.figures import legend_below, new_figure, save_figure
 from hint_recipes.crystal_input import load_potential
 from hint_recipes.finetune import run_finetune
 from hint_recipes.force_constants import ForceConstants, set_masses
-from hint_recipes.phonon_plots import figure, plot_bands, save
+from hint_recipes.phonon_plots import plot_bands
 from hint_recipes.phonons import bands, read_force_constants
 
 #: Data of the study.
@@ -285,7 +286,7 @@ def _tables(out: Path, summary: dict[str, Any], phonons: Mapping[str, ForceConst
         for (name, training), result in runs.items()
     ]
     write_csv(out / "isotopes.csv", rows)
-    fig, axes = figure()
+    figure, axes = new_figure()
     labels = list(summary["tc"]["sources"])
     mu_star = next(iter(next(iter(summary["tc"]["sources"].values()))["tc_K"]))
     for offset, key, method in ((-0.2, "tc_K", "Allen-Dynes"), (0.2, "tc_eliashberg_K", "Eliashberg")):
@@ -294,5 +295,5 @@ def _tables(out: Path, summary: dict[str, Any], phonons: Mapping[str, ForceConst
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(rf"$T_c$ (K), $\mu^*$ = {mu_star}")
-    axes.legend(fontsize=8)
-    save(fig, out / "tc.png")
+    legend_below(figure)
+    save_figure(figure, out / "tc.png")

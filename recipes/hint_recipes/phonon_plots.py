@@ -5,24 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hint_plugins.cli.common import replacing
+from hint_plugins.figures import legend_below, new_figure, save_figure
 from hint_recipes.phonons import Bands, Harmonic
-
-
-def figure(width: float = 6.4, height: float = 4.2, **options):
-    """A matplotlib figure and its axes, drawn without a display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(fig)
-    return fig, fig.subplots(**options)
-
-
-def save(fig, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    with replacing(Path(path)) as temporary:
-        fig.savefig(temporary, dpi=160)
 
 
 def draw_bands(axes, sources: Mapping[str, Bands]) -> None:
@@ -42,34 +26,34 @@ def draw_bands(axes, sources: Mapping[str, Bands]) -> None:
     axes.axhline(0, color="0.5", lw=0.6)
     axes.set_xlim(0, max(ticks))
     axes.set_ylabel("wave number (cm$^{-1}$), imaginary below 0")
-    axes.legend(fontsize=8)
 
 
 def plot_bands(sources: Mapping[str, Bands], path: Path) -> None:
     """Write the picture of :func:`draw_bands`."""
-    fig, axes = figure()
+    figure, axes = new_figure()
     draw_bands(axes, sources)
-    save(fig, path)
+    legend_below(figure)
+    save_figure(figure, path)
 
 
 def plot_dos(sources: Mapping[str, Harmonic], path: Path) -> None:
     """Densities of states of several sources."""
-    fig, axes = figure()
+    figure, axes = new_figure()
     for name, result in sources.items():
         axes.plot(*result.dos.T, label=name)
-    axes.set(xlabel="wave number (cm$^{-1}$)", ylabel="states per cm$^{-1}$ and unit cell")
-    axes.legend(fontsize=8)
-    save(fig, path)
+    axes.set(xlabel="wave number (cm$^{-1}$)", ylabel="density of states (per cm$^{-1}$ and unit cell)")
+    legend_below(figure)
+    save_figure(figure, path)
 
 
 def plot_thermal(sources: Mapping[str, Harmonic], path: Path) -> None:
     """Vibrational free energy and heat capacity against temperature."""
-    fig, (left, right) = figure(8, 3.6, ncols=2)
+    figure, (left, right) = new_figure(8, 3.6, ncols=2)
     for name, result in sources.items():
         temperature = [row["temperature_K"] for row in result.thermal]
         left.plot(temperature, [1000 * row["free_energy_eV"] for row in result.thermal], "o-", label=name)
         right.plot(temperature, [1000 * row["heat_capacity_eV_per_K"] for row in result.thermal], "o-", label=name)
     left.set(xlabel="temperature (K)", ylabel="free energy (meV per unit cell)")
     right.set(xlabel="temperature (K)", ylabel="heat capacity (meV/K per unit cell)")
-    left.legend(fontsize=8)
-    save(fig, path)
+    legend_below(figure)
+    save_figure(figure, path)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.cli.common import InputError, replacing
+from hint_plugins.cli.common import InputError
+from hint_recipes.force_constant_files import read_force_constants, save_force_constants
 from hint_recipes.force_constants import THZ_TO_CM1, ForceConstants, signed_frequencies
-from hint_recipes.supercells import match_sites
 
 #: kJ/mol in eV.
 KJ_MOL = 0.01036426965
@@ -188,119 +187,6 @@ def compare(constants: ForceConstants, reference: ForceConstants) -> dict[str, f
         "frequency_rmse_cm1": float(np.sqrt((difference**2).mean())),
         "frequency_max_error_cm1": float(np.abs(difference).max()),
     }
-
-
-def read_force_constants(path: str | Path, primitive: Atoms, *, file_masses: bool = False) -> ForceConstants:
-    """Reference force constants: dynamical matrix files (prefix), ``phonopy*.yaml``, q2r's ``.fc`` or ``.npz``.
-
-    Parameters
-    ----------
-    path
-        ``dyn`` for ``dyn1, dyn2, ...``; a phonopy yaml with force constants; a force constant file of ``q2r.x``;
-        or an ``.npz`` of :func:`save_force_constants`.
-    primitive
-        The crystal, in the setting that is wanted; its masses are kept.
-    file_masses
-        Take the masses (u) of the file instead.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read or belongs to another crystal.
-    """
-    path = Path(path)
-    try:
-        if path.suffix in (".yaml", ".yml"):
-            import phonopy
-
-            found = ForceConstants.from_phonopy(phonopy.load(path, primitive_matrix="P", produce_fc=True, log_level=0))
-        elif path.suffix == ".fc":
-            found = _read_q2r(path)
-        elif path.suffix == ".npz":
-            found = _read_npz(path)
-        else:
-            from hint_recipes.dynamical_matrices import from_cellconstructor, read_dynamical_matrices
-
-            found = from_cellconstructor(read_dynamical_matrices(path))
-        if file_masses:
-            primitive = primitive.copy()
-            order = match_sites(primitive, found.primitive, tolerance=0.1)
-            primitive.set_masses(found.primitive.get_masses()[order])
-        return ForceConstants.from_supercell(primitive, found.supercell, found.hessian, tolerance=0.1)
-    except (OSError, ValueError, KeyError, IndexError, StopIteration, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: no force constants of this crystal: {error}") from None
-
-
-def _read_npz(path: Path) -> ForceConstants:
-    with np.load(path) as content:
-        crystal = Atoms(content["numbers"], positions=content["positions"], cell=content["cell"], pbc=True)
-        crystal.set_masses(content["masses"])
-        return ForceConstants(crystal, tuple(content["multiples"]), content["hessian"])
-
-
-def _read_q2r(path: Path) -> ForceConstants:
-    """Force constants of ``q2r.x`` in the setting of its own header."""
-    from phonopy.interface.qe import PH_Q2R
-    from phonopy.structure.atoms import PhonopyAtoms
-
-    from hint_plugins.curvature.layouts import UNITS
-
-    crystal = _q2r_crystal(path)
-    reader = PH_Q2R(path)
-    reader.run(
-        PhonopyAtoms(symbols=crystal.get_chemical_symbols(), cell=crystal.cell.array, positions=crystal.positions),
-        is_full_fc=True,
-    )
-    assert reader.supercell is not None
-    n = len(reader.supercell)
-    hessian = np.asarray(reader.fc).swapaxes(1, 2).reshape(3 * n, 3 * n) * UNITS["Ry/Bohr^2"]
-    supercell = Atoms(
-        reader.supercell.symbols, positions=reader.supercell.positions, cell=reader.supercell.cell, pbc=True
-    )
-    return ForceConstants.from_supercell(crystal, supercell, hessian)
-
-
-def _q2r_crystal(path: Path) -> Atoms:
-    """The unit cell in the header of a force constant file of ``q2r.x``."""
-    from ase.units import Bohr
-
-    lines = iter(path.read_text().splitlines())
-    types, number, ibrav, *celldm = next(lines).split()
-    alat = float(celldm[0]) * Bohr
-    if int(ibrav) == 0:
-        cell = np.array([next(lines).split()[:3] for _ in range(3)], dtype=float) * alat
-    else:
-        from hint_recipes.dynamical_matrices import require_cellconstructor
-
-        CC = require_cellconstructor()
-        cell = CC.Methods.get_unit_cell_from_ibrav(int(ibrav), np.array(celldm, dtype=float))
-    symbols = [next(lines).split("'")[1].strip() for _ in range(int(types))]
-    rows = [next(lines).split() for _ in range(int(number))]
-    positions = np.array([row[2:5] for row in rows], dtype=float) * alat
-    return Atoms([symbols[int(row[1]) - 1] for row in rows], positions=positions, cell=cell, pbc=True)
-
-
-def save_force_constants(constants: ForceConstants, directory: Path, name: str = "phonopy") -> None:
-    """Write ``NAME.yaml`` (phonopy, with force constants) and ``NAME.npz`` (exact).
-
-    The latter holds ``hessian`` (eV/A^2), ``multiples`` and the unit cell: ``numbers``, ``positions`` and ``cell`` (A),
-    ``masses`` (u).
-    """
-    with replacing(Path(directory) / f"{name}.yaml") as temporary:
-        constants.to_phonopy().save(temporary, settings={"force_constants": True})
-    with replacing(Path(directory) / f"{name}.npz") as temporary:
-        crystal = constants.primitive
-        np.savez(
-            temporary,
-            hessian=constants.hessian,
-            multiples=np.array(constants.multiples),
-            numbers=crystal.numbers,
-            positions=crystal.positions,
-            cell=crystal.cell.array,
-            masses=crystal.get_masses(),
-        )
 
 
 __all__ = [

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hint_plugins.cli.common import InputError, write_config, write_csv, write_summary
+from hint_plugins.figures import new_figure, save_figure, wrapped
 from hint_recipes.crystal_input import read_crystal
 from hint_recipes.ensemble import EnsembleEngine
-from hint_recipes.phonon_plots import figure, save
 from hint_recipes.sscha_request import check_request, correction_mark, discard_run, earlier_run, identity
 from hint_recipes.sscha_state import GPA, SschaSettings
 from hint_recipes.sscha_study import run_sscha
@@ -183,10 +183,11 @@ def _row(name: str, summary: dict[str, Any], atoms: int, pressure: float, *, cor
 
 
 def _plot(rows: list[dict[str, Any]], path: Path) -> None:
-    fig, axes = figure(6.4, 1.2 + 0.4 * len(rows))
+    figure, axes = new_figure(6.4, 1.4 + 0.5 * len(rows))
     values = [row["above_best_meV_per_atom"] for row in rows]
     errors = [1000 * row["error_eV_per_atom"] for row in rows]
-    axes.barh([row["name"] for row in rows], values, xerr=errors, color="C0")
+    axes.barh(range(len(rows)), values, xerr=errors, color="C0")
+    axes.set_yticks(range(len(rows)), [wrapped(row["name"], 2.0, 8) for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("free energy above the best (meV per atom)")
-    save(fig, path)
+    save_figure(figure, path)

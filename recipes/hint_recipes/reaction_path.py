@@ -17,7 +17,7 @@ from ase import Atoms, units
 
 from hint_plugins.objective.metrics import CM1, external_modes, frequencies, symmetrised
 from hint_recipes.elastic_band import evaluate_images, geodesic_path, path_length, relax_band
-from hint_recipes.transition_states.failures import SearchFailure
+from hint_recipes.failures import SearchFailure
 from hint_recipes.transition_states.reaction import Reaction, check_reaction
 from hint_recipes.transition_states.stationary import minimise
 
@@ -217,19 +217,15 @@ def orthogonal_frequencies(hessian: np.ndarray, atoms: Atoms, tangent: np.ndarra
 
 def plot_fingerprint(found: Fingerprint, path: Path, *, title: str = "", width: float = 25.0) -> None:
     """Energy profile above the spectrum (Gaussians of ``width`` cm^-1) against the reaction coordinate."""
-    from matplotlib.figure import Figure
-
-    from hint_plugins.cli.common import replacing
+    from hint_plugins.figures import new_figure, save_figure, wrapped
 
     waves = found.frequencies
     grid = np.linspace(min(-200.0, np.nanmin(waves) - 150), np.nanmax(waves) + 150, 700)
     density = np.nansum(np.exp(-0.5 * ((grid[:, None, None] - waves[None]) / width) ** 2), axis=2)
-    figure = Figure(figsize=(5.6, 5.4), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2.4])
+    figure, (top, bottom) = new_figure(5.6, 5.4, nrows=2, sharex=True, height_ratios=[1, 2.4])
     top.plot(found.coordinate, (found.energies - found.energies[0]) / KCAL, "o-", markersize=3)
-    top.set(ylabel="energy (kcal/mol)", title=title)
+    top.set(ylabel="energy (kcal/mol)", title=wrapped(title, 5.0, 12))
     bottom.pcolormesh(found.coordinate, grid, density, shading="nearest", cmap="magma_r", rasterized=True)
     bottom.axhline(0, color="0.5", linewidth=0.7)
     bottom.set(xlabel="reaction coordinate (amu$^{1/2}$ Å)", ylabel="frequency (cm⁻¹; imaginary below 0)")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130)
+    save_figure(figure, path)

@@ -12,11 +12,12 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.cli.common import InputError, write_config, write_csv, write_summary
+from hint_plugins.figures import new_figure, save_figure
 from hint_recipes.dynamical_matrices import to_cellconstructor, write_dynamical_matrices
 from hint_recipes.ensemble import EnsembleEngine, require_sscha
 from hint_recipes.force_constants import ForceConstants, hessian_from_potential
 from hint_recipes.perturbation import perturbation
-from hint_recipes.phonon_plots import figure, plot_bands, save
+from hint_recipes.phonon_plots import plot_bands
 from hint_recipes.phonons import bands, read_force_constants, save_force_constants
 from hint_recipes.sscha import draw, free_energy_hessian, report_raised, run, start
 from hint_recipes.sscha_cell import static_start
@@ -289,7 +290,7 @@ def _write(out: Path, sources: dict[str, ForceConstants], crystal: Atoms) -> Non
 def _write_history(out: Path, state: State, static: float) -> None:
     write_csv(out / "populations.csv", state.history)
     write_csv(out / "minimisation.csv", state.steps)
-    fig, axes = figure(6.4, 7.2, nrows=3, sharex=True)
+    figure, axes = new_figure(6.4, 7.2, nrows=3, sharex=True)
     x = np.arange(len(state.steps))
     energies = np.array([row["free_energy_eV"] for row in state.steps]) - static
     errors = np.array([row["error_eV"] for row in state.steps])
@@ -305,7 +306,7 @@ def _write_history(out: Path, state: State, static: float) -> None:
         if marks[index] != marks[index - 1]:
             for axis in axes:
                 axis.axvline(index - 0.5, color="0.8", lw=0.6)
-    save(fig, out / "convergence.png")
+    save_figure(figure, out / "convergence.png")
 
 
 class _Progress:

@@ -278,22 +278,23 @@ def _distances(positions: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def plot_stability(results: dict[str, Sequence[dict[str, Any]]], path: Any) -> None:
-    """Bars: temperature at failure of every molecule, one colour a model (hatched: survived the whole ramp)."""
-    from matplotlib.figure import Figure
+    """Bars: temperature reached by every molecule, one colour a model; those that survived are hatched and said."""
+    from matplotlib.patches import Patch
 
-    from hint_plugins.cli.common import replacing
+    from hint_plugins.figures import legend_below, new_figure, save_figure, wrapped
 
     names = list(dict.fromkeys(row["name"] for rows in results.values() for row in rows))
-    figure = Figure(figsize=(2.5 + 0.5 * len(names) * max(1, len(results) / 2), 3.6), layout="constrained")
-    axis = figure.subplots()
+    height = 2.8 + 0.05 * min(30, max(map(len, names)))  # slanted names below the bars
+    figure, axis = new_figure(max(4.5, 2.5 + 0.5 * len(names) * max(1, len(results) / 2)), height)
     width = 0.8 / len(results)
     for k, (model, rows) in enumerate(results.items()):
         places = [names.index(row["name"]) + (k - (len(results) - 1) / 2) * width for row in rows]
         bars = axis.bar(places, [row["temperature_K"] for row in rows], width, color=f"C{k}", label=model)
         for bar, row in zip(bars, rows, strict=True):
             bar.set_hatch("//" if row["survived"] else "")
-    axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
-    axis.set(ylabel="temperature at failure (K)")
-    axis.legend(frameon=False, fontsize=8)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130)
+    labels = [wrapped(name, 2.0, 8) for name in names]
+    axis.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    axis.set(xlabel="molecule", ylabel="temperature at the end (K)")
+    survived = Patch(facecolor="none", edgecolor="0.3", hatch="//", label="survived the whole ramp")
+    legend_below(figure, survived)
+    save_figure(figure, path)

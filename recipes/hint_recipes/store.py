@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.cli.common import plain, write_json
+from hint_plugins.cli.common import plain, replacing, write_json
+from hint_plugins.structures import state
 
 
 def digest(*parts: Any) -> str:
-    """Short hash of settings (mappings, numbers, text) and structures (atoms, positions, cell, charge, spin)."""
+    """Short hash of settings (mappings, numbers, text) and structures (geometry, masses, charges, constraints)."""
     content = hashlib.sha256()
     for part in parts:
         if isinstance(part, Atoms):
             for array in (part.numbers, np.round(part.positions, 8), part.cell.array, part.pbc, part.get_masses()):
                 content.update(np.ascontiguousarray(array).tobytes())
-            part = {k: part.info[k] for k in ("charge", "spin", "symmetry_number") if k in part.info}
+            part = state(part)
         content.update(json.dumps(plain(part), sort_keys=True, default=str).encode())
     return content.hexdigest()[:16]
 
@@ -40,6 +41,14 @@ def safe_name(name: str) -> str:
     """``name`` as a file name; names that had to be changed get a hash, so that they stay different."""
     safe = re.sub(r"[^A-Za-z0-9._+-]", "_", name)[:80].strip(".") or "unnamed"
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def write_frames(path: Path, frames: Sequence[Atoms]) -> None:
+    """Write structures with the results of their calculators as extended XYZ, whole or not at all."""
+    from ase.io import write
+
+    with replacing(path) as temporary:
+        write(temporary, list(frames), format="extxyz")
 
 
 class ItemStore:

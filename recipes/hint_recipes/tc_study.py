@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from hint_plugins.cli.common import InputError, write_csv, write_summary
+from hint_plugins.figures import legend_below, new_figure, save_figure
 from hint_recipes.alpha2f import Alpha2F, allen_dynes, read_alpha2f
 from hint_recipes.eliashberg import Eliashberg
-from hint_recipes.phonon_plots import figure, save
 
 
 def critical_temperatures(
@@ -41,8 +41,8 @@ def critical_temperatures(
     Returns
     -------
     dict
-        ``lambda, omega_log_K, omega_2_K, tc_K, tc_mcmillan_K, factors`` and with ``eliashberg`` also
-        ``tc_eliashberg_K`` and ``gap`` (rows of mu*, temperature, gap in meV).
+        ``read_as`` (of spectra from files), ``lambda, omega_log_K, omega_2_K, tc_K, tc_mcmillan_K, factors`` and with
+        ``eliashberg`` also ``tc_eliashberg_K`` and ``gap`` (rows of mu*, temperature, gap in meV).
     """
     if not mu_star:
         raise InputError("give at least one --mu-star")
@@ -51,6 +51,7 @@ def critical_temperatures(
     moments = spectrum.coupling, spectrum.omega_log, spectrum.omega_2
     closed = {mu: allen_dynes(*moments, mu) for mu in mu_star}
     result: dict[str, Any] = {
+        **({"read_as": spectrum.read_as} if spectrum.read_as else {}),
         "lambda": moments[0],
         "omega_log_K": moments[1],
         "omega_2_K": moments[2],
@@ -121,26 +122,29 @@ def run_tc(
 
 
 def read_spectra(files: Sequence[Path], **options: Any) -> dict[str, Alpha2F]:
-    """Read several files; equal names are told apart by their directory."""
+    """Read several files and say how; equal names are told apart by their directory."""
     names = [f.name for f in files]
     keys = [f.name if names.count(f.name) == 1 else f"{f.parent.name}-{f.name}" for f in files]
-    return {key: read_alpha2f(file, **options) for key, file in zip(keys, files, strict=True)}
+    spectra = {key: read_alpha2f(file, **options) for key, file in zip(keys, files, strict=True)}
+    for key, spectrum in spectra.items():
+        print(f"{key}: {spectrum.read_as}; lambda = {spectrum.coupling:.4g}")
+    return spectra
 
 
 def _plot_spectra(spectra: Mapping[str, Alpha2F], path: Path) -> None:
-    fig, axes = figure()
+    figure, axes = new_figure()
     right = axes.twinx()
     for number, (name, spectrum) in enumerate(spectra.items()):
         axes.plot(spectrum.omega, spectrum.values, color=f"C{number}", label=name)
         right.plot(spectrum.omega, spectrum.cumulative_coupling(), color=f"C{number}", ls="--", lw=1)
     axes.set(xlabel="phonon energy (meV)", ylabel=r"$\alpha^2F$", xlim=(0, None), ylim=(0, None))
     right.set(ylabel=r"$\lambda(\omega)$, dashed", ylim=(0, None))
-    axes.legend(fontsize=8)
-    save(fig, path)
+    legend_below(figure)
+    save_figure(figure, path)
 
 
 def _plot_tc(spectra: Mapping[str, Alpha2F], mu_star: Sequence[float], sources: Mapping, path: Path) -> None:
-    fig, axes = figure()
+    figure, axes = new_figure()
     grid = np.linspace(0.05, 0.2, 40)
     for number, (name, spectrum) in enumerate(spectra.items()):
         moments = spectrum.coupling, spectrum.omega_log, spectrum.omega_2
@@ -149,12 +153,12 @@ def _plot_tc(spectra: Mapping[str, Alpha2F], mu_star: Sequence[float], sources: 
             values = [sources[name]["tc_eliashberg_K"][str(mu)] for mu in mu_star]
             axes.plot(mu_star, values, "s", color=f"C{number}", label=f"{name}, Migdal-Eliashberg")
     axes.set(xlabel=r"$\mu^*$", ylabel=r"$T_c$ (K)", ylim=(0, None))
-    axes.legend(fontsize=8)
-    save(fig, path)
+    legend_below(figure)
+    save_figure(figure, path)
 
 
 def _plot_gap(sources: Mapping[str, Any], path: Path) -> None:
-    fig, axes = figure()
+    figure, axes = new_figure()
     for name, result in sources.items():
         for mu in dict.fromkeys(row["mu_star"] for row in result["gap"]):
             rows = [row for row in result["gap"] if row["mu_star"] == mu]
@@ -162,5 +166,5 @@ def _plot_gap(sources: Mapping[str, Any], path: Path) -> None:
             x = [row["temperature_K"] for row in rows] + [tc]
             axes.plot(x, [row["gap_meV"] for row in rows] + [0.0], "o-", ms=3, label=rf"{name}, $\mu^*$ = {mu}")
     axes.set(xlabel="temperature (K)", ylabel="gap at the first Matsubara energy (meV)", xlim=(0, None), ylim=(0, None))
-    axes.legend(fontsize=8)
-    save(fig, path)
+    legend_below(figure)
+    save_figure(figure, path)

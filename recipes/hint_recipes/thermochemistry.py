@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from ase import Atoms, units
 
-from hint_plugins.labelling.engine import charge_and_multiplicity
+from hint_plugins.charges import charge_and_multiplicity
 from hint_recipes.symmetry import is_linear, straightened, symmetry_number
 
 QuasiHarmonic = Literal["none", "grimme", "truhlar"]

@@ -347,10 +347,16 @@ class TestDoctor:
     def test_wrong_forces_are_seen(self):
         assert "WRONG: Hessians of this potential" in run("doctor", "--model", f"{__name__}:make_wrong", status=1)
 
-    def test_layer_norm_is_named(self):
-        output = run("doctor", "--model", f"{__name__}:make_normed", "--device", "cpu", status=1)
-        assert "norm: LayerNorm has a wrong third derivative" in output
-        assert "finite_difference" in output
+    def test_wrong_norm_is_named(self):
+        output = run("doctor", "--model", f"{__name__}:make_fused", "--device", "cpu", status=1)
+        assert "norm: Fused has a wrong third derivative" in output
+        assert "hessian_engine finite_difference" in output
+        assert "--hessian" not in output
+
+    def test_layer_norm_is_tested_as_training_has_it(self):
+        output = run("doctor", "--model", f"{__name__}:make_normed", "--device", "cpu")
+        assert "training makes LayerNorm exact: norm" in output
+        assert "a Hessian loss can be trained" in output
 
     def test_bad_input(self, tmp_path):
         assert "no such calculator" in run("doctor", "--model", "nothing", status=2)
@@ -367,6 +373,18 @@ def make_wrong():
             self.results["forces"] = self.results["forces"] * 1.1
 
     return Wrong()
+
+
+def make_fused():
+    """A model with a module of its own around torch's fused LayerNorm, which nothing makes exact."""
+
+    class Fused(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.layer_norm(x, (8,))
+
+    model = make_normed()
+    model.norm = Fused()
+    return model
 
 
 def make_normed():

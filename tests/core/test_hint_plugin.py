@@ -1,7 +1,9 @@
 """The ``hint`` plugin on a toy host: what it checks, chooses, refuses and puts back."""
 
+import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from helpers.toy import ToyPotential, toy_view
 from torch import nn
 
@@ -12,6 +14,8 @@ from hint_plugins.curvature.layer_norm import ExactLayerNorm
 from hint_plugins.curvature.selftest import SelfTestError
 from hint_plugins.hint import HintPlugin
 from hint_plugins.hookspecs import TrainingRun
+from hint_plugins.labels.hessian_label import LabelError
+from hint_plugins.objective.metrics import NotFiniteError, hessian_errors
 
 
 def labelled(model, dtype=torch.float64):
@@ -29,7 +33,7 @@ def labelled(model, dtype=torch.float64):
     )
 
 
-def run_of(model, tmp_path, num_labelled=4, exact=True, history=()):
+def run_of(model, tmp_path, num_labelled=4, exact=True, history=(), progress=Progress()):
     def double(count):
         import copy
 
@@ -45,7 +49,7 @@ def run_of(model, tmp_path, num_labelled=4, exact=True, history=()):
         exact_derivatives=exact,
         directory=str(tmp_path),
         name="toy",
-        progress=Progress(),
+        progress=progress,
         history=list(history),
     )
 
@@ -110,3 +114,115 @@ def test_direct_forces_are_penalised_for_asymmetry():
     difference = (z @ (curl - curl.T).detach()).square().view(2, 5, 3)
     expected = torch.stack([difference[:, :2].mean((1, 2)).mean(), difference[:, 2:].mean((1, 2)).mean()])
     torch.testing.assert_close(penalised - plain, expected, rtol=1e-5, atol=1e-6)
+
+
+LONG = Progress(max_epochs=10, steps_per_epoch=4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"hessian_ramp_start": 10, "hessian_ramp_end": 20},
+        {"hessian_ramp_start": 50, "hessian_ramp_end": 60},
+        {"hessian_ramp_start": 40, "hessian_ramp_end": 41, "hessian_ramp_unit": "steps"},
+        {"hessian_ramp_end": 11, "hessian_schedule": "step"},
+    ],
+)
+def test_a_ramp_after_the_run_is_refused(options, tmp_path, caplog):
+    plugin = HintPlugin(HintConfig(**options))
+    with pytest.raises(ConfigError, match="lies after the end of the run"):
+        plugin.training_started(run_of(ToyPotential(), tmp_path, progress=LONG))
+    plugin = HintPlugin(HintConfig(**options, hessian_weight=0))
+    plugin.training_started(run_of(ToyPotential(), tmp_path, progress=LONG))
+
+
+def test_a_ramp_that_ends_after_the_run_is_told(tmp_path, caplog):
+    plugin = HintPlugin(HintConfig(hessian_weight=1.0, hessian_ramp_end=20, hessian_engine="reverse"))
+    plugin.training_started(run_of(ToyPotential(), tmp_path, progress=LONG))
+    assert "the Hessian weight reaches 0.487 of 1 within the run" in caplog.text
+
+
+def test_a_continued_run_keeps_the_end_of_its_ramp(tmp_path):
+    first = HintPlugin(HintConfig(hessian_weight=1.0, hessian_engine="reverse"))
+    first.training_started(run_of(ToyPotential(), tmp_path, progress=LONG))
+    longer = HintPlugin(HintConfig(hessian_weight=1.0, hessian_engine="reverse"))
+    longer.restore_state(first.checkpoint_state())
+    longer.training_started(run_of(ToyPotential(), tmp_path, progress=Progress(max_epochs=40, steps_per_epoch=4)))
+    for plugin in (first, longer):
+        at = Progress(step=10, steps_per_epoch=4, max_epochs=40)
+        assert plugin.curriculum.weight(at) == 0.5
+
+
+def test_the_engine_is_chosen_without_timing_on_request(tmp_path, monkeypatch):
+    import hint_plugins.preparation as preparation
+
+    monkeypatch.setattr(preparation, "measured_engine", None)
+    for _ in range(2):
+        plugin = HintPlugin(HintConfig(hessian_reproducible=True))
+        plugin.training_started(run_of(ToyPotential(), tmp_path))
+        assert plugin.engine_name == "vmap"
+    again = HintPlugin()
+    again.restore_state({"hint": {"engine": "replicate"}})
+    again.training_started(run_of(ToyPotential(), tmp_path))
+    assert again.engine_name == "replicate", "a continued run takes the engine of its first part"
+
+
+def test_the_self_test_is_repeated_after_some_steps(tmp_path):
+    """A module that becomes wrong in training is found at the next validation."""
+    model = ToyPotential()
+    plugin = HintPlugin(HintConfig(hessian_engine="reverse", hessian_metrics="none", hessian_valid_loss=False))
+    plugin.training_started(run_of(model, tmp_path))
+    plugin.validation_metrics(model=model, loader=[], progress=Progress(step=0))
+    model.norm = nn.LayerNorm(8)
+    with pytest.raises(SelfTestError, match="norm: LayerNorm"):
+        plugin.validation_metrics(model=model, loader=[], progress=Progress(step=3))
+    plugin.training_started(run_of(model, tmp_path))  # swaps the layer
+    for step in (3, 6):
+        plugin.validation_metrics(model=model, loader=[], progress=Progress(step=step))
+
+
+def test_kinks_are_warned_of(tmp_path, caplog):
+    plugin = HintPlugin(HintConfig(hessian_engine="reverse"))
+    plugin.training_started(run_of(ToyPotential(nn.ReLU()), tmp_path))
+    assert "the model is not smooth: norm: ReLU has a kink" in caplog.text
+
+
+@pytest.mark.parametrize("metrics", ["full", "probes"])
+def test_a_model_of_nan_is_named_in_validation(metrics):
+    model = ToyPotential().double()
+    plugin = HintPlugin(HintConfig(hessian_engine="reverse", hessian_metrics=metrics))
+    graphs = labelled(model)
+    graphs.stored = [{}, {}]
+    plugin.validation_metrics(model=model, loader=[graphs], progress=Progress())
+    with torch.no_grad():
+        model.first.weight[0, 0] = float("nan")
+    graphs.view.graph = None
+    with pytest.raises(NotFiniteError, match=r"not finite for labelled structure 0 \(H2\)"):
+        plugin.validation_metrics(model=model, loader=[graphs], progress=Progress())
+
+
+def test_errors_of_a_hessian_that_is_not_finite_are_refused():
+    atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.74]])
+    with pytest.raises(NotFiniteError, match="Hessian of H2 is not finite"):
+        hessian_errors(np.full((6, 6), np.nan), np.eye(6), atoms)
+
+
+def label_of_h2(**changes):
+    atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], info={"hint_source": "train_0.h5, structure 7"})
+    k = np.zeros((6, 6))
+    k[2, 2] = k[5, 5] = 35.0
+    k[2, 5] = k[5, 2] = -35.0
+    return atoms, {"hessian": k.reshape(-1), "hessian_pbc": np.zeros(3, np.int8)} | changes
+
+
+@pytest.mark.parametrize("wrong", [np.full(36, np.nan), np.full(36, 1.0), np.zeros(35)])
+def test_labels_of_prepared_files_are_judged_again(wrong):
+    atoms, labels = label_of_h2()
+    assert HintPlugin().check_labels(labels=labels, atoms=atoms, forces=np.zeros((2, 3))) is True
+    assert HintPlugin().check_labels(labels={"other": wrong}, atoms=atoms, forces=None) is None
+    atoms, labels = label_of_h2(hessian=wrong)
+    with pytest.raises(LabelError, match="train_0.h5, structure 7"):
+        HintPlugin().check_labels(labels=labels, atoms=atoms, forces=None)
+    dropping = HintPlugin(HintConfig(hessian_on_bad_label="drop"))
+    assert dropping.check_labels(labels=labels, atoms=atoms, forces=None) is False
+    assert dropping.dropped == {"train_0.h5, structure 7"}

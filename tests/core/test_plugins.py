@@ -4,7 +4,9 @@ import inspect
 import re
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pytest
 from helpers.others import OtherOptions
 
@@ -17,6 +19,12 @@ from hint_plugins.hookspecs import HookSpecs, Options, hookimpl
 from hint_plugins.objective.curriculum import SCHEDULES
 from hint_plugins.plugins import PluginError, describe_plugins, load_plugins
 
+#: Options that are numbers.
+NUMBERS = [
+    name
+    for name, field in HintConfig.model_fields.items()
+    if any(kind in (float, int) for kind in (field.annotation, *get_args(field.annotation)))
+]
 HOOKS = [name for name, _ in inspect.getmembers(HookSpecs, inspect.isfunction)]
 TESTS = Path(__file__).parents[1]
 DOCS = TESTS.parent / "docs" / "plugins.md"
@@ -124,6 +132,7 @@ def test_plugins_that_do_not_load_are_named(others, name):
         ({"hessian_batch_fraction": 0.5, "hessian_every": 2}, "exclude each other"),
         ({"hessian_recycle": True}, "needs hessian_batch_fraction"),
         ({"hessian_weight": -1}, "hessian_weight"),
+        *(({name: value}, name) for name in NUMBERS for value in (np.inf, -np.inf, np.nan, -1.0, "abc")),
     ],
 )
 def test_options_that_do_not_fit_are_refused(values, message):

@@ -67,6 +67,58 @@ def test_recycling_fills_every_batch():
     assert max(seen[i] for i in range(3)) - min(seen[i] for i in range(3)) <= 1
 
 
+@settings(max_examples=400, deadline=None)
+@given(
+    shape=shapes,
+    fraction=st.one_of(st.none(), st.floats(0.01, 1.0)),
+    every=st.one_of(st.none(), st.integers(1, 9)),
+    recycle=st.booleans(),
+    world=st.integers(1, 4),
+    seed=st.integers(0, 9),
+    epoch=st.integers(0, 3),
+)
+def test_every_setting_gives_whole_epochs(shape, fraction, every, recycle, world, seed, epoch):
+    """What holds for every combination of options, or the combination is refused by name."""
+    labelled, others, size = shape
+    flags = np.arange(labelled + others) < labelled
+    settings = {"fraction": fraction, "every": every, "recycle": recycle, "seed": seed, "world_size": world}
+    asked = fraction is not None or every is not None
+    try:
+        ranks = [HeterogeneousBatchSampler(flags, size, rank=r, **settings) for r in range(world)]
+    except ValueError as error:
+        assert "leave no room" in str(error)
+        assert recycle
+        assert others
+        assert (every or 1) == 1
+        return
+    for sampler in ranks:
+        sampler.set_epoch(epoch)
+    batches = ranks[0].global_batches()
+    seen = Counter(i for batch in batches for i in batch)
+    counts = [[seen[i] for i in range(labelled)], [seen[i] for i in range(labelled, labelled + others)]]
+    assert set(counts[1]) <= {1}, "structures without a label come once"
+    assert min(counts[0]) >= 1
+    assert max(counts[0]) - min(counts[0]) <= (1 if recycle and asked else 0)
+    assert all(0 < len(batch) <= size * world for batch in batches)
+    assert len(batches) == len(ranks[0])
+    assert all(len(list(sampler)) == len(batches) and all(sampler) for sampler in ranks)
+    holding = [sum(flags[batch]) for batch in batches if any(flags[batch])]
+    if every is not None and fraction is None:
+        assert len(holding) <= max(-(-len(batches) // every), -(-labelled // (size * world)))
+    if recycle and asked:
+        assert len(set(holding)) == 1, "every batch that holds labels holds its share"
+
+
+def test_every_kth_batch_of_recycled_labels():
+    flags = np.arange(103) < 3
+    batches = list(HeterogeneousBatchSampler(flags, 4, every=3, recycle=True))
+    holding = [b for b, batch in enumerate(batches) if any(flags[batch])]
+    assert len(batches) == 38
+    assert len(holding) == 13
+    assert all(all(flags[batches[b]]) for b in holding)
+    assert max(np.diff(holding)) <= 3
+
+
 def test_labelled_structures_are_dealt_evenly_to_processes():
     flags = np.arange(64) < 16
     shares = []
@@ -107,5 +159,7 @@ def test_impossible_requests_are_named():
         HeterogeneousBatchSampler([False], 4, fraction=0.5)
     with pytest.raises(ValueError, match="rank 2"):
         HeterogeneousBatchSampler([True], 4, world_size=2, rank=2)
+    with pytest.raises(ValueError, match="at least one structure"):
+        HeterogeneousBatchSampler([True], 0)
     with pytest.raises(ValueError, match="lower the fraction"):
         HeterogeneousBatchSampler([True, False], 4, fraction=1.0, recycle=True)

@@ -1,4 +1,5 @@
 import copy
+import re
 
 import pytest
 import torch
@@ -6,6 +7,8 @@ from helpers.devices import DEVICES
 from helpers.toy import ToyPotential, toy_view
 from torch import nn
 
+from hint_plugins.curvature.engines import ForceView
+from hint_plugins.curvature.kinks import forces_jump
 from hint_plugins.curvature.layer_norm import ExactLayerNorm, restore_layer_norms, swap_layer_norms
 from hint_plugins.curvature.selftest import TOLERANCE, check_derivatives, third_derivative_error
 
@@ -53,6 +56,188 @@ def test_swapping_layer_norm_mends_the_model_and_is_undone():
     assert list(model.state_dict()) == list(before)
     for key, value in before.items():
         torch.testing.assert_close(model.state_dict()[key], value, rtol=0, atol=0)
+
+
+class Wrapped(nn.Module):
+    """A function as a module, after nothing or behind a gate."""
+
+    def __init__(self, function, gate=None):
+        super().__init__()
+        self.function = function
+        self.gate = None if gate is None else nn.Parameter(torch.tensor(gate))
+
+    def forward(self, x):
+        return self.function(x) if self.gate is None else x + self.gate * self.function(x)
+
+
+class WrongOrder(torch.autograd.Function):
+    """x^4 whose derivative of order 1, 2 or 3 is wrong by 10 %."""
+
+    @staticmethod
+    def forward(ctx, x, factors):
+        ctx.save_for_backward(x)
+        ctx.factors = factors
+        return x**4 / 24
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * Cubic.apply(x, ctx.factors), None
+
+
+class Cubic(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, factors):
+        ctx.save_for_backward(x)
+        ctx.factors = factors
+        return factors[0] * x**3 / 6
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * Square.apply(x, ctx.factors), None
+
+
+class Square(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, factors):
+        ctx.save_for_backward(x)
+        ctx.factors = factors
+        return ctx.factors[1] * x**2 / 2
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * ctx.factors[2] * x, None
+
+
+class Raises(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return Once.apply(g)
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, g):
+        return g.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        raise NotImplementedError("this kernel has no double backward")
+
+
+@pytest.mark.parametrize("gate", [0.0, 1e-6, 1e-2])
+def test_a_wrong_module_behind_a_closed_gate_is_found(gate):
+    torch.manual_seed(0)
+    norm = nn.LayerNorm(8)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = ToyPotential(Wrapped(nn.functional.silu, gate))
+        assert report(model).ok
+        model = ToyPotential(Wrapped(norm, gate))
+        before = copy.deepcopy(model.double().state_dict())
+        result = report(model)
+        assert not result.ok
+        assert any("LayerNorm has a wrong third derivative" in line for line in result.guilty)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_wrong_module_before_a_last_layer_of_zeros_is_found():
+    torch.manual_seed(0)
+    for norm, right in ((nn.LayerNorm(8), False), (None, True)):
+        model = ToyPotential(norm)
+        nn.init.zeros_(model.second.weight)
+        assert report(model).ok is right
+
+
+@pytest.mark.parametrize(
+    ("factors", "order"), [((1.1, 1, 1), "first"), ((1, 1.1, 1), "second"), ((1, 1, 1.1), "third")]
+)
+def test_the_order_of_the_wrong_derivative_is_named(factors, order):
+    torch.manual_seed(0)
+    assert report(ToyPotential(Wrapped(lambda x: WrongOrder.apply(x, (1, 1, 1))))).ok
+    result = report(ToyPotential(Wrapped(lambda x: WrongOrder.apply(x, factors))))
+    assert not result.ok
+    assert result.guilty[0].startswith(f"norm: Wrapped has a wrong {order} derivative")
+
+
+def test_an_error_raised_in_a_derivative_is_a_finding():
+    torch.manual_seed(0)
+    result = report(ToyPotential(Wrapped(Raises.apply)))
+    assert not result.ok
+    assert result.raised == "NotImplementedError: this kernel has no double backward"
+    assert result.guilty == ["norm: Wrapped raises in its derivatives: this kernel has no double backward"]
+    assert "this kernel has no double backward" in result.explanation()
+
+
+@pytest.mark.parametrize(
+    ("function", "word"),
+    [
+        (nn.functional.relu, "kink"),
+        (torch.abs, "kink"),
+        (lambda x: x.clamp(-0.3, 0.3), "kink"),
+        (lambda x: x + torch.round(10 * x), "jumps"),
+    ],
+)
+def test_kinks_are_reported_as_such(function, word):
+    torch.manual_seed(0)
+    result = report(ToyPotential(Wrapped(function)))
+    assert len(result.kinks) == 1
+    assert word in result.kinks[0]
+    assert result.kinks[0].startswith("norm: ")
+    assert result.guilty == []
+
+
+@pytest.mark.parametrize("function", [torch.tanh, torch.sin, lambda x: torch.softmax(x, -1), lambda x: torch.tanh(9 * x)])
+def test_smooth_functions_have_no_kinks(function):
+    torch.manual_seed(0)
+    result = report(ToyPotential(Wrapped(function)))
+    assert result.ok
+    assert result.kinks == []
+
+
+def test_a_step_in_the_forces_of_a_model_without_modules_is_reported():
+    torch.manual_seed(0)
+    model = ToyPotential().double()
+    view = toy_view(model, torch.randn(4, 3, dtype=torch.float64), [4])
+    stepped = ForceView(view.positions, lambda x: view.forces_at(x) + (x[..., :1] > view.positions[0, 0]).to(x))
+    assert forces_jump(stepped)
+    assert not forces_jump(view)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: nn.functional.silu(x.float()).double(), "single precision inside.*hessian_selftest False"),
+        (lambda x: nn.functional.dropout(x, 0.5), "two evaluations at the same positions differ"),
+        (lambda x: x * torch.rand(()), "two evaluations at the same positions differ"),
+    ],
+)
+def test_what_the_check_cannot_judge_is_said(function, message):
+    torch.manual_seed(0)
+    result = report(ToyPotential(Wrapped(function)))
+    assert not result.ok
+    assert re.search(message, result.explanation())
+
+
+def test_structures_that_influence_each_other_are_reported():
+    torch.manual_seed(0)
+    positions = torch.randn(4, 3, dtype=torch.float64)
+
+    def forces_at(copies):
+        leaf = copies if copies.requires_grad else copies.detach().requires_grad_(True)
+        energy = (leaf - leaf.mean(dim=(0, 1), keepdim=True)).pow(4).sum()
+        return -torch.autograd.grad(energy, leaf, create_graph=True)[0]
+
+    model = nn.Linear(1, 1).double()
+    result = check_derivatives(model, lambda: ForceView(positions, forces_at))
+    assert not result.ok
+    assert "with what else is in its batch" in result.explanation()
 
 
 @pytest.mark.parametrize("affine", [True, False])

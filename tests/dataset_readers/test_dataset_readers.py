@@ -99,7 +99,8 @@ def test_truncated_hdf5(t1x):
         list(read_dataset(t1x, "transition1x"))
 
 
-def test_rgd1(tmp_path):
+def test_rgd1(tmp_path, capsys):
+    """R_E and P_E belong to other geometries than RG and PG: only transition states have an energy."""
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "RGD1_CHNO.h5"
     with h5py.File(path, "w") as file:
@@ -111,7 +112,9 @@ def test_rgd1(tmp_path):
         file.create_group("other")
     frames, found = collect(path)
     assert [a.info["role"] for a in frames] == ["reactant", "ts", "product"]
-    assert frames[0].info["REF_energy"] == pytest.approx(-76.0 * Hartree)
+    assert frames[1].info["REF_energy"] == pytest.approx(-78.0 * Hartree)
+    assert all("REF_energy" not in frames[k].info for k in (0, 2))
+    assert "separately optimised" in capsys.readouterr().err
     assert "REF_forces" not in frames[0].arrays
     assert len(found) == 3
     assert "not the layout of RGD1_CHNO.h5" in found[0][1]

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from helpers.label_engines import QuarticEngine
 
-from hint_plugins.labelling.engine import EngineError, EngineSpec
+from hint_plugins.labelling.engine import EngineError, EngineSpec, Evaluation
 from hint_plugins.labelling.make import make_label
 from hint_plugins.labelling.record import LabelTask
 from hint_plugins.labelling.symmetry import symmetric_hessian
@@ -127,7 +127,49 @@ def test_symmetric_hessian_is_the_whole_one_for_less():
     np.testing.assert_allclose(found, whole, atol=1e-3 * np.abs(whole).max())
     task = LabelTask("full", step=0.005, symmetry=True)
     record = make_label(EngineSpec("ase", {"calculator": "emt"}).build(), atoms, task)
-    assert record["provenance"]["gradients"] == 3
+    assert record["provenance"]["gradients"] == 5  # undisplaced, displaced by symmetry, and a pair without symmetry
+    assert "asymmetry" not in record["provenance"]
+    assert record["provenance"]["noise"] < 1e-3 * np.abs(whole).max()
+
+
+class NoisyEngine:
+    """A spring lattice whose forces carry an error of fixed size, without net force, as a loose self-consistency."""
+
+    step = probe_step = 0.01
+    removes_net_force = True
+
+    def __init__(self, error):
+        self.error, self.rng = error, np.random.default_rng(0)
+
+    def provenance(self):
+        return {"method": "springs", "code": "tests", "version": "1"}
+
+    def surface(self, atoms):
+        self.origin = atoms.positions.copy()
+        return self
+
+    def evaluate(self, positions):
+        moved = positions - self.origin
+        forces = -5.0 * (moved - moved.mean(axis=0)) + self.rng.normal(0, self.error, moved.shape)
+        return Evaluation(0.0, forces - forces.mean(axis=0))
+
+    def hessian(self):
+        return None
+
+
+@pytest.mark.parametrize("error", [0.0, 1e-3])
+def test_noise_of_the_forces_is_seen_where_symmetry_and_net_force_hide_it(error):
+    """Forces that are off by 1 meV/A at displacements of 0.01 A leave a Hessian that is off by 0.1 eV/A^2."""
+    pytest.importorskip("phonopy")
+    atoms = bulk("Cu", cubic=True)
+    provenance = make_label(NoisyEngine(error), atoms, LabelTask("full", symmetry=True))["provenance"]
+    assert "sum_rule" not in provenance
+    assert "asymmetry" not in provenance
+    assert (provenance["noise"] > 0.01) == (error > 0)
+    provenance = make_label(NoisyEngine(error), atoms, LabelTask("full"))["provenance"]
+    assert (provenance["asymmetry"] > 0.01) == (error > 0)
+    one = make_label(NoisyEngine(error), atoms, LabelTask("projections", num_probes=1))["provenance"]
+    assert "asymmetry" not in one  # of one direction it is zero whatever the forces are
 
 
 def test_symmetry_is_refused_where_it_does_not_belong():
@@ -238,6 +280,51 @@ def test_wrong_espresso_options(tmp_path, template, change, options, reason):
     given = {"template": str(template), "command": fake_pw(tmp_path, HERE / "pw_h2.out"), **options}
     with pytest.raises(EngineError, match=reason):
         EngineSpec("espresso", given).build()
+
+
+def test_pw_labels_say_how_well_their_forces_converged(tmp_path, template):
+    """pw.x prints an SCF correction of 7e-6 Ry/bohr for this run: 1.8e-4 eV/A."""
+    engine = EngineSpec(
+        "espresso", {"template": str(template), "command": fake_pw(tmp_path, HERE / "pw_h2.out")}
+    ).build()
+    provenance = make_label(engine, box(), LabelTask("columns", num_probes=2))["provenance"]
+    assert provenance["scf_force_correction_eV_per_A"] == pytest.approx(7e-6 * 13.605693 / 0.529177, rel=1e-4)
+    assert provenance["conv_thr_Ry"] == 1e-8
+    assert provenance["charge"] == 0
+    assert "sum_rule" not in provenance
+
+
+# --- periodic in some directions only ---------------------------------------------------------------------
+
+
+def layer(pbc):
+    """Water molecules on a square lattice; the third cell vector is a placeholder."""
+    positions = [[0, 0, 0.119262], [0, 0.763239, -0.477047], [0, -0.763239, -0.477047]]
+    return Atoms("OH2", positions, cell=[8, 8, 2], pbc=pbc)
+
+
+@pytest.mark.parametrize("pbc", [(True, True, False), (False, True, False)])
+def test_partly_periodic_structures_are_refused_or_get_their_vacuum(pbc, tmp_path, template, caplog):
+    """GFN2-xTB by tblite with 40 A of vacuum: -137.9454 eV, repeated every 2 A -132.89 eV."""
+    pytest.importorskip("tblite")
+    from hint_plugins.potential import Potential
+
+    flags = " ".join("FT"[f] for f in pbc)
+    with pytest.raises(EngineError, match=f"pbc is '{flags}', and tblite repeats it in all three"):
+        make_label(EngineSpec("xtb").build(), layer(pbc), LabelTask("forces"))
+    with pytest.raises(ValueError, match="in some directions only, and tblite"):
+        Potential.load("tblite:GFN2-xTB").evaluate([layer(pbc)])
+    engine = EngineSpec("xtb", {"vacuum": 39.403691}).build()
+    record = make_label(engine, layer(pbc), LabelTask("forces"))
+    assert record["stress"] is None
+    assert record["provenance"]["vacuum_A"] == 39.403691
+    assert "of vacuum: " in caplog.text
+    if pbc[0]:
+        wide = layer(True)
+        wide.cell[2, 2] = 40
+        expected = make_label(EngineSpec("xtb").build(), wide, LabelTask("forces"))["energy"]
+        assert record["energy"] == pytest.approx(expected, abs=1e-3)
+        assert expected == pytest.approx(-137.9454, abs=1e-3)
 
 
 PSEUDO = Path(os.environ.get("ESPRESSO_PSEUDO", "/usr/share/espresso/pseudo"))

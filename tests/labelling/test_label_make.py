@@ -9,9 +9,10 @@ from helpers.label_engines import QuarticEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hint_plugins.charges import charge_and_multiplicity
 from hint_plugins.labelling import differences
 from hint_plugins.labelling.ase_calculator import ASESurface
-from hint_plugins.labelling.engine import EngineError, EngineSpec, charge_and_multiplicity
+from hint_plugins.labelling.engine import EngineError, EngineSpec
 from hint_plugins.labelling.make import make_label
 from hint_plugins.labelling.record import LabelTask, attach, structure_key
 from hint_plugins.labels.checks import check_label

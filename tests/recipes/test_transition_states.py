@@ -35,8 +35,9 @@ from hint_recipes.transition_states import (
     summarise,
 )
 from hint_recipes.transition_states.bonds import bond_matrix, changed_bonds, num_fragments
+from hint_recipes.transition_states.ends import rmsd
 from hint_recipes.transition_states.pysisyphus import AtomicUnits, needs_pysisyphus
-from hint_recipes.transition_states.search import KCAL, rmsd
+from hint_recipes.transition_states.search import KCAL
 from hint_recipes.transition_states.stationary import minimise
 
 HCN = Atoms("HCN", [[0, 0, -1.07], [0, 0, 0], [0, 0, 1.15]])
@@ -101,7 +102,7 @@ def test_set_resumes_and_repeats_nothing(xtb: Potential, tmp_path: Path) -> None
     assert (summary["n_reactions"], summary["n_intended"], summary["n_failed"]) == (2, 1, 1)
     assert summary["reasons"] == {"same_molecule": 1}
     written = {path.name for path in (tmp_path / "reactions" / "HCN").iterdir()}
-    assert written == {"path.extxyz", "ts.extxyz", "irc.extxyz", "profile.png"}
+    assert written == {"path.extxyz", "ts.extxyz", "irc.extxyz", "stationary_points.extxyz", "profile.png"}
     search_set(items, xtb, tmp_path, SearchSettings(saddle_fmax=0.02, path="geodesic"))
     assert xtb.calls.forces > calls  # other settings are another run
 

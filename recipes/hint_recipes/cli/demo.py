@@ -33,8 +33,10 @@ def demo(
     from rich.table import Table
 
     from hint_plugins.cli.common import InputError, prepare_output, write_config, write_csv, write_summary
-    from hint_recipes.demo import ERRORS, DemoSettings, compare, plot, run_demo
+    from hint_recipes.cli.inputs import need
+    from hint_recipes.demo import ERRORS, DemoSettings, compare, plot, run_demo, sentences, with_units
 
+    need("mace,xtb,datasets", "mace", "tblite", "geodesic_interpolate")
     start = time.perf_counter()
     out = prepare_output(out, resume=True)
     labelled = structures if labelled is None else labelled
@@ -54,13 +56,19 @@ def demo(
     write_csv(out / "comparison.csv", table)
     plot(rows, out / "comparison.png")
     write_config(out, "demo", options)
-    write_summary(out, {"settings": options, "rows": rows, "comparison": table, "seconds": time.perf_counter() - start})
-    shown = Table(title=f"{model}, held-out structures, mean of {seeds} seed(s)")
-    for column in ("structures (with Hessian) a reaction", "error", "E/F", "E/F/H", "ratio"):
-        shown.add_column(column, justify="left" if column == "error" else "right")
+    write_summary(
+        out,
+        {"settings": options, "rows": with_units(rows), "comparison": table, "seconds": time.perf_counter() - start},
+    )
+    shown = Table(title=f"{model}, errors on held-out structures, {'one seed' if seeds == 1 else f'{seeds} seeds'}")
+    for column in ("structures per reaction\n(with Hessian)", "mean absolute error", "E/F", "E/F/H", "E/F/H : E/F"):
+        shown.add_column(column, justify="left" if column == "mean absolute error" else "right")
     for row in table:
         size = f"{row['structures']} ({row['labelled']})"
         values = [f"{row[k]:.4g} ± {row[k + '_std']:.2g}" if seeds > 1 else f"{row[k]:.4g}" for k in ("ef", "efh")]
         shown.add_row(size, ERRORS[row["error"]], *values, f"{row['ratio']:.2f}")
     console.print(shown)
+    console.print("E/F: trained on energies and forces. E/F/H: on the same structures with their Hessians besides.")
+    for line in sentences(table):
+        console.print(line, highlight=False)
     console.print(f"tables, plots and models: {out}")

@@ -22,24 +22,16 @@ def read_frames(paths: list[Path]) -> list[Atoms]:
     InputError
         Missing, unreadable or empty file.
     """
-    from ase.io import read
-
-    from hint_plugins.labels.store import StoreError, read_structures, store_format
+    from hint_plugins.labels.store import read_structures
 
     frames: list[Atoms] = []
     for path in paths:
         if not path.is_file():
             raise InputError(f"no such file: {path}")
         try:
-            store_format(path)
-        except StoreError:
-            reader = lambda path=path: read(path, index=":")  # noqa: E731
-        else:
-            reader = lambda path=path: list(read_structures(path))  # noqa: E731
-        try:
-            found = reader()
-        except Exception as error:  # every format has its own errors
-            raise InputError(f"{path}: cannot be read: {error}") from error
+            found = list(read_structures(path))
+        except (ValueError, OSError) as error:
+            raise InputError(str(error)) from error
         if not found:
             raise InputError(f"{path}: holds no structure")
         frames += found

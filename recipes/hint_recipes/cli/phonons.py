@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hint_recipes.cli.repetitions import METAVAR, RepetitionsCommand
+
 
 def phonons(
     cell: Annotated[Path, typer.Argument(help="Unit cell (any format of ASE).")],
@@ -14,7 +16,7 @@ def phonons(
     model: Annotated[
         list[str] | None, typer.Option(help="Model or reference calculator; repeat to compare several.")
     ] = None,
-    supercell: Annotated[tuple[int, int, int], typer.Option(help="Repetitions of the unit cell.")] = (2, 2, 2),
+    supercell: Annotated[str, typer.Option(metavar=METAVAR, help="Repetitions of the unit cell.")] = "2x2x2",
     reference: Annotated[
         Path | None,
         typer.Option(help="Reference: phonopy yaml with force constants, q2r .fc, .npz, or prefix of dyn files."),
@@ -24,11 +26,7 @@ def phonons(
     symmetrize: Annotated[bool, typer.Option(help="Average force constants over the space group.")] = True,
     asr: Annotated[bool, typer.Option(help="Impose the acoustic sum rule.")] = True,
     mass: Annotated[list[str] | None, typer.Option(help="Isotope, SYMBOL=MASS in u (H=2.014); repeatable.")] = None,
-    mesh: Annotated[tuple[int, int, int], typer.Option(help="q mesh for density of states, free energy.")] = (
-        12,
-        12,
-        12,
-    ),
+    mesh: Annotated[str, typer.Option(metavar=METAVAR, help="q mesh for density of states, free energy.")] = "12x12x12",
     t_max: Annotated[float, typer.Option(help="Highest temperature, K.")] = 1000.0,
     t_step: Annotated[float, typer.Option(help="Temperature step, K.")] = 100.0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: what the model chooses.")] = None,
@@ -36,26 +34,34 @@ def phonons(
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result.")] = False,
 ) -> None:
     """Harmonic phonons from the exact supercell Hessian: bands, density of states, free energy."""
+    options = dict(locals())
     from hint_plugins.cli.common import prepare_output, write_config
+    from hint_recipes.crystal_input import parse_supercell
     from hint_recipes.phonon_study import run_phonons
 
-    options = {k: v for k, v in locals().items() if k not in ("prepare_output", "write_config", "run_phonons")}
+    options |= {
+        "supercell": parse_supercell(supercell, "--supercell"),
+        "mesh": parse_supercell(mesh, "--mesh"),
+    }
     prepare_output(out, overwrite=overwrite)
     write_config(out, "phonons", options)
     run_phonons(
         cell,
         out,
         models=model or [],
-        supercell=supercell,
+        supercell=options["supercell"],
         reference=reference,
         relax=relax,
         pressure=pressure,
         symmetrize=symmetrize,
         asr=asr,
         masses=mass or [],
-        mesh=mesh,
+        mesh=options["mesh"],
         t_max=t_max,
         t_step=t_step,
         device=device,
         dtype=dtype,
     )
+
+
+phonons.typer_settings = {"cls": RepetitionsCommand}  # type: ignore[attr-defined]

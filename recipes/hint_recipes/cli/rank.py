@@ -7,14 +7,17 @@ from typing import Annotated
 
 import typer
 
+from hint_recipes.cli.repetitions import METAVAR, RepetitionsCommand
+
 
 def rank(
     cells: Annotated[list[Path], typer.Argument(help="Candidate unit cells of one composition, one file each.")],
     model: Annotated[str, typer.Option(help="Model or reference calculator.")],
     out: Annotated[Path, typer.Option(help="Output directory; candidates there are continued.")],
-    supercell: Annotated[tuple[int, int, int], typer.Option(help="Repetitions of each unit cell.")] = (2, 2, 2),
+    supercell: Annotated[str, typer.Option(metavar=METAVAR, help="Repetitions of each unit cell.")] = "2x2x2",
     stage: Annotated[
-        list[str] | None, typer.Option(help="Smaller supercell to converge first, e.g. 1x1x1; repeatable.")
+        list[str] | None,
+        typer.Option(metavar=METAVAR, help="Smaller supercell to converge first, e.g. 1x1x1; repeatable."),
     ] = None,
     temperature: Annotated[float, typer.Option(help="K.")] = 300.0,
     pressure: Annotated[float, typer.Option(help="GPa.")] = 0.0,
@@ -50,7 +53,9 @@ def rank(
         stress=True,
         seed=seed,
     )
-    stages = [*(parse_supercell(s) for s in stage or []), supercell]
+    smaller, whole = [parse_supercell(s, "--stage") for s in stage or []], parse_supercell(supercell, "--supercell")
+    options |= {"supercell": whole, "stage": ["x".join(map(str, s)) for s in smaller] if stage else None}
+    stages = [*smaller, whole]
     potential = load_potential(model, device, dtype)
     prepare_output(out, overwrite=overwrite, resume=holds_ranking(out))
     result = run_rank(
@@ -68,3 +73,6 @@ def rank(
         config={**options, "overwrite": False},
     )
     finish(len(result["failed"]) + len(result["ranking"]) - result["n_converged"])
+
+
+rank.typer_settings = {"cls": RepetitionsCommand}  # type: ignore[attr-defined]

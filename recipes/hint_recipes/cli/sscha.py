@@ -7,18 +7,19 @@ from typing import Annotated
 
 import typer
 
+from hint_recipes.cli.repetitions import METAVAR, RepetitionsCommand
+
 
 def sscha(
     cell: Annotated[Path, typer.Argument(help="Unit cell (any format of ASE).")],
     model: Annotated[str, typer.Option(help="Model or reference calculator.")],
     out: Annotated[Path, typer.Option(help="Output directory; a run there is continued.")],
-    supercell: Annotated[tuple[int, int, int], typer.Option(help="Repetitions of the unit cell (last stage).")] = (
-        2,
-        2,
-        2,
-    ),
+    supercell: Annotated[
+        str, typer.Option(metavar=METAVAR, help="Repetitions of the unit cell (last stage).")
+    ] = "2x2x2",
     stage: Annotated[
-        list[str] | None, typer.Option(help="Smaller supercell to converge first, e.g. 1x1x1; repeatable.")
+        list[str] | None,
+        typer.Option(metavar=METAVAR, help="Smaller supercell to converge first, e.g. 1x1x1; repeatable."),
     ] = None,
     temperature: Annotated[float, typer.Option(help="K.")] = 0.0,
     configurations: Annotated[int, typer.Option(help="Configurations of a population (even).")] = 500,
@@ -80,7 +81,9 @@ def sscha(
     if on_bad not in ("drop", "stop"):
         raise InputError(f"--on-bad {on_bad}: choose drop or stop")
     crystal = read_crystal(cell, mass or [])
-    stages = [*(parse_supercell(s) for s in stage or []), supercell]
+    smaller, whole = [parse_supercell(s, "--stage") for s in stage or []], parse_supercell(supercell, "--supercell")
+    options |= {"supercell": whole, "stage": ["x".join(map(str, s)) for s in smaller] if stage else None}
+    stages = [*smaller, whole]
     potential = load_potential(model, device, dtype)
     prepare_output(out, overwrite=overwrite, resume=(out / CHECKPOINT).exists())
     summary = run_sscha(
@@ -104,3 +107,6 @@ def sscha(
     if not summary["converged"]:
         print(f"hint: not converged after {summary['n_populations']} populations (see populations.csv)")
     finish(0 if summary["converged"] else 1)
+
+
+sscha.typer_settings = {"cls": RepetitionsCommand}  # type: ignore[attr-defined]

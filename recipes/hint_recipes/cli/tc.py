@@ -7,19 +7,23 @@ from typing import Annotated
 
 import typer
 
+from hint_recipes.cli.repetitions import METAVAR, RepetitionsCommand
+
 
 def tc(
     out: Annotated[Path, typer.Option(help="Output directory.")],
     spectrum: Annotated[
-        list[Path] | None, typer.Argument(help="alpha2F: Quantum ESPRESSO a2F.dosN, EPW .a2f, or two columns.")
+        list[Path] | None,
+        typer.Argument(help="alpha2F: Quantum ESPRESSO a2F.dosN or alpha2F.dat, EPW .a2f, or columns."),
     ] = None,
     mu_star: Annotated[
         list[float] | None, typer.Option(help="Coulomb pseudopotential; repeatable [0.1, 0.125].")
     ] = None,
     unit: Annotated[
-        str | None, typer.Option(help="Unit of the frequencies: meV, eV, Ry, Ha, THz, cm-1, K [by the file].")
+        str | None,
+        typer.Option(help="Unit of the frequencies where the file states none: meV, eV, Ry, Ha, THz, cm-1, K."),
     ] = None,
-    column: Annotated[int, typer.Option(min=1, help="alpha2F column (EPW: one a smearing).")] = 1,
+    column: Annotated[int, typer.Option(min=1, help="alpha2F column (EPW, lambda.x: one a smearing).")] = 1,
     clip_negative: Annotated[bool, typer.Option(help="Set negative alpha2F to zero instead of refusing it.")] = False,
     eliashberg: Annotated[bool, typer.Option(help="Solve the isotropic Migdal-Eliashberg equations too.")] = False,
     temperature: Annotated[
@@ -32,7 +36,7 @@ def tc(
     anharmonic: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Other phonons: dyn prefix, phonopy yaml, .npz, on the same or a coarser q grid; repeatable."
+            help="Other phonons: dyn prefix, phonopy yaml, q2r .fc, .npz, on the same or a coarser q grid; repeatable."
         ),
     ] = None,
     mass: Annotated[
@@ -42,7 +46,7 @@ def tc(
     route: Annotated[
         str, typer.Option(help="projected (mode-resolved couplings) or matdyn (stock Quantum ESPRESSO, exact).")
     ] = "projected",
-    mesh: Annotated[tuple[int, int, int], typer.Option(help="q mesh of the matdyn route.")] = (12, 12, 12),
+    mesh: Annotated[str, typer.Option(metavar=METAVAR, help="q mesh of the matdyn route.")] = "12x12x12",
     smearing: Annotated[float, typer.Option(help="Width of alpha2F in the projected route, meV.")] = 1.0,
     prepare_only: Annotated[bool, typer.Option(help="matdyn route: write the inputs, do not run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result.")] = False,
@@ -50,8 +54,10 @@ def tc(
     """Superconducting critical temperature: Allen-Dynes and Migdal-Eliashberg, harmonic and anharmonic."""
     options = dict(locals())
     from hint_plugins.cli.common import InputError, prepare_output, write_config
+    from hint_recipes.crystal_input import parse_supercell
     from hint_recipes.tc_study import read_spectra, run_tc
 
+    options["mesh"] = parse_supercell(mesh, "--mesh")
     carried = [elph_dir is not None, harmonic is not None]
     if any(carried) and not all(carried):
         raise InputError("--elph-dir and --harmonic belong together")
@@ -75,7 +81,7 @@ def tc(
             masses=mass or [],
             broadening=broadening,
             route=route,
-            mesh=mesh,
+            mesh=options["mesh"],
             smearing=smearing,
             prepare_only=prepare_only,
             clip_negative=clip_negative,
@@ -92,3 +98,6 @@ def tc(
         cutoff=cutoff,
         rescale_mu=rescale_mu,
     )
+
+
+tc.typer_settings = {"cls": RepetitionsCommand}  # type: ignore[attr-defined]

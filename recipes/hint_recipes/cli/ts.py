@@ -58,10 +58,11 @@ def ts(
     from hint_plugins.cli.common import InputError, finish, write_csv, write_summary
     from hint_plugins.labelling.executors import ExecutorError, executor_factory
     from hint_recipes.cli.inputs import load_potential, need, open_run, read_frames, settings_or_fail
+    from hint_recipes.failures import REASONS
     from hint_recipes.transition_states import SearchSettings, group_reactions, search_set, summarise
     from hint_recipes.transition_states.plots import plot_success
     from hint_recipes.transition_states.pysisyphus import needs_pysisyphus
-    from hint_recipes.transition_states.study import table_rows
+    from hint_recipes.transition_states.study import barrier_rows, barrier_table, table_rows, write_stationary_points
 
     need("ts", "sella", "geodesic_interpolate")
     settings = settings_or_fail(
@@ -130,16 +131,26 @@ def ts(
         except ExecutorError as error:
             raise InputError(str(error)) from error
     summary = summarise(records)
+    barriers = barrier_rows(records)
     write_csv(out / "reactions.csv", table_rows(records))
+    write_csv(out / "barriers.csv", barriers)
+    n_points = write_stationary_points(records, out)
     label = potential.name if potential.name not in others else f"{potential.name} ({out})"
     plot_success({**others, label: summary}, out / "success.png")
     write_summary(out, {"model": potential.name, **summary})
+    typer.echo(
+        "Energies in kcal/mol above the relaxed reactant, imaginary mode in cm^-1; end R and end P are the minima at "
+        "which the reaction coordinate ends."
+    )
+    typer.echo(barrier_table(barriers))
     typer.echo(
         f"{summary['n_reactions']} reactions: {summary['n_path']} paths, {summary['n_ts']} transition states, "
         f"{summary['n_intended']} intended; {summary['seconds']:.1f} s -> {out}"
     )
     for reason, number in summary["reasons"].items():
-        typer.echo(f"  {number} {reason}")
+        typer.echo(f"  {number} {reason}: {REASONS[reason]}")
+    if n_points:
+        typer.echo(f"Gibbs energies of the intended ones: hint gibbs {out / 'stationary_points.extxyz'}")
     finish(summary["n_failed"])
 
 

@@ -1,6 +1,6 @@
 """Transition states of reactions, the ReactBench way: path, saddle, reaction coordinate, intended or not."""
 
-from hint_recipes.transition_states.failures import REASONS, SearchFailure
+from hint_recipes.failures import REASONS, SearchFailure
 from hint_recipes.transition_states.reaction import Reaction, check_reaction, group_reactions
 from hint_recipes.transition_states.search import SearchResult, SearchSettings, search
 from hint_recipes.transition_states.study import search_set, summarise

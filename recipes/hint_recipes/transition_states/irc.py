@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 
-from hint_recipes.transition_states.stationary import frozen, guard, minimise
+from hint_plugins.structures import frozen_atoms, moved
+from hint_recipes.steps import WatchedCalculator
+from hint_recipes.transition_states.stationary import minimise, snapshot
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
@@ -71,11 +73,17 @@ def follow(
 
     silent: Any = None  # declared as str there, but documented as None
 
-    moving = saddle.copy()
+    moving = moved(saddle)
     moving.set_masses(saddle.get_masses())
-    moving.calc = potential.calculator()
-    coordinate = IRC(moving, logfile=silent, dx=step_length, keep_going=True, hessian_function=potential.hessian)
-    coordinate.attach(guard(moving, deadline))
+    moving.calc = WatchedCalculator(potential, moving, deadline)
+    held = np.repeat(frozen_atoms(saddle), 3)
+
+    def hessian(atoms: Atoms) -> np.ndarray:
+        found = potential.hessian(atoms)
+        found[held], found[:, held] = 0.0, 0.0  # Sella takes the first direction from all coordinates
+        return found
+
+    coordinate = IRC(moving, logfile=silent, dx=step_length, keep_going=True, hessian_function=hessian)
     branches = []
     for direction in ("forward", "reverse"):
         frames: list[Atoms] = []
@@ -85,7 +93,7 @@ def follow(
             for reached in coordinate.irun(fmax=fmax, steps=steps, direction=direction):
                 if np.allclose(moving.positions, saddle.positions, atol=1e-8):
                     continue
-                frames.append(frozen(moving))
+                frames.append(snapshot(moving))
                 converged = bool(reached) or _at_minimum(frames, fmax)
                 if converged or _rises(frames):
                     break

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms, units
 
+from hint_plugins.charges import charge_and_multiplicity
 from hint_plugins.cli.common import InputError
-from hint_plugins.labelling.engine import charge_and_multiplicity
+from hint_plugins.structures import moved
 from hint_recipes.elastic_band import evaluate_images
-from hint_recipes.transition_states.failures import SearchFailure
-from hint_recipes.transition_states.stationary import check_deadline, frozen
+from hint_recipes.failures import SearchFailure
+from hint_recipes.steps import check_deadline, check_step
+from hint_recipes.transition_states.stationary import snapshot
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
@@ -38,9 +40,9 @@ class AtomicUnits:
 
     def _atoms(self, coordinates: np.ndarray) -> Atoms:
         check_deadline(self.deadline)
-        atoms = self.template.copy()
-        atoms.positions = np.reshape(coordinates, (-1, 3)) * units.Bohr
-        return atoms
+        positions = np.reshape(coordinates, (-1, 3)) * units.Bohr
+        check_step(positions, self.template.positions)
+        return moved(self.template, positions)
 
     def get_forces(self, _: Any, coordinates: np.ndarray, **__: Any) -> dict[str, Any]:
         """``energy`` (Hartree) and flat ``forces`` (Hartree/Bohr)."""
@@ -104,9 +106,7 @@ def growing_string(
             raise SearchFailure("path_failed", f"growing string: {type(error).__name__}: {error}") from error
     images = []
     for node in string.images:
-        image = reactant.copy()
-        image.positions = node.cart_coords.reshape(-1, 3) * units.Bohr
-        images.append(image)
+        images.append(moved(reactant, node.cart_coords.reshape(-1, 3) * units.Bohr))
     evaluate_images(potential, images)
     return images, bool(optimizer.is_converged)
 
@@ -131,10 +131,9 @@ def rational_function_saddle(
             out_dir=scratch,
         )
         optimizer.run()
-    saddle = guess.copy()
-    saddle.positions = geometry.cart_coords.reshape(-1, 3) * units.Bohr
+    saddle = moved(guess, geometry.cart_coords.reshape(-1, 3) * units.Bohr)
     saddle.calc = potential.calculator()
     converged = bool(optimizer.is_converged) and float(np.linalg.norm(saddle.get_forces(), axis=1).max()) < max(
         fmax, 0.03
     )
-    return frozen(saddle), converged, int(optimizer.cur_cycle) + 1
+    return snapshot(saddle), converged, int(optimizer.cur_cycle) + 1

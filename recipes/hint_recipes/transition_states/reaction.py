@@ -8,11 +8,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
+from ase.geometry import find_mic
 
+from hint_plugins.charges import charge_and_multiplicity, raw_info, stated
+from hint_plugins.labelling.engine import EngineError
+from hint_plugins.structures import bare, frozen_atoms
+from hint_recipes.failures import SearchFailure
 from hint_recipes.transition_states.bonds import bond_matrix
-from hint_recipes.transition_states.failures import SearchFailure
+from hint_recipes.transition_states.ends import rmsd
 
 ROLES = ("reactant", "product", "ts")
+#: End points with the same bonds must differ by this much (A, :func:`~hint_recipes.transition_states.ends.rmsd`).
+SAME_INPUT = 0.1
 
 
 @dataclass
@@ -53,10 +60,14 @@ def group_reactions(frames: Iterable[Atoms]) -> list[Reaction]:
         if role in reaction.frames:
             reaction.doubled.append(role)
             continue
-        atoms = Atoms(frame.numbers, frame.positions, pbc=frame.pbc, cell=frame.cell)
-        if frame.has("masses"):
-            atoms.set_masses(frame.get_masses())
-        atoms.info = {k: frame.info[k] for k in ("charge", "spin") if k in frame.info}
+        atoms = bare(frame)
+        try:
+            said = stated(frame)
+        except EngineError as error:
+            raise ValueError(f"frame {index}: {error}") from error
+        for name in raw_info(frame):
+            del atoms.info[name]
+        atoms.info |= {**said, "role": role}
         reaction.frames[role] = atoms
         energy = _energy(frame)
         if energy is not None:
@@ -102,6 +113,7 @@ def check_reaction(reaction: Reaction, *, closest: float = 0.5) -> None:
                 f"reactant {reaction.reactant.get_chemical_formula('reduce')}, "
                 f"{role} {atoms.get_chemical_formula('reduce')}",
             )
+        _check_surroundings(reaction.reactant, atoms, role)
         radii = covalent_radii[atoms.numbers]
         ratios = atoms.get_all_distances(mic=bool(atoms.pbc.any())) / (radii[:, None] + radii[None])
         np.fill_diagonal(ratios, np.inf)
@@ -110,5 +122,33 @@ def check_reaction(reaction: Reaction, *, closest: float = 0.5) -> None:
             raise SearchFailure(
                 "overlapping_atoms", f"atoms {i} and {j} of the {role}, {atoms.get_distance(i, j):.3f} A apart"
             )
-    if np.array_equal(bond_matrix(reaction.reactant), bond_matrix(reaction.product)):
-        raise SearchFailure("same_molecule")
+    ends = reaction.reactant, reaction.product
+    if np.array_equal(*map(bond_matrix, ends)) and (apart := rmsd(*ends)) < SAME_INPUT:
+        raise SearchFailure("same_molecule", f"{apart:.3f} A apart (root mean square, {SAME_INPUT} A at least)")
+
+
+def _check_surroundings(reactant: Atoms, atoms: Atoms, role: str) -> None:
+    """Refuse another charge, spin, cell or set of frozen atoms than the reactant's."""
+    if not (
+        np.array_equal(reactant.pbc, atoms.pbc) and (not atoms.pbc.any() or np.allclose(reactant.cell, atoms.cell))
+    ):
+        raise SearchFailure("different_atoms", f"the {role} has another cell or periodicity than the reactant")
+    (charge, spin), (other, multiplicity) = charge_and_multiplicity(reactant), charge_and_multiplicity(atoms)
+    if (charge, spin) != (other, multiplicity):
+        raise SearchFailure(
+            "different_charge",
+            f"reactant: charge {charge}, spin multiplicity {spin}; {role}: {other}, {multiplicity}",
+        )
+    try:
+        held, also = frozen_atoms(reactant), frozen_atoms(atoms)
+    except ValueError as error:
+        raise SearchFailure("frozen_atoms", str(error)) from error
+    if role == "ts":  # a reference: only its geometry is used
+        return
+    if held.all():
+        raise SearchFailure("frozen_atoms", "every atom is frozen")
+    if not np.array_equal(held, also):
+        raise SearchFailure("frozen_atoms", f"the {role} has other frozen atoms than the reactant")
+    apart = find_mic(atoms.positions[held] - reactant.positions[held], atoms.cell, atoms.pbc)[0]
+    if np.abs(apart).max(initial=0.0) > 1e-3:
+        raise SearchFailure("frozen_atoms", f"frozen atoms of the {role} are at other places than in the reactant")

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from ase import Atoms, units
-from ase.build import minimize_rotation_and_translation
 
 from hint_plugins.cli.common import plain
 from hint_plugins.objective.metrics import frequencies
-from hint_recipes.elastic_band import evaluate_images, geodesic_path, relax_band, without_repeats
+from hint_plugins.structures import frozen_atoms
+from hint_recipes.elastic_band import evaluate_images, initial_path, relax_band, without_repeats
+from hint_recipes.failures import SearchFailure
+from hint_recipes.steps import check_deadline
 from hint_recipes.transition_states.bonds import bond_matrix, changed_bonds
-from hint_recipes.transition_states.failures import SearchFailure
-from hint_recipes.transition_states.irc import Branch, follow
+from hint_recipes.transition_states.ends import EndPoints, rmsd
+from hint_recipes.transition_states.irc import follow
 from hint_recipes.transition_states.reaction import Reaction, check_reaction
-from hint_recipes.transition_states.stationary import check_deadline, find_saddle, minimise
+from hint_recipes.transition_states.stationary import find_saddle, minimise
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
@@ -30,10 +32,12 @@ KCAL = units.kcal / units.mol
 # fmt: off
 #: Keys of a record.
 FIELDS = (
-    "name", "formula", "n_atoms", "path_converged", "ts_converged", "intended", "barrier", "barrier_kcal_mol",
-    "reaction_energy", "reaction_energy_kcal_mol", "imaginary_cm1", "n_imaginary", "frequencies_cm1", "irc_converged",
-    "reactant_kept", "product_kept", "bonds", "ts_rmsd", "barrier_error", "reaction_energy_error", "n_hessians",
-    "n_forces", "seconds", "cpu_seconds", "reason", "detail", "attempts",
+    "name", "formula", "n_atoms", "path_converged", "ts_converged", "intended", "conformational", "reactant_energy",
+    "barrier", "barrier_kcal_mol", "reaction_energy", "reaction_energy_kcal_mol", "imaginary_cm1", "n_imaginary",
+    "frequencies_cm1", "irc_converged", "irc_reactant_energy", "irc_product_energy", "irc_reactant_rmsd",
+    "irc_product_rmsd", "irc_reactant_conformer", "irc_product_conformer", "reactant_kept", "product_kept", "bonds",
+    "ts_rmsd", "barrier_error", "reaction_energy_error", "n_hessians", "n_forces", "seconds", "cpu_seconds", "reason",
+    "detail", "attempts",
 )
 # fmt: on
 PathMethod = Literal["auto", "geodesic", "neb", "gsm"]
@@ -95,12 +99,16 @@ class SearchSettings:
 
 @dataclass
 class SearchResult:
-    """``record`` is plain data (see :func:`search`); the structures carry energies (eV) and forces (eV/A)."""
+    """``record`` is plain data (see :func:`search`); the structures carry energies (eV) and forces (eV/A).
+
+    ``ends`` are the relaxed reactant and product; ``irc`` goes from the reactant's side to the product's.
+    """
 
     record: dict[str, Any]
     path: list[Atoms]
     ts: Atoms | None = None
     irc: list[Atoms] | None = None
+    ends: tuple[Atoms, ...] = ()
 
 
 def search(reaction: Reaction, potential: Potential, settings: SearchSettings | None = None) -> SearchResult:
@@ -118,11 +126,13 @@ def search(reaction: Reaction, potential: Potential, settings: SearchSettings | 
     Returns
     -------
     SearchResult
-        ``record`` has ``name, formula, n_atoms, path_converged, ts_converged, intended, barrier, reaction_energy``
-        (eV; also ``_kcal_mol``), ``imaginary_cm1`` (positive: 1427 means 1427i), ``n_imaginary``,
-        ``frequencies_cm1``, ``irc_converged``, ``n_hessians, n_forces, seconds, reason, detail, attempts``; with
-        references also ``ts_rmsd`` (A), ``barrier_error``, ``reaction_energy_error`` (eV). What was not reached is
-        None. ``reason`` is None exactly when the saddle is the intended one.
+        ``record`` has ``name, formula, n_atoms, path_converged, ts_converged, intended, conformational`` (no bond
+        changes), ``reactant_energy`` (eV, of the relaxed reactant), ``barrier, reaction_energy`` (eV above it; also
+        ``_kcal_mol``), ``imaginary_cm1`` (positive: 1427 means 1427i), ``n_imaginary``, ``frequencies_cm1``,
+        ``irc_converged`` and the entries of :meth:`~hint_recipes.transition_states.ends.EndPoints.describe`,
+        ``n_hessians, n_forces, seconds, reason, detail, attempts``; with references also ``ts_rmsd`` (A),
+        ``barrier_error``, ``reaction_energy_error`` (eV). What was not reached is None. ``reason`` is None exactly
+        when the saddle is the intended one.
     """
     settings = settings or SearchSettings()
     record: dict[str, Any] = dict.fromkeys(FIELDS)
@@ -152,21 +162,22 @@ def _search(
     reaction: Reaction, potential: Potential, settings: SearchSettings, result: SearchResult, deadline: float
 ) -> None:
     record = result.record
-    reactant, product = (
-        _relaxed(reaction.frames[role], role, potential, settings, deadline) for role in ("reactant", "product")
-    )
+    if (settings.path == "gsm" or settings.saddle == "rsirfo") and frozen_atoms(reaction.reactant).any():
+        raise SearchFailure("frozen_atoms", "gsm and rsirfo move every atom: choose neb and sella")
     graphs = bond_matrix(reaction.reactant), bond_matrix(reaction.product)
-    ends = bond_matrix(reactant), bond_matrix(product)
+    record["conformational"] = bool(np.array_equal(*graphs))
     record["bonds"] = changed_bonds(*graphs, reaction.reactant)
-    record["reactant_kept"], record["product_kept"] = (
-        bool(np.array_equal(a, b)) for a, b in zip(graphs, ends, strict=True)
-    )
+    reactant, product = (_relaxed(reaction, role, potential, settings, deadline) for role in ("reactant", "product"))
+    result.ends = reactant, product
+    ends = EndPoints(graphs, (reactant, product))
+    record["reactant_kept"], record["product_kept"] = ends.kept_bonds()
     e_reactant, e_product = reactant.get_potential_energy(), product.get_potential_energy()
+    record["reactant_energy"] = float(e_reactant)
     _set_energy(record, "reaction_energy", e_product - e_reactant)
     if "reactant" in reaction.energies and "product" in reaction.energies:
         reference = reaction.energies["product"] - reaction.energies["reactant"]
         record["reaction_energy_error"] = record["reaction_energy"] - reference
-    if np.array_equal(*ends):
+    if ends.merged():
         raise SearchFailure("end_points_merged")
 
     failure: SearchFailure | None = None
@@ -181,8 +192,7 @@ def _search(
             _compare_with_reference(reaction, result)
             if record["barrier"] < 0:
                 raise SearchFailure("negative_barrier", f"{record['barrier'] / KCAL:.2f} kcal/mol")
-            branches = _coordinate(result, potential, settings, deadline)
-            _judge(branches, graphs)
+            _coordinate(result, ends, potential, settings, deadline)
             record |= {"intended": True, "reason": None, "detail": None}
             attempt["reason"] = None
             return
@@ -200,15 +210,20 @@ def _set_energy(record: dict[str, Any], key: str, value: float) -> None:
     record[key], record[f"{key}_kcal_mol"] = float(value), float(value / KCAL)
 
 
-def _relaxed(atoms: Atoms, role: str, potential: Potential, settings: SearchSettings, deadline: float) -> Atoms:
+def _relaxed(reaction: Reaction, role: str, potential: Potential, settings: SearchSettings, deadline: float) -> Atoms:
     try:
         relaxed, converged = minimise(
-            atoms, potential, fmax=settings.end_point_fmax, steps=settings.end_point_steps, deadline=deadline
+            reaction.frames[role],
+            potential,
+            fmax=settings.end_point_fmax,
+            steps=settings.end_point_steps,
+            deadline=deadline,
         )
     except SearchFailure as failure:
         raise SearchFailure(failure.reason, f"{role}: {failure.detail}") from failure
     if not converged:
         raise SearchFailure("end_point_not_converged", f"{role}, after {settings.end_point_steps} steps")
+    relaxed.info |= {"reaction": reaction.name, "role": role}
     return relaxed
 
 
@@ -229,9 +244,9 @@ def _guess(
         images, converged = growing_string(reactant, product, potential, settings.num_images, deadline=deadline)
     else:
         try:
-            images = geodesic_path(reactant, product, settings.num_images, settings.seed)
+            images = initial_path(reactant, product, settings.num_images, settings.seed)
         except Exception as error:  # a least-squares fit inside
-            raise SearchFailure("path_failed", f"geodesic: {type(error).__name__}: {error}") from error
+            raise SearchFailure("path_failed", f"interpolation: {type(error).__name__}: {error}") from error
         evaluate_images(potential, images)
         converged = True
         if method == "neb":
@@ -244,8 +259,6 @@ def _guess(
             )
     result.path = images
     energies = np.array([image.get_potential_energy() for image in images])
-    if not np.isfinite(energies).all():
-        raise SearchFailure("potential_failed", "an energy on the path is not finite")
     highest = int(energies[1:-1].argmax()) + 1
     has_barrier = energies[highest] > max(energies[0], energies[-1])
     result.record["path_converged"] = bool(converged and has_barrier)
@@ -258,7 +271,8 @@ def _saddle(
     guess: Atoms, potential: Potential, settings: SearchSettings, result: SearchResult, deadline: float
 ) -> None:
     record = result.record
-    record |= {"ts_converged": False, "barrier": None, "barrier_kcal_mol": None, "irc_converged": None}
+    record |= {"ts_converged": False, "barrier": None, "barrier_kcal_mol": None}
+    record |= {key: None for key in FIELDS if key.startswith("irc_")}
     result.ts = result.irc = None
     options: dict[str, Any] = {"fmax": settings.saddle_fmax, "steps": settings.saddle_steps, "deadline": deadline}
     try:
@@ -272,6 +286,7 @@ def _saddle(
         raise
     except Exception as error:  # linear algebra of the optimiser
         raise SearchFailure("ts_failed", f"{type(error).__name__}: {error}"[:500]) from error
+    saddle.info["role"] = "ts"
     result.ts = saddle
     if not converged:
         raise SearchFailure("ts_not_converged", f"after {steps} steps")
@@ -290,36 +305,26 @@ def _saddle(
 
 
 def _coordinate(
-    result: SearchResult, potential: Potential, settings: SearchSettings, deadline: float
-) -> tuple[Branch, Branch]:
-    assert result.ts is not None
+    result: SearchResult, ends: EndPoints, potential: Potential, settings: SearchSettings, deadline: float
+) -> None:
+    """Follow the reaction coordinate, keep it in ``result``, and raise unless it connects reactant and product."""
+    saddle = result.ts
+    assert saddle is not None
     try:
-        first, second = follow(
-            result.ts, potential, steps=settings.irc_steps, step_length=settings.irc_step, deadline=deadline
-        )
+        branches = follow(saddle, potential, steps=settings.irc_steps, step_length=settings.irc_step, deadline=deadline)
     except SearchFailure:
         raise
     except Exception as error:  # linear algebra of the integrator
         raise SearchFailure("irc_failed", f"{type(error).__name__}: {error}"[:500]) from error
-    result.record["irc_converged"] = [first.converged, second.converged]
-    result.irc = without_repeats([first.end, *first.frames[::-1], result.ts, *second.frames, second.end])
-    return first, second
-
-
-def _judge(branches: tuple[Branch, Branch], graphs: tuple[np.ndarray, np.ndarray]) -> None:
-    """Raise unless the two ends are reactant and product, in either order."""
-    if not all(branch.end_converged for branch in branches):
+    first, second = branches
+    reached = ends.order(first.end, second.end)
+    if reached[0] is second.end:
+        first, second = second, first
+    result.irc = without_repeats([first.end, *first.frames[::-1], saddle, *second.frames, second.end])
+    result.record |= {"irc_converged": [first.converged, second.converged], **ends.describe(reached)}
+    if not (first.end_converged and second.end_converged):
         raise SearchFailure("irc_end_not_converged")
-    ends = [bond_matrix(branch.end) for branch in branches]
-    found = [[bool(np.array_equal(end, graph)) for graph in graphs] for end in ends]
-    if (found[0][0] and found[1][1]) or (found[0][1] and found[1][0]):
-        return
-    if np.array_equal(ends[0], ends[1]):
-        raise SearchFailure("same_end_twice", "an end point" if any(found[0]) else "neither end point")
-    if any(found[0]) or any(found[1]):
-        here = "reactant" if found[0][0] or found[1][0] else "product"
-        raise SearchFailure("one_end_wrong", f"only the {here} is reached")
-    raise SearchFailure("both_ends_wrong")
+    ends.judge(reached)
 
 
 def _compare_with_reference(reaction: Reaction, result: SearchResult) -> None:
@@ -329,20 +334,3 @@ def _compare_with_reference(reaction: Reaction, result: SearchResult) -> None:
         if "ts" in reaction.energies and "reactant" in reaction.energies:
             reference = reaction.energies["ts"] - reaction.energies["reactant"]
             record["barrier_error"] = record["barrier"] - reference
-
-
-def rmsd(first: Atoms, second: Atoms) -> float:
-    """Root mean square distance (A) of the atoms after the best rotation and translation (no reflection)."""
-    moved = first.copy()
-    minimize_rotation_and_translation(second, moved)
-    return float(np.sqrt(((moved.positions - second.positions) ** 2).sum(axis=1).mean()))
-
-
-def oriented(result: SearchResult, reaction: Reaction) -> list[Atoms]:
-    """The reaction coordinate from the reactant's side to the product's."""
-    frames = result.irc or []
-    if frames:
-        graph = bond_matrix(reaction.reactant)
-        if np.array_equal(bond_matrix(frames[-1]), graph) and not np.array_equal(bond_matrix(frames[0]), graph):
-            return frames[::-1]
-    return frames

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,42 +10,20 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.optimize import BFGS
 
-from hint_recipes.transition_states.failures import SearchFailure
+from hint_plugins.structures import bare
+from hint_recipes.failures import SearchFailure
+from hint_recipes.steps import WatchedCalculator
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
 
-#: Atoms that move further than this (A) in one optimisation are on their way to nowhere.
-FARTHEST = 10.0
 
-
-def guard(atoms: Atoms, deadline: float | None = None) -> Callable[[], None]:
-    """An observer that stops an optimisation that flies apart, becomes NaN or takes too long."""
-    start = atoms.positions.copy()
-
-    def look() -> None:
-        if not np.isfinite(atoms.positions).all():
-            raise SearchFailure("potential_failed", "coordinates became NaN")
-        if np.abs(atoms.positions - start).max() > FARTHEST:
-            raise SearchFailure("flew_apart", f"an atom moved more than {FARTHEST:g} A")
-        check_deadline(deadline)
-
-    return look
-
-
-def frozen(atoms: Atoms) -> Atoms:
-    """A copy that keeps its energy and forces without the calculator they came from."""
-    copy = atoms.copy()
-    copy.calc = SinglePointCalculator(
-        copy, energy=float(atoms.get_potential_energy()), forces=np.array(atoms.get_forces())
-    )
+def snapshot(atoms: Atoms) -> Atoms:
+    """A copy with energy and forces (those on frozen atoms included) and without the calculator they came from."""
+    copy = bare(atoms)
+    energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces(apply_constraint=False))
+    copy.calc = SinglePointCalculator(copy, energy=energy, forces=forces)
     return copy
-
-
-def check_deadline(deadline: float | None) -> None:
-    """Raise when the moment ``deadline`` (``time.monotonic()``) has passed."""
-    if deadline is not None and time.monotonic() > deadline:
-        raise SearchFailure("time_limit")
 
 
 def minimise(
@@ -80,13 +56,20 @@ def minimise(
     -------
     ase.Atoms, bool
         The end, with energy and forces, and whether it converged.
+
+    Raises
+    ------
+    SearchFailure
+        ``flew_apart`` for a step that is not finite or leads too far away, ``time_limit``, ``potential_failed``.
     """
-    moving = atoms.copy()
-    moving.calc = potential.calculator()
+    moving = bare(atoms)
+    moving.calc = WatchedCalculator(potential, moving, deadline)
     optimizer = BFGS(moving, logfile=None, maxstep=max_step)
-    optimizer.attach(guard(moving, deadline))
-    converged = bool(optimizer.run(fmax=fmax, steps=steps))
-    return frozen(moving), converged
+    try:
+        converged = bool(optimizer.run(fmax=fmax, steps=steps))
+    except np.linalg.LinAlgError as error:
+        raise SearchFailure("flew_apart", f"no finite step could be computed: {error}") from error
+    return snapshot(moving), converged
 
 
 def find_saddle(
@@ -124,15 +107,14 @@ def find_saddle(
 
     silent: Any = None  # declared as str there, but documented as None
 
-    moving = guess.copy()
-    moving.calc = potential.calculator()
+    moving = bare(guess)
+    moving.calc = WatchedCalculator(potential, moving, deadline)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             optimizer = Sella(
                 moving, order=1, internal=internal, logfile=silent, hessian_function=potential.hessian, diag_every_n=1
             )
-            optimizer.attach(guard(moving, deadline))
             converged = bool(optimizer.run(fmax=fmax, steps=steps))
         except SearchFailure:
             raise
@@ -140,4 +122,4 @@ def find_saddle(
             if not internal:
                 raise
             return find_saddle(guess, potential, fmax=fmax, steps=steps, internal=False, deadline=deadline)
-    return frozen(moving), converged, optimizer.nsteps
+    return snapshot(moving), converged, optimizer.nsteps

@@ -10,16 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from hint_plugins.labelling.executors import ExecutorFactory
+from hint_recipes.failures import REASONS, SearchFailure
 from hint_recipes.parallel import WorkerDied, map_items
-from hint_recipes.store import ItemStore, digest, file_digest, safe_name
-from hint_recipes.transition_states.failures import REASONS, SearchFailure
+from hint_recipes.store import ItemStore, digest, file_digest, safe_name, write_frames
 from hint_recipes.transition_states.reaction import Reaction
-from hint_recipes.transition_states.search import FIELDS, KCAL, SearchResult, SearchSettings, oriented, search
+from hint_recipes.transition_states.search import FIELDS, KCAL, SearchResult, SearchSettings, search
 
 #: Fields of a record that are lists.
 LISTS = {"frequencies_cm1", "irc_converged", "bonds", "attempts"}
+#: Fields of a record that are in eV.
+EV = {
+    "reactant_energy",
+    "barrier",
+    "reaction_energy",
+    "irc_reactant_energy",
+    "irc_product_energy",
+    "barrier_error",
+    "reaction_energy_error",
+}
+#: Columns of the table on the terminal; energies in kcal/mol above the relaxed reactant.
+BARRIER_HEADINGS = ("reaction", "barrier", "products", "end R", "end P", "imaginary", "result")
 
 
 @functools.lru_cache(maxsize=1)
@@ -84,6 +97,9 @@ def search_set(
         digest(identity, dtype, asdict(settings), reaction.energies, *_structures(reaction)) for reaction in reactions
     ]
     records: list[dict[str, Any] | None] = [store.get(r.name, k) for r, k in zip(reactions, keys, strict=True)]
+    for index, (item, record) in enumerate(zip(reactions, records, strict=True)):
+        if record is not None and record["intended"] and not _stationary_points(out, item.name).is_file():
+            records[index] = None  # its structures were removed
     if retry_failed:
         records = [None if record is not None and not record["intended"] else record for record in records]
     for record in records:
@@ -104,7 +120,7 @@ def search_set(
             outcome = _died(reaction, str(outcome))
         elif isinstance(outcome, BaseException):
             raise outcome
-        write_result(outcome, reaction, out / "reactions" / safe_name(reaction.name))
+        write_result(outcome, out / "reactions" / safe_name(reaction.name))
         store.put(reaction.name, keys[index], outcome.record)
         records[index] = outcome.record
         progress(outcome.record)
@@ -122,22 +138,41 @@ def _died(reaction: Reaction, detail: str) -> SearchResult:
     return SearchResult(record, [])
 
 
-def write_result(result: SearchResult, reaction: Reaction, folder: Path) -> None:
-    """``path.extxyz``, ``ts.extxyz``, ``irc.extxyz`` (reactant first) and ``profile.png``, as far as they exist."""
-    from ase.io import write
+def write_result(result: SearchResult, folder: Path) -> None:
+    """The files of one reaction, as far as there is something to write.
 
-    from hint_plugins.cli.common import replacing
+    ``path.extxyz``; ``ts.extxyz``; ``irc.extxyz`` (reactant first); ``stationary_points.extxyz`` (relaxed reactant,
+    saddle, relaxed product) and ``profile.png``.
+    """
     from hint_recipes.transition_states.plots import plot_profile
 
-    coordinate = oriented(result, reaction)
-    parts = {"path": result.path, "ts": [result.ts] if result.ts is not None else [], "irc": coordinate}
+    saddle = [result.ts] if result.ts is not None else []
+    points = [*result.ends[:1], *saddle, *result.ends[1:]]
+    parts = {"path": result.path, "ts": saddle, "irc": result.irc or [], "stationary_points": points}
     for name, frames in parts.items():
         if frames:
-            folder.mkdir(parents=True, exist_ok=True)
-            with replacing(folder / f"{name}.extxyz") as temporary:
-                write(temporary, frames, format="extxyz")
-    if result.path or coordinate:
-        plot_profile(result, coordinate, folder / "profile.png")
+            write_frames(folder / f"{name}.extxyz", frames)
+    if result.path or result.irc:
+        plot_profile(result, folder / "profile.png")
+
+
+def _stationary_points(out: Path, name: str) -> Path:
+    return out / "reactions" / safe_name(name) / "stationary_points.extxyz"
+
+
+def write_stationary_points(records: Sequence[dict[str, Any]], out: Path) -> int:
+    """``out/stationary_points.extxyz``: reactant, saddle and product of every intended reaction; returns how many."""
+    from ase.io import read
+
+    target = out / "stationary_points.extxyz"
+    target.unlink(missing_ok=True)
+    frames: list[Atoms] = []
+    for record in records:
+        if record["intended"]:
+            frames += read(_stationary_points(out, record["name"]), index=":")
+    if frames:
+        write_frames(target, frames)
+    return len(frames) // 3
 
 
 def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -173,10 +208,57 @@ def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records as rows of a table (no lists), with the reason spelt out."""
+    """Records as rows of a table (no lists), energies in eV named so, with the reason spelt out."""
     columns = [field for field in FIELDS if field not in LISTS | {"detail"}]
     return [
-        {column: record.get(column) for column in columns}
+        {f"{column}_eV" if column in EV else column: record.get(column) for column in columns}
         | {"explanation": f"{REASONS[record['reason']]}: {record.get('detail')}" if record.get("reason") else None}
         for record in records
     ]
+
+
+def barrier_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The barriers of a set as a short table: kcal/mol above the relaxed reactant, the zero of ``profile.png``.
+
+    ``end_reactant`` and ``end_product`` are the energies of the minima at which the reaction coordinate ends;
+    ``result`` says ``intended`` or the reason why not, and which end is another conformer.
+    """
+    rows = []
+    for record in records:
+        ends = {role: record.get(f"irc_{role}_energy") for role in ("reactant", "product")}
+        others = [role for role in ends if record.get(f"irc_{role}_conformer") == "other"]
+        note = f" ({' and '.join(others)}: another conformer)" if others and record["intended"] else ""
+        rows.append(
+            {
+                "name": record["name"],
+                "barrier_kcal_mol": _rounded(record.get("barrier_kcal_mol")),
+                "reaction_energy_kcal_mol": _rounded(record.get("reaction_energy_kcal_mol")),
+                **{f"end_{role}_kcal_mol": _rounded(ends[role] and ends[role] / KCAL) for role in ends},
+                "imaginary_cm1": _rounded(record.get("imaginary_cm1"), 0),
+                "result": ("intended" if record["intended"] else str(record["reason"])) + note,
+            }
+        )
+    return rows
+
+
+def _rounded(value: float | None, digits: int = 2) -> float | None:
+    return None if value is None else round(value, digits) + 0.0  # no -0.0
+
+
+def barrier_table(rows: Sequence[dict[str, Any]], at_most: int = 40) -> str:
+    """Rows of :func:`barrier_rows` as text for a terminal."""
+    shown = [list(BARRIER_HEADINGS), *([str("" if v is None else v) for v in row.values()] for row in rows[:at_most])]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = [
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(w) for cell, w in zip(row[1:-1], widths[1:-1], strict=True)),
+                row[-1],
+            ]
+        )
+        for row in shown
+    ]
+    if len(rows) > at_most:
+        lines.append(f"... and {len(rows) - at_most} more in barriers.csv")
+    return "\n".join(line.rstrip() for line in lines)

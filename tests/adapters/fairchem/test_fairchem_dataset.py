@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers.structures import label_with_emt, molecules
+from helpers.structures import crystals, label_with_emt, molecules
 
 from hint_fairchem.dataset import HessianAseDBDataset, hessian_datasets, labelled_flags
 from hint_plugins.config import ConfigError
@@ -15,6 +15,10 @@ def dataset(path, **hint):
     return HessianAseDBDataset({"src": str(path), "hint": hint})
 
 
+def probes(data):
+    return data[0]["hint_labels"]["hessian_probes"]
+
+
 def test_products_are_those_of_the_label(stores):
     data = dataset(stores.train, hessian_num_probes=3)
     data.set_epoch(0)
@@ -23,10 +27,10 @@ def test_products_are_those_of_the_label(stores):
         label = HessianLabel.from_info(atoms.info, len(atoms))
         if label is None:
             assert torch.isnan(sample["hessian_loss"]).all()
-            assert sample["hessian_probes"].numel() == 0
+            assert sample["hint_labels"] == {}
             continue
-        z = sample["hessian_probes"].double().permute(1, 0, 2).reshape(3, -1).numpy()
-        hz = sample["hessian_products"].double().permute(1, 0, 2).reshape(3, -1).numpy()
+        z = sample["hint_labels"]["hessian_probes"].double().permute(1, 0, 2).reshape(3, -1).numpy()
+        hz = sample["hint_labels"]["hessian_products"].double().permute(1, 0, 2).reshape(3, -1).numpy()
         assert sample["hessian_loss"].item() == 0.0
         np.testing.assert_allclose(hz, z @ label.products.T, rtol=1e-5, atol=1e-4)
 
@@ -43,8 +47,8 @@ def test_columns_and_projections(tmp_path):
     assert data.labelled.tolist() == [True, True]
     for index in range(2):
         sample = data[index]
-        probes = sample["hessian_probes"].double().permute(1, 0, 2).reshape(2, -1).numpy()
-        products = sample["hessian_products"].double().permute(1, 0, 2).reshape(2, -1).numpy()
+        probes = sample["hint_labels"]["hessian_probes"].double().permute(1, 0, 2).reshape(2, -1).numpy()
+        products = sample["hint_labels"]["hessian_products"].double().permute(1, 0, 2).reshape(2, -1).numpy()
         np.testing.assert_allclose(products, probes @ full, rtol=1e-5, atol=1e-3)
 
 
@@ -67,17 +71,17 @@ def test_labels_are_held_to_the_stored_forces(tmp_path):
 
 def test_probes_are_fresh_in_training_and_fixed_in_validation(stores):
     first, second = dataset(stores.train, seed=1), dataset(stores.train, seed=1)
-    fixed = first[0]["hessian_probes"]
+    fixed = probes(first)
     first.set_epoch(0)
-    epoch0 = first[0]["hessian_probes"]
+    epoch0 = probes(first)
     first.set_epoch(1)
-    assert not torch.equal(epoch0, first[0]["hessian_probes"])
+    assert not torch.equal(epoch0, probes(first))
     second.set_epoch(0)
-    assert torch.equal(epoch0, second[0]["hessian_probes"])
+    assert torch.equal(epoch0, probes(second))
     other = dataset(stores.train, seed=2)
-    assert torch.equal(fixed, other[0]["hessian_probes"])
+    assert torch.equal(fixed, probes(other))
     other.set_epoch(0)
-    assert not torch.equal(epoch0, other[0]["hessian_probes"])
+    assert not torch.equal(epoch0, probes(other))
 
 
 def test_loader_processes_see_the_epoch(make_run):
@@ -88,7 +92,7 @@ def test_loader_processes_see_the_epoch(make_run):
     for epoch in (0, 1):
         first.set_epoch(epoch)
         loader.batch_sampler.set_epoch_and_start_iteration(0, 0)
-        seen.append(torch.cat([batch["hessian_probes"] for batch in loader]))
+        seen.append(torch.cat([d["hessian_probes"] for batch in loader for d in batch["hint_labels"] if d]))
     assert not torch.equal(*seen)
 
 
@@ -125,3 +129,86 @@ def test_bad_label_is_named_or_dropped(tmp_path):
 def test_misspelt_options_are_named(stores, block, message):
     with pytest.raises(ConfigError, match=message):
         dataset(stores.train, **block)
+
+
+def test_a_data_set_without_options_is_refused(stores):
+    with pytest.raises(ConfigError, match=r"add `hint: \$\{hint\}`"):
+        HessianAseDBDataset({"src": str(stores.train)})
+
+
+@pytest.fixture
+def two_labels(tmp_path):
+    """A structure with its label, and twice its label under another key, in a row as ASE writes it."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase_db_backends.aselmdb import LMDBDatabase
+
+    atoms = label_with_emt(molecules(1)[0])
+    bare = atoms.copy()
+    bare.calc = SinglePointCalculator(bare, energy=atoms.info["REF_energy"], forces=atoms.arrays["REF_forces"])
+    hessian = atoms.info["REF_hessian"]
+    with LMDBDatabase(tmp_path / "two.aselmdb", use_lock_file=False) as database:
+        database._write(bare, {}, {"hessian": hessian, "other_hessian": 1.01 * hessian})
+    return tmp_path / "two.aselmdb", hessian
+
+
+@pytest.mark.parametrize(("key", "factor"), [("other_hessian", 1.01), ("REF_hessian", 1.0), ("hessian", 1.0)])
+def test_the_named_key_is_read(two_labels, key, factor):
+    path, hessian = two_labels
+    stored = dataset(path, hessian_key=key).stored_labels(0)
+    np.testing.assert_allclose(stored["hessian"], factor * hessian)
+
+
+def test_a_misspelt_key_finds_no_other_label(two_labels):
+    data = dataset(two_labels[0], hessian_key="other_hesian")
+    assert data.labelled.tolist() == [False]
+    assert torch.isnan(data[0]["hessian_loss"]).all()
+
+
+def test_flags_of_another_key_are_not_those_of_the_metadata(two_labels):
+    path, _ = two_labels
+    np.savez(path.parent / "metadata.npz", natoms=np.array([3]), has_hessian=np.array([True]))
+    assert dataset(path).labelled.tolist() == [True]
+    assert dataset(path, hessian_key="other_hesian").labelled.tolist() == [False]
+
+
+def test_dropped_labels_are_noted_when_flags_are_read(tmp_path):
+    good, bad = (label_with_emt(atoms) for atoms in molecules(2))
+    bad.info["REF_hessian"] = -bad.info["REF_hessian"] + np.tri(bad.info["REF_hessian"].size, 1)[:, 0] * 300
+    write_structures(tmp_path / "two.aselmdb", [good, bad])
+    data = dataset(tmp_path / "two.aselmdb", hessian_on_bad_label="drop")
+    assert data.labelled.tolist() == [True, False]
+    assert data.dropped.tolist() == [0, 1]
+    with pytest.raises(LabelError, match="structure 1"):
+        _ = dataset(tmp_path / "two.aselmdb").labelled
+
+
+def test_targets_that_are_missing_are_not_a_number(tmp_path):
+    """Molecules without stress and crystals with it are one batch, whichever comes first."""
+    from fairchem.core.datasets.atomic_data import atomicdata_list_to_batch
+
+    molecule = label_with_emt(molecules(1)[0])
+    crystal = label_with_emt(crystals(1)[0], hessian=False, stress=True)
+    del crystal.info["REF_energy"]
+    write_structures(tmp_path / "mixed.aselmdb", [molecule, crystal])
+    data = dataset(tmp_path / "mixed.aselmdb")
+    for order in ((0, 1), (1, 0)):
+        batch = atomicdata_list_to_batch([data[k] for k in order])
+        first = order.index(0)
+        assert torch.isnan(batch.stress[first]).all()
+        assert torch.isfinite(batch.stress[1 - first]).all()
+        assert torch.isnan(batch.energy).tolist() == [k == 1 for k in order]
+        assert torch.isfinite(batch.forces).all()
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_charge_that_is_not_read_is_named(tmp_path, caplog, read):
+    frames = [label_with_emt(atoms) for atoms in molecules(2)]
+    for atoms in frames:
+        atoms.info |= {"charge": -1, "spin": 2}
+    write_structures(tmp_path / "ions.aselmdb", frames)
+    options = {"a2g_args": {"r_data_keys": ["charge", "spin"]}} if read else {}
+    data = HessianAseDBDataset({"src": str(tmp_path / "ions.aselmdb"), "hint": {}, **options})
+    samples = [data[0], data[1]]
+    assert [int(sample.charge) for sample in samples] == [-1 * read] * 2
+    said = [r.getMessage() for r in caplog.records if "which the model does not get" in r.getMessage()]
+    assert len(said) == (0 if read else 2)

@@ -18,6 +18,7 @@ from hint_fairchem.export import export_checkpoint
 from hint_fairchem.host import load_potential
 from hint_plugins.backends.protocol import PotentialError
 from hint_plugins.cli.common import InputError
+from hint_plugins.diagnosis import check_training
 from hint_plugins.potential import Potential
 
 ALWAYS = ("hint.hessian_weight=0.5", "+hint.hessian_schedule=constant", "+hint.hessian_engine=reverse")
@@ -38,12 +39,14 @@ def calculator(path, dataset="mol"):
 
 
 def own_prediction(run, atoms):
-    """Energy and forces of the averaged model in memory, exact LayerNorms and all."""
+    """Energy and forces of the averaged model in memory, exact LayerNorms, energies of the elements and all."""
     from fairchem.core.datasets.atomic_data import AtomicData
 
     model = inner_model(run.unit.eval_unit.model).eval()
-    out = model(AtomicData.from_ase(atoms, task_name="mol"))
-    return float(out["energy"]["energy"]), out["forces"]["forces"].detach().numpy()
+    data = AtomicData.from_ase(atoms, task_name="mol")
+    out = model(data)
+    energy = run.unit.tasks[0].element_references.undo_refs(data, out["energy"]["energy"])
+    return float(energy), out["forces"]["forces"].detach().numpy()
 
 
 @pytest.mark.parametrize("config", ["minimal.yaml", "direct.yaml"])
@@ -53,6 +56,8 @@ def test_exported_checkpoint_predicts_the_same_in_plain_fairchem(make_run, tmp_p
     assert done.removed == ["hessian_loss"]
     assert done.remaining == []
     potential = Potential.load(tmp_path / "stock.pt", "cpu")
+    stock = torch.load(tmp_path / "stock.pt", weights_only=False)
+    assert "hint_" not in str(stock.tasks_config)
     for atoms in molecules(3):
         energy, forces = own_prediction(run, atoms)
         atoms.calc = calculator(tmp_path / "stock.pt")
@@ -112,6 +117,27 @@ def test_potential_in_double_precision(make_run, tmp_path):
     assert abs(forces[1, 2]) < 1e-7
     with pytest.raises(PotentialError, match="has no data set 'omol'"):
         Potential.load(f"{source}#omol", "cpu")
+
+
+def test_the_folder_of_a_checkpoint_is_a_potential(make_run, tmp_path):
+    folder = tmp_path / "final"
+    folder.mkdir()
+    save(make_run(start=False), folder / "inference_ckpt.pt")
+    atoms = molecules(1)
+    energies = [Potential.load(spec, "cpu").evaluate(atoms).energies[0] for spec in (folder, f"{folder}#mol")]
+    assert energies == [Potential.load(folder / "inference_ckpt.pt", "cpu").evaluate(atoms).energies[0]] * 2
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PotentialError, match="no reader knows"):
+        Potential.load(str(tmp_path / "empty"), "cpu")
+
+
+def test_doctor_tests_a_checkpoint_as_training_does(make_run, tmp_path):
+    """eSCN-MD has torch's LayerNorm, which training makes exact."""
+    potential = Potential.load(save(make_run(start=False), tmp_path / "toy.pt"), "cpu", "float64")
+    report = check_training(potential)
+    assert report["ok"], report
+    assert len(report["made_exact"]) > 0
+    assert any(type(module) is torch.nn.LayerNorm for module in potential.backend.model.modules())
 
 
 def test_stress_of_crystals_beside_molecules(make_run, tmp_path):

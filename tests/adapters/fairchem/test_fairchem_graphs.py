@@ -7,6 +7,7 @@ from helpers.structures import crystals, molecules
 
 from hint_fairchem.checks import inner_model
 from hint_fairchem.graphs import ForceOutputs, Forces, labelled_graphs, replicate, select
+from hint_plugins.config import ConfigError
 
 
 @pytest.fixture
@@ -62,15 +63,20 @@ def test_each_structure_gets_the_forces_of_its_dataset(batch):
 
 def test_existing_graph_is_used_when_all_are_labelled(model, batch):
     batch.hessian_loss = torch.zeros(4, dtype=torch.float64)
-    batch.hessian_probes = torch.zeros(batch.num_nodes, 1, 3, dtype=torch.float64)
-    batch.hessian_products = batch.hessian_probes
+    batch.hint_labels = [
+        {"hessian_probes": torch.zeros(n, 1, 3).double(), "hessian_products": torch.zeros(n, 1, 3).double()}
+        for n in batch.natoms.tolist()
+    ]
     forces = model(batch)["forces"]["forces"]
     assert labelled_graphs(model, batch, OUTPUTS, forces=forces).view.graph is not None
     batch.hessian_loss[1] = torch.nan
-    batch.hessian_probes = batch.hessian_products = batch.hessian_probes[batch.batch != 1]
+    batch.hint_labels[1] = {}
     cut = labelled_graphs(model, batch, OUTPUTS, forces=forces)
     assert cut.view.graph is None
     assert list(cut.sizes) == [int(batch.natoms[g]) for g in (0, 2, 3)]
+    del batch.hint_labels[0]["hessian_probes"]
+    with pytest.raises(ConfigError, match="'hessian_probes' was drawn for 2 of 3 labelled structures"):
+        labelled_graphs(model, batch, OUTPUTS, forces=forces)
     batch.hessian_loss[:] = torch.nan
     assert labelled_graphs(model, batch, OUTPUTS, forces=forces) is None
 

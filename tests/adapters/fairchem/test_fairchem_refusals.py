@@ -7,6 +7,7 @@ from helpers.fairchem_run import begin
 from hydra.errors import InstantiationException
 
 from hint_plugins.config import ConfigError
+from hint_plugins.hookspecs import hookimpl
 from hint_plugins.labels.store import read_structures, write_structures
 
 BACKBONE = "runner.train_eval_unit.model.backbone"
@@ -94,3 +95,47 @@ def test_sampler_options_without_the_sampler(make_run, option):
 def test_typing_errors_in_the_yaml(make_run, override, message):
     with pytest.raises((ConfigError, InstantiationException, ValueError), match=message):
         make_run(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("~runner.train_dataloader.dataset.dataset_configs.mol.hint", r"lacks its options: add `hint: \$\{hint\}`"),
+        (
+            "runner.eval_dataloader.dataset.dataset_configs.mol.hint={hessian_num_probes: 2}",
+            "hint.hessian_weight is 0.1 in the callback but 0.0 in data set mol.val|hint.hessian_num_probes is 5",
+        ),
+        ("runner.callbacks.1.hint={seed: 3}", r"hint.hessian_\w+ is|hint.seed is 3 in the callback but 0 in data set"),
+    ],
+)
+def test_parts_with_other_options(make_run, override, message):
+    with pytest.raises((ConfigError, InstantiationException, ValueError), match=message):
+        make_run("hint.hessian_weight=0.1", override)
+
+
+def test_a_sampler_with_other_options(make_run):
+    sampler = "runner.train_dataloader.batch_sampler_fn"
+    with pytest.raises(
+        ConfigError, match=r"hint\.hessian_batch_fraction is 0\.5 in the callback but None in batch_sampler"
+    ):
+        make_run("+hint.hessian_batch_fraction=0.5", f"{sampler}._target_=hint_fairchem.sampler.HessianBatchSampler")
+
+
+def test_a_plugins_sampler(make_run):
+    class Sampling:
+        @hookimpl
+        def batch_sampler(self, labelled, batch_size, world_size, rank, seed):
+            return None
+
+    run = make_run(start=False)
+    run.callback.hint.manager.register(Sampling(), name="sampling")
+    with pytest.raises(ConfigError, match=r"plugin 'sampling' makes a batch sampler \(hook batch_sampler\)"):
+        begin(run)
+
+
+def test_missing_callback(make_run):
+    """The host's own step: the task says what it lacks."""
+    run = make_run(start=False)
+    run.unit.on_train_start(run.state)
+    with pytest.raises(ConfigError, match=r"no callback: add `- \{_target_: hint_fairchem\.callback\.HintCallback"):
+        run.unit.train_step(run.state, next(iter(run.runner.train_dataloader)))

@@ -1,17 +1,19 @@
-"""Named reasons for which a reaction has no result."""
+"""Named reasons for which a search has no result."""
 
 from __future__ import annotations
 
 REASONS = {
-    "different_atoms": "the end points differ in their atoms or in the atoms' order",
+    "different_atoms": "the end points differ in their atoms, in the atoms' order, or in cell and periodicity",
     "missing_end_point": "the reactant or the product is missing, or given twice",
     "overlapping_atoms": "two atoms of an end point lie on top of each other",
     "not_finite": "a coordinate of an end point is not a finite number",
-    "same_molecule": "reactant and product have the same bonds",
+    "different_charge": "the end points differ in charge or spin, so that they lie on different surfaces",
+    "frozen_atoms": "the frozen atoms of the end points cannot be used",
+    "same_molecule": "reactant and product have the same bonds and the same geometry",
     "potential_failed": "the potential gave an error or a number that is not finite",
-    "flew_apart": "an optimisation moved atoms further than any reaction does",
+    "flew_apart": "an optimisation moved atoms further than any reaction does, or took a step that is not finite",
     "end_point_not_converged": "the optimisation of an end point did not converge",
-    "end_points_merged": "with this potential both end points relax to the same molecule",
+    "end_points_merged": "with this potential both end points relax to the same molecule (or conformer)",
     "path_failed": "no path could be interpolated or relaxed",
     "no_barrier": "the path has no maximum between its ends",
     "ts_not_converged": "the saddle search did not converge",

@@ -1,0 +1,125 @@
+"""Programs end with the process that started them, and two commands do not write to one output."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from hint_plugins import locks
+from hint_plugins.cli.common import InputError, prepare_output
+from hint_plugins.cli.options import refuse_existing
+from hint_plugins.processes import end_all, run, tethered
+
+#: Starts a program through ``tethered`` or ``run`` whose child writes its process number and sleeps.
+SLEEPER = "import os, time; open('child', 'w').write(str(os.getpid())); time.sleep(120)"
+PARENT = f"""
+import sys
+from pathlib import Path
+from hint_plugins.processes import run
+run(["sh", "-c", "{sys.executable} -c \\"$0\\"; true", {SLEEPER!r}], cwd=Path.cwd())
+"""
+
+
+def wait_for(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as handle:
+        return handle.read().rpartition(")")[2].split()[0] != "Z"
+
+
+def started(directory, code=PARENT):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=directory, env=environment, stderr=subprocess.PIPE)
+    child = directory / "child"
+    assert wait_for(lambda: child.exists() and child.read_text())
+    return process, int(child.read_text())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_what_a_process_started_ends_with_it(tmp_path, number):
+    process, grandchild = started(tmp_path)
+    process.send_signal(number)
+    process.communicate()
+    assert wait_for(lambda: not alive(grandchild), 20)
+
+
+def test_output_and_status_pass_through(tmp_path):
+    with (tmp_path / "log").open("w") as log:
+        assert run([sys.executable, "-c", "print('out'); raise SystemExit(3)"], cwd=tmp_path, output=log) == 3
+        assert run(["sh", "-c", "kill -9 $$"], cwd=tmp_path, output=log) == 137
+        assert run(["no-such-program"], cwd=tmp_path, output=log) == 127
+    assert (tmp_path / "log").read_text() == "out\nno-such-program: No such file or directory\n"
+    done = subprocess.run(tethered(["cat"]), input="through", capture_output=True, text=True, check=True)
+    assert done.stdout == "through"
+
+
+def test_programs_of_other_threads_can_be_ended(tmp_path):
+    statuses = []
+    thread = threading.Thread(target=lambda: statuses.append(run(["sleep", "100"], cwd=tmp_path)))
+    thread.start()
+    assert wait_for(lambda: not thread.is_alive() or end_all() or not thread.is_alive())
+    thread.join()
+    assert statuses[0] in (143, -15)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from hint_plugins.locks import hold
+hold(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(120)
+"""
+
+
+@pytest.fixture
+def held(request, tmp_path):
+    """An output that another process holds."""
+    path = tmp_path / "out"
+    if request.param == "directory":
+        path.mkdir()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield path, process
+        process.kill()
+    locks.release_all()
+
+
+@pytest.mark.parametrize("held", ["directory"], indirect=True)
+def test_a_second_command_on_a_directory_is_refused_until_the_first_is_dead(held):
+    path, process = held
+    with pytest.raises(InputError, match=f"another command writes to {path}"):
+        prepare_output(path)
+    process.kill()
+    process.wait()
+    prepare_output(path)
+    prepare_output(path)  # twice by one process is no conflict
+    assert list(path.iterdir()) == []
+
+
+@pytest.mark.parametrize("held", ["file"], indirect=True)
+def test_a_second_command_on_a_file_is_refused_until_the_first_is_dead(held):
+    path, process = held
+    with pytest.raises(InputError, match=f"another command writes to {path}"):
+        refuse_existing(path, False)
+    refuse_existing(path.with_name("other"), False)
+    process.kill()
+    process.wait()
+    refuse_existing(path, False)
+    locks.release_all()
+    assert list(path.parent.iterdir()) == []

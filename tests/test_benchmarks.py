@@ -1,0 +1,54 @@
+"""Every script in benchmarks/ runs; its numbers at this size mean nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.training import ROOT, environment
+
+#: Words that make each script small; {out} is a directory. Those of fairchem need an environment of their own.
+SMALL = {
+    "alphanet": "--repeats 1 --copies 1 --out {out}/table.csv",
+    "alphanet_ablation": "--steps 2 --seeds 1 --each 1 1 --only smooth --data {out}/data.npz --out {out}/table.csv",
+    "labels": "--sizes 5 --repeats 1 --count 40",
+    "minireactions_search": "{out}/found.json 'hydrogen cyanide = hydrogen isocyanide'",
+    "molecules_table": "--out {out}/table --limit 1 --models MACE --seeds 1 --per-image 1 --structures 2 --labelled 1 "
+    "--probes 1 --steps 2 --ramp 500 0.002 500 --max-seconds 20",
+    "pretrain": "{out} --models MACE --few 6 --epochs 1 --engine '--engine xtb'",
+    "projections": "{out} --epochs 1 --structures 5 --seeds 1",
+    "training_step": "--out {out} --device cpu --channels 4 --batch-size 2 --structures 4 --rounds 1 --shares 1 "
+    "--only 'vmap, m = 1'",
+}
+FAIRCHEM = {"fairchem_demo", "fairchem_step"}
+SLOW = {"molecules_table", "pretrain", "projections"}
+
+
+def run(name, out, *more):
+    import shlex
+
+    words = [word.format(out=out) for word in shlex.split(SMALL[name])]
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *words, *more]
+    return subprocess.run(command, env=environment(), cwd=out, capture_output=True, text=True, check=False)
+
+
+def test_every_script_is_tried():
+    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == set(SMALL) | FAIRCHEM
+
+
+@pytest.mark.mace
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in SMALL])
+def test_script_runs(name, tmp_path):
+    done = run(name, tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert "nan" not in done.stdout.split()
+
+
+@pytest.mark.mace
+def test_a_case_that_failed_is_told(tmp_path):
+    """A batch of no structure: the case fails, and the script says so."""
+    done = run("training_step", tmp_path, "--batch-size", "0")
+    assert done.returncode != 0
+    assert "1 of 1 cases failed" in done.stderr
+    assert json.loads((Path(tmp_path) / "training_step.json").read_text())["rows"] == []
