@@ -7,7 +7,6 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.units import kcal, mol
 from helpers.figures import faults, keep_figures, texts
 from helpers.structures import labelled_set
 
