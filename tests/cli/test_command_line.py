@@ -1,6 +1,5 @@
 """The command line as a whole: start-up, help, directories left behind, formats read, and what the documents say."""
 
-import argparse
 import importlib.util
 import re
 import shlex
@@ -62,18 +61,6 @@ def test_help_says_a_default_once(name):
     assert status == 0
     text = " ".join(text.split())
     assert not re.search(r"default: [^\])]*[\])] *[\[(]default", text)
-
-
-def test_mace_help_says_a_default_once():
-    pytest.importorskip("mace")
-    from hint_mace.install import load_plugins
-    from hint_mace.options import extend_parser
-
-    parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    extend_parser(parser, load_plugins(["hint"]))
-    text = " ".join(parser.format_help().split())
-    assert "(default: 0.1)" in text
-    assert not re.search(r"\(default: [^)]*\) *\(default", text)
 
 
 @pytest.fixture
