@@ -207,8 +207,15 @@ OPTIONS = HINT | {"hessian_metrics": "probes", "max_num_epochs": 2}
 @pytest.mark.slow
 def test_restarts_under_other_settings_are_refused_until_allowed(trained):
     changed = {
-        **{"hessian_weight": 0.02, "hessian_ramp_end": 1, "hessian_num_probes": 3, "hessian_probes": "gaussian"},
-        **{"batch_size": 3, "default_dtype": "float32", "lr": 0.1, "hessian_engine": "reverse", "max_num_epochs": 3},
+        "hessian_weight": 0.02,
+        "hessian_ramp_end": 1,
+        "hessian_num_probes": 3,
+        "hessian_probes": "gaussian",
+        "batch_size": 3,
+        "default_dtype": "float32",
+        "lr": 0.1,
+        "hessian_engine": "reverse",
+        "max_num_epochs": 3,
     }
     done = train(trained, check=False, **OPTIONS | changed, restart_latest="")
     assert done.returncode == 2
@@ -262,10 +269,10 @@ def test_a_checkpoint_that_does_not_fit_never_means_the_first_epoch(trained, dam
 
 def test_the_parser_says_each_default_once():
     import pluggy
+    from mace.tools import build_default_arg_parser
 
     from hint_mace.options import extend_parser
     from hint_plugins.plugins import load_plugins
-    from mace.tools import build_default_arg_parser
 
     manager: pluggy.PluginManager = load_plugins(["hint"])
     text = " ".join(extend_parser(build_default_arg_parser(), manager).format_help().split())
