@@ -184,6 +184,16 @@ def test_commands_read_every_format_of_ase(inputs, name):
     assert run("evaluate", "emt", "labels.xyz", "--out", "errors")[0] == 0
 
 
+def test_sites_occupied_in_part_are_refused(inputs):
+    write("alloy.cif", bulk("Cu", cubic=True))
+    text = Path("alloy.cif").read_text()
+    assert " 1.0000\n" in text
+    Path("alloy.cif").write_text(text.replace(" 1.0000\n", " 0.5000\n"))
+    status, message = run("displace", "alloy.cif", "--out", "displaced")
+    assert status == 1
+    assert "occupied in part" in message
+
+
 def test_labels_of_a_trajectory_are_read(inputs):
     from ase.calculators.singlepoint import SinglePointCalculator
 
