@@ -30,8 +30,26 @@ def read_other(path: Path, bad: OnBad) -> Iterator[tuple[int, Atoms]]:
     index = 0
     try:
         for atoms in iread(path.absolute(), ":", do_not_split_by_at_sign=True):
-            yield index, adopt_calculator(atoms)
+            yield index, adopt_calculator(_without_symmetry(atoms))
             index += 1
     except Exception as error:  # ASE's readers raise whatever the format happens to trigger
         text = str(error).partition("\n")[0]
         bad(index, f"ASE cannot read it ({type(error).__name__}: {text}); the rest of the file is not read")
+
+
+def _without_symmetry(atoms: Atoms) -> Atoms:
+    """Take away what ASE's CIF reader adds about the space group, which a displaced structure would not keep.
+
+    Raises
+    ------
+    ValueError
+        If sites are occupied in part, of which ASE makes whole atoms.
+    """
+    occupancy = atoms.info.pop("occupancy", {})
+    for site, kinds in occupancy.items() if isinstance(occupancy, dict) else ():
+        if len(kinds) != 1 or min(kinds.values()) < 1:
+            raise ValueError(f"site {site} is occupied in part ({kinds}): give an ordered cell")
+    for name in ("spacegroup", "unit_cell"):
+        atoms.info.pop(name, None)
+    atoms.arrays.pop("spacegroup_kinds", None)
+    return atoms

@@ -1,6 +1,5 @@
 """The command line as a whole: start-up, help, directories left behind, formats read, and what the documents say."""
 
-import argparse
 import importlib.util
 import re
 import shlex
@@ -62,18 +61,6 @@ def test_help_says_a_default_once(name):
     assert status == 0
     text = " ".join(text.split())
     assert not re.search(r"default: [^\])]*[\])] *[\[(]default", text)
-
-
-def test_mace_help_says_a_default_once():
-    pytest.importorskip("mace")
-    from hint_mace.install import load_plugins
-    from hint_mace.options import extend_parser
-
-    parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    extend_parser(parser, load_plugins(["hint"]))
-    text = " ".join(parser.format_help().split())
-    assert "(default: 0.1)" in text
-    assert not re.search(r"\(default: [^)]*\) *\(default", text)
 
 
 @pytest.fixture
@@ -195,6 +182,16 @@ def test_commands_read_every_format_of_ase(inputs, name):
     assert labelled.pbc.all()
     assert labelled.info["REF_energy"] == pytest.approx(-0.022726, abs=1e-5)
     assert run("evaluate", "emt", "labels.xyz", "--out", "errors")[0] == 0
+
+
+def test_sites_occupied_in_part_are_refused(inputs):
+    write("alloy.cif", bulk("Cu", cubic=True))
+    text = Path("alloy.cif").read_text()
+    assert " 1.0000\n" in text
+    Path("alloy.cif").write_text(text.replace(" 1.0000\n", " 0.5000\n"))
+    status, message = run("displace", "alloy.cif", "--out", "displaced")
+    assert status == 1
+    assert "occupied in part" in message
 
 
 def test_labels_of_a_trajectory_are_read(inputs):
