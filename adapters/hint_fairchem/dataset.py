@@ -55,7 +55,12 @@ class HessianAseDBDataset(AseDBDataset):
                 "a data set of format hint_fairchem.dataset.HessianAseDBDataset lacks its options: add `hint: ${hint}`"
             )
         self.hint = read_block(config["hint"])
-        super().__init__(config, atoms_transform)
+        try:
+            super().__init__(config, atoms_transform)
+        except ValueError as error:
+            if "No valid ase data" not in str(error):
+                raise
+            raise ConfigError(f"{config.get('src')}: there is no ASE database (.aselmdb) with structures") from error
         self._from_ase: Callable[..., AtomicData] = self.a2g  # type: ignore[has-type]
         self.a2g = self._to_data  # type: ignore[assignment]
         # Shared with loader processes: which epoch's probes to draw, -1 for validation; whose labels were dropped.
@@ -124,8 +129,8 @@ class HessianAseDBDataset(AseDBDataset):
             stated = atoms.info.get(name, 0)
             if stated not in usual and stated != int(data[name]) and name not in self._told:
                 log.warning(
-                    "%s states %s %s, which the model does not get: add `a2g_args: {r_data_keys: [charge, spin]}` to the "
-                    "data set",
+                    "%s states %s %s, which the model does not get: add `a2g_args: {r_data_keys: [charge, spin]}` to "
+                    "the data set",
                     atoms.info["hint_source"],
                     name,
                     stated,

@@ -37,6 +37,10 @@ def read_crystal(path: str | Path, masses: Sequence[str] = ()) -> Atoms:
     try:
         atoms = read(path)
     except Exception as error:  # ASE's readers raise whatever the format happens to trigger
+        if isinstance(error, KeyError) and re.search(r"(^|label )D\b", str(error.args[0])):
+            raise InputError(
+                f"{path}: deuterium (D) is no element of ASE: write H in the file and give --mass H=2.014"
+            ) from None
         raise InputError(f"{path}: cannot read a structure: {error}") from None
     if not isinstance(atoms, Atoms) or not len(atoms):
         raise InputError(f"{path}: holds no atoms")
