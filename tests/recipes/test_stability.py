@@ -149,7 +149,9 @@ def test_what_is_left_of_a_structure() -> None:
 
 def test_bad_input() -> None:
     others = [Atoms("He"), Atoms("CO", CO.positions, cell=[5, 5, 5], pbc=True)]
-    found = Ramp([CO, *others], springs(length=CO.get_distance(0, 1)), RampSettings(max_temperature=310, interval=0.01)).run()
+    found = Ramp(
+        [CO, *others], springs(length=CO.get_distance(0, 1)), RampSettings(max_temperature=310, interval=0.01)
+    ).run()
     assert [row["reason"] for row in found] == [None, "no_bond", "periodic"]
     assert [row["time_ps"] > 0 for row in found] == [True, False, False]
     with pytest.raises(ValueError, match="shortest"):
