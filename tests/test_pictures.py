@@ -140,20 +140,22 @@ def search_result(name, reason=None, followed=True):
         atoms.calc = SinglePointCalculator(atoms, energy=energy)
         frames.append(atoms)
     record = {"name": name, "intended": reason is None, "reason": reason, "imaginary_cm1": 1234.0}
-    record["reactant_energy"] = -1.1
+    record["reactant_energy"] = -1.1  # another conformer than the first frame
     return SearchResult(record, frames, frames[4], frames if followed else None)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("HCN to HNC", None), (LONG, "endpoint_not_minimum")])
 @pytest.mark.parametrize("followed", [True, False])
 def test_profile(tmp_path, figures, name, reason, followed):
-    """The star stands at the height of the table's barrier, above the relaxed reactant."""
-    from hint_recipes.transition_states.plots import plot_profile
+    """The zero is the relaxed reactant, as in the table of barriers; the star stands at the barrier."""
+    from hint_recipes.transition_states.plots import KCAL, plot_profile
 
     plot_profile(search_result(name, reason, followed), tmp_path / "profile.png")
     assert not faults(figures[0])
+    drawn = figures[0].axes[0].lines[0].get_ydata()
+    assert (drawn[0], max(drawn)) == pytest.approx((0.1 / KCAL, 1.7 / KCAL))
     if followed:
-        assert figures[0].axes[0].lines[1].get_ydata() == pytest.approx([1.7 / (kcal / mol)])
+        assert figures[0].axes[0].lines[1].get_ydata() == pytest.approx([1.7 / KCAL])
 
 
 @pytest.mark.parametrize("models", [["emt"], ["emt", LONG, "c", "d", "e"]])

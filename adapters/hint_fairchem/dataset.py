@@ -17,8 +17,10 @@ from fairchem.core.datasets.mt_concat_dataset import ConcatDataset
 from numpy import ndarray
 
 from hint_fairchem.options import read_block
+from hint_plugins.charges import stated
 from hint_plugins.config import ConfigError
 from hint_plugins.hint import KEY, label_keys
+from hint_plugins.labelling.engine import EngineError
 from hint_plugins.labels.hessian_label import SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -73,10 +75,14 @@ class HessianAseDBDataset(AseDBDataset):
         self._epoch.fill_(-1 if epoch is None else epoch)
 
     def get_atoms(self, idx: int) -> Atoms:
-        """The structure with its labels in ``info``."""
+        """The structure with its labels in ``info``, and its charge and spin under the names the host reads."""
         atoms = super().get_atoms(idx)
         atoms.info["hint_source"] = f"{self.config.get('src')}, structure {idx} ({atoms.get_chemical_formula()})"
         atoms.info["hint_index"] = int(idx)
+        try:
+            atoms.info.update(stated(atoms))
+        except EngineError as error:
+            raise ConfigError(f"{atoms.info['hint_source']}: {error}") from error
         return atoms
 
     @cached_property

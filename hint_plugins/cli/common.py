@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 from hint_plugins.locks import InUse, hold
 
+EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 0, 1, 2, 130
 #: Kinds of files whose writers choose the format by the suffix.
 SUFFIX_MATTERS = frozenset((".npy", ".npz", ".pdf", ".png", ".svg"))
-EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 0, 1, 2, 130
 
 
 class InputError(ValueError):

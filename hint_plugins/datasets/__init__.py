@@ -117,7 +117,7 @@ def detect_format(path: Path) -> str:
 
 
 def read_store(path: Path, bad: OnBad) -> Iterator[Atoms]:
-    """Files of structures, or all .aselmdb files of a directory; places count on from file to file."""
+    """Files of structures, or all .aselmdb files of a directory, whose places count on from file to file."""
     if not path.is_dir():
         yield from read_structures(path, bad)
         return

@@ -21,7 +21,7 @@ def known_to_ase(path: Path) -> bool:
 
 
 def read_other(path: Path, bad: OnBad) -> Iterator[tuple[int, Atoms]]:
-    """Stream the structures with their places; at the first that cannot be read, the rest is given up.
+    """Stream place and structure; at the first that cannot be read, the rest is given up.
 
     Energy, forces and stress that the file states become labels.
     """

@@ -78,7 +78,7 @@ def voigt(stress: Any) -> np.ndarray:
     return (0.5 * (matrix + matrix.T)).reshape(-1)[[0, 4, 8, 5, 2, 1]]
 
 
-def frozen(atoms: Atoms) -> np.ndarray:
+def frozen_mask(atoms: Atoms) -> np.ndarray:
     """(N, 3) which coordinates ``FixAtoms`` and ``FixCartesian`` hold fixed."""
     fixed = np.zeros((len(atoms), 3), dtype=bool)
     for constraint in atoms.constraints:

@@ -69,6 +69,7 @@ def cell_label(path: str | Path, energy: float | None = None) -> tuple[float, np
 
     try:
         atoms = read(path)
+        assert isinstance(atoms, Atoms)
     except Exception as error:  # ASE's readers raise whatever the format happens to trigger
         raise InputError(f"{path}: cannot read a structure: {error}") from None
     results = dict(atoms.calc.results) if atoms.calc is not None else {}
@@ -81,7 +82,10 @@ def cell_label(path: str | Path, energy: float | None = None) -> tuple[float, np
     if stress is not None:
         stress = np.asarray(stress, dtype=float)
         stress = stress.reshape(3, 3) if stress.size == 9 else voigt_6_to_full_3x3_stress(stress)
-    return float(known if energy is None else energy), stress
+    if energy is None:
+        assert known is not None
+        energy = float(known)
+    return energy, stress
 
 
 def build(
