@@ -17,8 +17,10 @@ from fairchem.core.datasets.mt_concat_dataset import ConcatDataset
 from numpy import ndarray
 
 from hint_fairchem.options import read_block
+from hint_plugins.charges import stated
 from hint_plugins.config import ConfigError
 from hint_plugins.hint import KEY, label_keys
+from hint_plugins.labelling.engine import EngineError
 from hint_plugins.labels.hessian_label import SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,12 @@ class HessianAseDBDataset(AseDBDataset):
                 "a data set of format hint_fairchem.dataset.HessianAseDBDataset lacks its options: add `hint: ${hint}`"
             )
         self.hint = read_block(config["hint"])
-        super().__init__(config, atoms_transform)
+        try:
+            super().__init__(config, atoms_transform)
+        except ValueError as error:
+            if "No valid ase data" not in str(error):
+                raise
+            raise ConfigError(f"{config.get('src')}: there is no ASE database (.aselmdb) with structures") from error
         self._from_ase: Callable[..., AtomicData] = self.a2g  # type: ignore[has-type]
         self.a2g = self._to_data  # type: ignore[assignment]
         # Shared with loader processes: which epoch's probes to draw, -1 for validation; whose labels were dropped.
@@ -68,10 +75,14 @@ class HessianAseDBDataset(AseDBDataset):
         self._epoch.fill_(-1 if epoch is None else epoch)
 
     def get_atoms(self, idx: int) -> Atoms:
-        """The structure with its labels in ``info``."""
+        """The structure with its labels in ``info``, and its charge and spin under the names the host reads."""
         atoms = super().get_atoms(idx)
         atoms.info["hint_source"] = f"{self.config.get('src')}, structure {idx} ({atoms.get_chemical_formula()})"
         atoms.info["hint_index"] = int(idx)
+        try:
+            atoms.info.update(stated(atoms))
+        except EngineError as error:
+            raise ConfigError(f"{atoms.info['hint_source']}: {error}") from error
         return atoms
 
     @cached_property
@@ -124,8 +135,8 @@ class HessianAseDBDataset(AseDBDataset):
             stated = atoms.info.get(name, 0)
             if stated not in usual and stated != int(data[name]) and name not in self._told:
                 log.warning(
-                    "%s states %s %s, which the model does not get: add `a2g_args: {r_data_keys: [charge, spin]}` to the "
-                    "data set",
+                    "%s states %s %s, which the model does not get: add `a2g_args: {r_data_keys: [charge, spin]}` to "
+                    "the data set",
                     atoms.info["hint_source"],
                     name,
                     stated,

@@ -203,12 +203,20 @@ def test_targets_that_are_missing_are_not_a_number(tmp_path):
 @pytest.mark.parametrize("read", [True, False])
 def test_a_charge_that_is_not_read_is_named(tmp_path, caplog, read):
     frames = [label_with_emt(atoms) for atoms in molecules(2)]
-    for atoms in frames:
-        atoms.info |= {"charge": -1, "spin": 2}
+    frames[0].info |= {"total_charge": -0.9999999, "multiplicity": 2}  # as other programs name them
+    frames[1].info |= {"charge": -1, "spin": 2}
     write_structures(tmp_path / "ions.aselmdb", frames)
     options = {"a2g_args": {"r_data_keys": ["charge", "spin"]}} if read else {}
     data = HessianAseDBDataset({"src": str(tmp_path / "ions.aselmdb"), "hint": {}, **options})
     samples = [data[0], data[1]]
-    assert [int(sample.charge) for sample in samples] == [-1 * read] * 2
+    assert [(int(sample.charge), int(sample.spin)) for sample in samples] == [(-1 * read, 2 * read)] * 2
     said = [r.getMessage() for r in caplog.records if "which the model does not get" in r.getMessage()]
     assert len(said) == (0 if read else 2)
+
+
+def test_a_contradicted_charge_is_refused(tmp_path):
+    atoms = label_with_emt(molecules(1)[0])
+    atoms.info |= {"charge": -1, "total_charge": 1}
+    write_structures(tmp_path / "ion.aselmdb", [atoms])
+    with pytest.raises(ConfigError, match=r"ion\.aselmdb, structure 0 .* contradicts itself about its charge"):
+        dataset(tmp_path / "ion.aselmdb")[0]
