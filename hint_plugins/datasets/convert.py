@@ -99,7 +99,7 @@ class ConversionReport:
 
 
 def adopted(structures: Iterable[Atoms], keys: Keys) -> Iterator[Atoms]:
-    """Those structures whose labels can be brought under our names, for what is read before the checks name the rest."""
+    """Those structures whose labels can be brought under our names; the checks name the others later."""
     for atoms in structures:
         try:
             adopt_labels(atoms, keys)
