@@ -75,9 +75,9 @@ def convert(
     from hint_plugins.cli.options import name_values, refuse_existing, stem_beside, use_plugins
     from hint_plugins.curvature.layouts import UNITS
     from hint_plugins.datasets import data_files, read_dataset
-    from hint_plugins.datasets.convert import ConversionReport, checked
+    from hint_plugins.datasets.convert import ConversionReport, adopted, checked
     from hint_plugins.datasets.energies import AtomicEnergies, aligned
-    from hint_plugins.labels.keys import Keys, adopt_labels
+    from hint_plugins.labels.keys import Keys
     from hint_plugins.labels.store import StoreError, UnwritableError, raise_bad, store_format, writing
 
     if hessian_unit not in UNITS:
@@ -100,10 +100,10 @@ def convert(
         if not source.exists():
             raise InputError(f"{source}: no such file or directory")
         files = data_files(source, format)
-        shifts = ()
+        shifts: tuple[AtomicEnergies, ...] = ()
         if align_to is not None:
             if align_from is None:
-                same_level = (adopt_labels(a, keys) for a in read_dataset(source, format, lambda *_: None, **options))
+                same_level = adopted(read_dataset(source, format, lambda *_: None, **options), keys)
             else:
                 same_level = read_dataset(align_from)
             shifts = (AtomicEnergies(same_level), AtomicEnergies(read_dataset(align_to)))

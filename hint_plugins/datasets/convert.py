@@ -98,6 +98,16 @@ class ConversionReport:
         self.sum_rule_mean += (sum_rule - self.sum_rule_mean) / self._full
 
 
+def adopted(structures: Iterable[Atoms], keys: Keys) -> Iterator[Atoms]:
+    """Those structures whose labels can be brought under our names; the checks name the others later."""
+    for atoms in structures:
+        try:
+            adopt_labels(atoms, keys)
+        except ValueError:
+            continue
+        yield atoms
+
+
 def checked(
     structures: Iterable[Atoms],
     report: ConversionReport,

@@ -141,7 +141,11 @@ def write_extxyz(temporary: Path, final: Path) -> Iterator[Callable[[Atoms], Non
     """Give a function that appends one structure to ``temporary``, gzipped if ``final`` says so."""
     opener = gzip.open if final.suffix == ".gz" else open
     with opener(temporary, "wt", encoding="utf-8", newline="\n") as handle:
-        yield lambda atoms: handle.write(formatted(atoms))  # type: ignore[arg-type,return-value]
+
+        def write(atoms: Atoms) -> None:
+            handle.write(formatted(atoms))  # type: ignore[arg-type]
+
+        yield write
 
 
 def formatted(atoms: Atoms) -> str:

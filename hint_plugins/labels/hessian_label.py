@@ -149,7 +149,7 @@ class HessianLabel:
             If parts are missing or lengths do not fit ``num_atoms``; physics is checked elsewhere
             (:mod:`hint_plugins.labels.checks`).
         """
-        parts = {suffix: _present(info.get(key + suffix), key + suffix) for suffix in SUFFIXES}
+        parts: dict[str, Any] = {suffix: _present(info.get(key + suffix), key + suffix) for suffix in SUFFIXES}
         if parts[""] is not None:
             length = parts[""].size
             if length != 9 * num_atoms**2:
