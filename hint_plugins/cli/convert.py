@@ -100,6 +100,8 @@ def convert(
         if not source.exists():
             raise InputError(f"{source}: no such file or directory")
         files = data_files(source, format)
+        if hessian_unit != "eV/A^2" and (known := _format_with_unit(files[0] if files else source, format)):
+            raise InputError(f"the format {known} has units of its own and is read in eV/A^2: drop --hessian-unit")
         shifts: tuple[AtomicEnergies, ...] = ()
         if align_to is not None:
             if align_from is None:
@@ -170,3 +172,11 @@ def _metadata_allowed(output: Path, kind: str) -> None:
     others = [p.name for p in output.parent.glob("*.aselmdb") if p.name != output.name and p.name[0] != "."]
     if others:
         raise InputError(f"--metadata: {output.parent} holds {others[0]} too; give each .aselmdb its own directory")
+
+
+def _format_with_unit(source: Path, format: str) -> str:
+    """The name of the format if its Hessians have a unit of their own; empty for structures with any labels."""
+    from hint_plugins.datasets import READERS, detect_format
+
+    name = detect_format(source) if format == "auto" else format
+    return name if name in READERS and name not in ("extxyz", "aselmdb", "ase") else ""

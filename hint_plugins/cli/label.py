@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 #: Engines whose labels are too costly to be lost by the batch.
 SLOW = ("pyscf", "espresso")
@@ -70,8 +73,9 @@ def label(
 
     Finished batches are on the disk: a run that was stopped or killed goes on when the same command is given
     again, and repeats the batches that were under way. OUT appears at the end, with OUT's stem and .summary.json,
-    .failed.csv (what could not be labelled, and why) and .config.yaml beside it (OUT's whole name if another
-    OUT of that stem came first); OUT.shards holds the records. Frames of IN that cannot be read are among the failed.
+    .failed.csv (what could not be labelled, and why), .doubtful.extxyz (labels that do not pass the check) and
+    .config.yaml beside it (OUT's whole name if another OUT of that stem came first); OUT.shards holds the records.
+    Frames of IN that cannot be read are among the failed.
     """
     import time
 
@@ -82,7 +86,7 @@ def label(
     from hint_plugins.labelling.record import LabelTask
     from hint_plugins.labelling.run import label_file
     from hint_plugins.labelling.shards import ShardError
-    from hint_plugins.labels.store import StoreError, count_structures, read_structures, store_format
+    from hint_plugins.labels.store import StoreError, count_structures, read_structures, store_format, write_structures
 
     options = {k: v for k, v in locals().items() if isinstance(v, str | int | float | bool | list | Path | None)}
     started = time.perf_counter()
@@ -95,6 +99,7 @@ def label(
             raise InputError(f"{structures}: no such file")
         n_input = count_structures(structures)
         unreadable: dict[int, str] = {}
+        doubtful: list[Atoms] = []
         read = lambda: read_structures(structures, unreadable.__setitem__)  # noqa: E731
         use_plugins(plugins)
         spec = EngineSpec(ENGINES.get(engine, engine), _engine_options(engine, method, calculator, setting or []))
@@ -117,6 +122,7 @@ def label(
                 fresh=overwrite,
                 progress=bar,
                 known=bar.known,
+                doubtful=doubtful.append,
             )
     except (EngineError, ExecutorError, ShardError, StoreError) as error:
         raise InputError(str(error)) from error
@@ -131,6 +137,10 @@ def label(
     failed_csv.unlink(missing_ok=True)
     if failures:
         write_csv(failed_csv, failures)
+    apart = output.with_name(f"{stem}.doubtful.extxyz")
+    apart.unlink(missing_ok=True)
+    if doubtful:
+        write_structures(apart, doubtful)
     with replacing(output.with_name(f"{stem}.config.yaml")) as temporary:
         import yaml
 
@@ -141,13 +151,16 @@ def label(
     write_json(output.with_name(f"{stem}.summary.json"), {**counts, "output": output, "failed": failures[:1000]})
     typer.echo(
         f"{summary.n_input} structures: {summary.n_done} labelled, {summary.n_skipped} there already, "
-        f"{summary.n_failed} failed; {seconds:.1f} s -> {output}"
+        f"{summary.n_failed} failed; OUT holds {summary.n_energies} energies, {summary.n_forces} forces, "
+        f"{summary.n_stresses} stresses, {summary.n_hessians} Hessians; {seconds:.1f} s -> {output}"
     )
     if summary.n_with_frozen_atoms:
         typer.echo(
             f"{summary.n_with_frozen_atoms} of them have frozen atoms (constraints), which OUT keeps: forces and "
             "second derivatives are those of all atoms, as if they were free"
         )
+    if doubtful:
+        typer.echo(f"{len(doubtful)} are labelled, but do not pass the check (`hint check`): see {apart}", err=True)
     for item in failures[:10]:
         typer.echo(f"{structures}, structure {item['index']} ({item['formula']}): {item['error']}", err=True)
     if len(failures) > 10:

@@ -7,11 +7,10 @@ import re
 from ase.data import chemical_symbols
 
 from hint_plugins.datasets.record import RecordError
+from hint_plugins.isotopes import ISOTOPES
 
 #: Letters of the symbol, then nothing, digits, or ``_`` or ``-`` and anything (the rule of pw.x for ATOMIC_SPECIES).
 _LABEL = re.compile(r"([A-Za-z]{1,2})(\d+|[_-].*)?")
-#: Labels of hydrogen isotopes and their masses in u.
-ISOTOPES = {"D": 2.014101778, "T": 3.016049282}
 
 
 def element(label: str) -> tuple[str, float | None]:

@@ -18,6 +18,8 @@ from hint_plugins.labelling.executors import ExecutorFactory, is_worker_loss, ou
 from hint_plugins.labelling.make import Record, failure, label_batch
 from hint_plugins.labelling.record import LabelTask, attach, bare, structure_key
 from hint_plugins.labelling.shards import ShardStore
+from hint_plugins.labels.checks import check_structure
+from hint_plugins.labels.store import UnwritableError
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,9 @@ class LabelSummary:
     n_skipped
         Labelled by an earlier run, or the same structure as one that is counted already.
     n_failed
-        Without a label, because the calculation failed now or before.
+        Without a label in the output: the calculation failed now or before, or its labels do not pass the check.
+    n_energies, n_forces, n_stresses, n_hessians
+        Labels in the output; Hessians of any kind.
     n_with_frozen_atoms
         Labelled structures with constraints: they are labelled whole, as if all atoms were free.
     """
@@ -46,6 +50,10 @@ class LabelSummary:
     n_done: int = 0
     n_skipped: int = 0
     n_failed: int = 0
+    n_energies: int = 0
+    n_forces: int = 0
+    n_stresses: int = 0
+    n_hessians: int = 0
     n_with_frozen_atoms: int = 0
 
 
@@ -192,6 +200,7 @@ def assemble(
     task: LabelTask,
     earlier: set[str],
     write: Callable[[Atoms], None],
+    doubtful: Callable[[Atoms], None] = lambda atoms: None,
 ) -> tuple[LabelSummary, list[dict[str, Any]]]:
     """Join the input with its records, in the input's order.
 
@@ -205,11 +214,14 @@ def assemble(
         Keys that were there before this run.
     write
         Takes each labelled structure.
+    doubtful
+        Takes those whose labels do not pass :func:`hint_plugins.labels.checks.check_structure`.
 
     Returns
     -------
     LabelSummary, list of dict
-        Counts, and for each failed structure its ``index``, ``key``, ``formula`` and ``error``.
+        Counts, and for each failed structure its ``index``, ``key``, ``formula`` and ``error``. A structure whose new
+        labels do not pass the check, or that ``write`` refuses, is among the failed; ``doubtful`` gets it.
     """
     summary = LabelSummary()
     counted = set(earlier)
@@ -218,18 +230,31 @@ def assemble(
         summary.n_input += 1
         key = structure_key(atoms, task.kind_for(atoms))
         record = store.get(key)
-        if record["status"] != "done":
+        reason = record["error"] if record["status"] != "done" else ""
+        if not reason:
+            attach(record, atoms)
+            if found := check_structure(atoms)["reason"]:
+                reason = f"labelled, but the labels do not pass the check: {found}"
+                doubtful(atoms)
+            else:
+                try:
+                    write(atoms)
+                except UnwritableError as error:
+                    reason = f"labelled, but {error}"
+        if reason:
             summary.n_failed += 1
-            failures.append({"index": index, "key": key, "formula": record["formula"], "error": record["error"]})
+            failures.append({"index": index, "key": key, "formula": atoms.get_chemical_formula(), "error": reason})
             continue
         if key in counted:
             summary.n_skipped += 1
         else:
             summary.n_done += 1
             counted.add(key)
-        attach(record, atoms)
         summary.n_with_frozen_atoms += bool(atoms.constraints)
-        write(atoms)
+        summary.n_energies += "REF_energy" in atoms.info
+        summary.n_forces += "REF_forces" in atoms.arrays
+        summary.n_stresses += "REF_stress" in atoms.info
+        summary.n_hessians += any(name.startswith("REF_hessian") for name in atoms.info)
     return summary, failures
 
 
@@ -247,6 +272,7 @@ def label_file(
     fresh: bool = False,
     progress: Progress = lambda made, failed: None,
     known: Callable[[int], None] = lambda count: None,
+    doubtful: Callable[[Atoms], None] = lambda atoms: None,
 ) -> tuple[LabelSummary, list[dict[str, Any]]]:
     """Label all structures of a file into another; see :func:`compute_labels` and :func:`assemble`.
 
@@ -266,6 +292,8 @@ def label_file(
         See :data:`Progress`.
     known
         Told once how many records earlier runs left.
+    doubtful
+        See :func:`assemble`.
 
     Raises
     ------
@@ -290,4 +318,4 @@ def label_file(
             progress=progress,
         )
         with writing(output) as write:
-            return assemble(read(), store, task, earlier, write)
+            return assemble(read(), store, task, earlier, write, doubtful)

@@ -15,6 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian, dict2constraint
 
+from hint_plugins.isotopes import ISOTOPES
 from hint_plugins.labels.comment import mend_empty_values, plain_info
 from hint_plugins.labels.records import OnBad, UnwritableError, adopt_calculator, frozen_mask, same_values
 
@@ -112,9 +113,14 @@ def parse(text: str) -> Atoms:
         raise ValueError("the text is not UTF-8") from None
     head, comment, body = text.split("\n", 2)
     _check_columns(comment, body)
+    body, isotopes = _isotopes(comment, body)
     atoms = next(read_xyz(io.StringIO(f"{head}\n{mend_empty_values(comment)}\n{body}"), index=slice(0, 1)))
     if not len(atoms):
         raise ValueError("no atoms")
+    if isotopes and not atoms.has("masses"):
+        masses = atoms.get_masses()
+        masses[list(isotopes)] = list(isotopes.values())
+        atoms.set_masses(masses)
     others = atoms.info.pop(CONSTRAINTS, None)
     if others is not None:
         try:
@@ -123,6 +129,26 @@ def parse(text: str) -> Atoms:
             raise ValueError(f"{CONSTRAINTS}={others!r} are no constraints: {error}") from error
         atoms.set_constraint([*atoms.constraints, *more])
     return adopt_calculator(atoms)
+
+
+def _isotopes(comment: str, body: str) -> tuple[str, dict[int, float]]:
+    """The lines of the atoms with ``H`` for ``D`` and ``T``, which ASE does not know, and the masses (u) of these."""
+    if not re.search(r"(^|\s)[DT](\s|$)", body):
+        return body, {}
+    declared = re.search(r"\bProperties=\"?([^\s\"]+)", comment)
+    fields = declared[1].split(":") if declared else ["species", "S", "1"]
+    names, counts = fields[::3], [int(count) for count in fields[2::3]]
+    if "species" not in names:
+        return body, {}
+    column = sum(counts[: names.index("species")])
+    lines, masses = body.split("\n"), {}
+    for number, line in enumerate(lines):
+        words = line.split()
+        if len(words) > column and words[column] in ISOTOPES:
+            masses[number] = ISOTOPES[words[column]]
+            words[column] = "H"
+            lines[number] = " ".join(words)
+    return "\n".join(lines), masses
 
 
 def _check_columns(comment: str, body: str) -> None:

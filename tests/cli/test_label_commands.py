@@ -395,3 +395,26 @@ def test_plugins_bring_engines_readers_and_selectors(tmp_path, molecules, extra)
     status, text = hint(label, molecules, tmp_path / "p.xyz", "--plugins", "absent")
     assert status == 2
     assert "'absent' is not installed" in text
+
+
+def test_a_unit_is_not_given_to_formats_that_have_one(tmp_path):
+    """A phonopy file says its unit; multiplying its Hessian again would be wrong by a factor of 50."""
+    (tmp_path / "phonopy.yaml").write_text("phonopy: {version: 4.8}\n")
+    status, text = hint(convert, tmp_path / "phonopy.yaml", tmp_path / "a.xyz", "--hessian-unit", "Ry/Bohr^2")
+    assert status == 2
+    assert "phonopy has units of its own" in text
+
+
+def test_labels_that_do_not_pass_the_check_are_kept_apart(tmp_path):
+    """An engine with the wrong sign of the Hessian: nothing of it in OUT, everything in the file of the doubtful."""
+    water = molecule("H2O")
+    write_structures(tmp_path / "in.xyz", [water])
+    engine = "helpers.label_engines:WrongSignEngine"
+    status, text = hint(label, tmp_path / "in.xyz", tmp_path / "out.xyz", "--engine", engine, "--workers", "1")
+    assert status == 1
+    assert "do not pass the check" in text
+    summary = json.loads((tmp_path / "out.summary.json").read_text())
+    assert (summary["n_failed"], summary["n_hessians"]) == (1, 0)
+    (kept,) = read_structures(tmp_path / "out.doubtful.extxyz")
+    assert "REF_hessian" in kept.info
+    assert "labelled, but" in (tmp_path / "out.failed.csv").read_text()

@@ -75,3 +75,16 @@ class FussyEngine(QuarticEngine):
         if 9 in atoms.numbers:
             surface.u0 = surface.u0 * np.nan
         return surface
+
+
+class WrongSignEngine(QuarticEngine):
+    """Its Hessian is that of the inverted surface."""
+
+    def __init__(self) -> None:
+        super().__init__(analytic=True)
+
+    def surface(self, atoms: Atoms) -> "QuarticSurface":
+        surface = super().surface(atoms)
+        right = surface.hessian
+        surface.hessian = lambda *arguments: -right(*arguments)
+        return surface

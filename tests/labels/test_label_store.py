@@ -414,3 +414,16 @@ def test_what_a_killed_run_leaves_is_never_data(tmp_path):
     assert detect_format(tmp_path) == "aselmdb"
     assert len(list(read_dataset(tmp_path))) == len(frames)
     assert content
+
+
+def test_deuterium_is_hydrogen_of_another_mass(tmp_path):
+    """ASE knows no element D; a column of masses is what the file says and wins."""
+    text = "3\nProperties=pos:R:3:species:S:1\n0 0 0 O\n0.96 0 0 D\n-0.24 0.93 0 T\n"
+    plain = "2\n\nD 0 0 0\nH 0 0 0.74\n"
+    massive = "1\nProperties=species:S:1:pos:R:3:masses:R:1\nD 0 0 0 2.5\n"
+    (tmp_path / "a.xyz").write_text(text + plain + massive)
+    water, hydrogen, own = read_structures(tmp_path / "a.xyz")
+    assert water.get_chemical_symbols() == ["O", "H", "H"]
+    np.testing.assert_allclose(water.get_masses(), [15.999, 2.014101778, 3.016049282])
+    np.testing.assert_allclose(hydrogen.get_masses(), [2.014101778, 1.008])
+    assert own.get_masses() == [2.5]
