@@ -63,19 +63,19 @@ def test_torch_is_left_alone():
     """Data parallelism on CPUs is a matter of MACE's run, not of torch's class."""
     code = (
         "import argparse, sys, mace.data, torch.distributed as dist\n"
-        "from torch.nn.parallel import DistributedDataParallel as DDP\n"
+        "from torch.nn.parallel import DistributedDataParallel as Torch\n"
         "from hint_mace.install import install\n"
-        "before = DDP, DDP.__init__\n"
+        "before = Torch, Torch.__init__\n"
         "install(['hint'])\n"
         "import mace.cli.run_train as run\n"
         "from mace.tools import distributed_tools as tools\n"
-        "assert run.DDP is DDP\n"
+        "assert run.DDP is Torch\n"
         "dist.init_process_group = lambda *a, **k: None\n"
         "dist.is_initialized = lambda: False\n"
         "tools.init_distributed(argparse.Namespace(distributed=True, device='cpu', launcher='torchrun'))\n"
         "from torch.nn.parallel import DistributedDataParallel\n"
         "assert (DistributedDataParallel, DistributedDataParallel.__init__) == before\n"
-        "assert run.DDP is not DDP\n"
+        "assert run.DDP is not Torch\n"
         "print('done')\n"
     )
     ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29599"}
