@@ -43,8 +43,8 @@ class HintConfig(BaseModel):
     )
     hessian_reproducible: bool = Field(
         False,
-        description="Let the engine auto take the first of vmap, replicate and reverse that runs, without measuring, so "
-        "that the choice, and with it the last digits of a run, does not depend on timing.",
+        description="Let the engine auto take the first of vmap, replicate and reverse that runs, without measuring: "
+        "the choice, and with it the last digits of a run, then does not depend on timing.",
     )
     hessian_fd_step: float | None = Field(
         None, gt=0, description="Displacement of the finite-difference engines, A; default by dtype."

@@ -155,8 +155,8 @@ def check_training(potential: Potential, structures: list[Atoms] | None = None) 
     Returns
     -------
     dict or None
-        ``hvp_error``, ``gradient_error``, ``guilty``, ``ok``, and the modules that were ``made_exact``; None when the
-        potential has no parameters.
+        ``hvp_error``, ``gradient_error``, ``guilty``, ``kinks``, ``ok``, and the modules that were ``made_exact``; None
+        when the potential has no parameters.
     """
     from hint_plugins.curvature.layer_norm import restore_layer_norms, swap_layer_norms
     from hint_plugins.curvature.selftest import check_derivatives
@@ -180,7 +180,8 @@ def check_training(potential: Potential, structures: list[Atoms] | None = None) 
     return {
         "hvp_error": report.hvp_error,
         "gradient_error": report.gradient_error,
-        "guilty": report.guilty,
+        "guilty": [f"a derivative raises {report.raised}"] * bool(report.raised) + report.guilty,
+        "kinks": report.kinks,
         "ok": report.ok,
         "made_exact": made_exact,
     }

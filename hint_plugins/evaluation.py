@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.labels.checks import check_label
-from hint_plugins.labels.hessian_label import HessianLabel, LabelError
+from hint_plugins.labels.checks import check_structure
+from hint_plugins.labels.hessian_label import HessianLabel
+from hint_plugins.labels.keys import Keys
+from hint_plugins.labels.records import voigt
 from hint_plugins.objective.metrics import frequencies, hessian_errors, symmetrised
 from hint_plugins.potential import Potential, PotentialError
 
@@ -29,16 +31,6 @@ DERIVED: dict[str, Callable[[np.ndarray, Atoms], np.ndarray]] = {
     "eigenvalues": lambda hessian, atoms: np.linalg.eigvalsh(symmetrised(hessian)),
     "frequencies": frequencies,
 }
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Where the reference values are: ``info`` (energy, stress, Hessian) and ``arrays`` (forces)."""
-
-    energy: str = "REF_energy"
-    forces: str = "REF_forces"
-    stress: str = "REF_stress"
-    hessian: str = "REF_hessian"
 
 
 @dataclass
@@ -69,13 +61,13 @@ class Part:
 def evaluate_part(
     potential: Potential,
     structures: Sequence[Atoms],
-    first: int,
+    places: Sequence[int],
     keys: Keys,
     *,
     hessians: Collection[int] | None = None,
     seed: int = 0,
 ) -> Part:
-    """Errors of ``potential`` on consecutive structures of a file.
+    """Errors of ``potential`` on some structures of a file.
 
     Parameters
     ----------
@@ -83,8 +75,8 @@ def evaluate_part(
         What is tested.
     structures
         Labelled structures; a missing label is skipped.
-    first
-        Index of the first one in its file.
+    places
+        Place of each in its file.
     keys
         Names of the reference values.
     hessians
@@ -92,12 +84,18 @@ def evaluate_part(
     seed
         Of the selection of points for plots.
     """
-    rng = np.random.default_rng([seed, first])
+    rng = np.random.default_rng([seed, places[0]])
     part = Part()
     labels: list[HessianLabel | None] = []
-    for k, atoms in enumerate(structures):
-        row: dict[str, Any] = {"index": first + k, "formula": atoms.get_chemical_formula(), "num_atoms": len(atoms)}
-        labels.append(_label(atoms, keys, row) if hessians is None or first + k in hessians else None)
+    wrong: list[list[str]] = []
+    for place, atoms in zip(places, structures, strict=True):
+        row: dict[str, Any] = {"index": place, "formula": atoms.get_chemical_formula(), "num_atoms": len(atoms)}
+        found = check_structure(atoms, keys)
+        if found["reason"]:
+            row["reason"] = ("Hessian label: " if "hessian" in found["wrong"] else "") + found["reason"]
+        wrong.append(found["wrong"])
+        usable = not {"hessian", "geometry"} & set(found["wrong"]) and (hessians is None or place in hessians)
+        labels.append(HessianLabel.from_info(atoms.info, len(atoms), keys.hessian) if usable else None)
         part.rows.append(row)
     stress = any(keys.stress in atoms.info and atoms.pbc.any() for atoms in structures)
 
@@ -106,9 +104,9 @@ def evaluate_part(
         tensors: Iterable[Any] = [None] * len(chosen) if found.stresses is None else found.stresses
         return [(float(e), f, s) for e, f, s in zip(found.energies, found.forces, tensors, strict=True)]
 
-    everything = list(range(len(structures)))
+    everything = [k for k in range(len(structures)) if "geometry" not in wrong[k]]
     for k, result in _each(predict, structures, everything, part.rows):
-        _energy_and_forces(part, k, structures[k], result, keys, rng)
+        _energy_and_forces(part, k, structures[k], result, keys, rng, wrong[k])
     good = [k for k in everything if labels[k] is not None and "reason" not in part.rows[k]]
     whole = [k for k in good if labels[k].kind == "full"]  # type: ignore[union-attr]
     for k, matrix in _each(lambda some: potential.hessians(some, symmetrise=False), structures, whole, part.rows):
@@ -131,21 +129,6 @@ def evaluate_part(
             part.rows[k]["hvp_mae"] = float(np.abs(products - label.products).mean())
             part.add_points("products", label.products, products, rng)
     return part
-
-
-def _label(atoms: Atoms, keys: Keys, row: dict[str, Any]) -> HessianLabel | None:
-    try:
-        label = HessianLabel.from_info(atoms.info, len(atoms), keys.hessian)
-    except LabelError as error:
-        row["reason"] = f"Hessian label: {error}"
-        return None
-    if label is None:
-        return None
-    report = check_label(label, atoms, atoms.arrays.get(keys.forces))
-    if not report.ok:
-        row["reason"] = f"Hessian label: {'; '.join(report.reasons)}"
-        return None
-    return label
 
 
 def _each(
@@ -174,23 +157,23 @@ def _energy_and_forces(
     result: tuple[float, np.ndarray, np.ndarray | None],
     keys: Keys,
     rng: np.random.Generator,
+    wrong: Collection[str],
 ) -> None:
     energy, forces, stress = result
     row = part.rows[k]
     reference = atoms.info.get(keys.energy)
-    if reference is not None:
+    if reference is not None and "energy" not in wrong:
+        reference = np.ravel(reference)[0]
         row["energy_error_per_atom"] = (energy - float(reference)) / len(atoms)
         part.add_points("energy", np.array([float(reference)]) / len(atoms), np.array([energy]) / len(atoms), rng)
-    if keys.forces in atoms.arrays:
+    if keys.forces in atoms.arrays and "forces" not in wrong:
         target = np.asarray(atoms.arrays[keys.forces], dtype=np.float64)
         row["forces_mae"] = float(np.abs(forces - target).mean())
         row["forces_rmse"] = float(np.sqrt(np.square(forces - target).mean()))
         row["forces_max_error"] = float(np.abs(forces - target).max())
         part.add_points("forces", target, forces, rng)
-    if stress is not None and keys.stress in atoms.info and atoms.pbc.any():
-        target = np.asarray(atoms.info[keys.stress], dtype=np.float64).reshape(-1)
-        target = target[[0, 4, 8, 5, 2, 1]] if target.size == 9 else target
-        row["stress_mae"] = float(np.abs(stress - target).mean())
+    if stress is not None and keys.stress in atoms.info and atoms.pbc.any() and "stress" not in wrong:
+        row["stress_mae"] = float(np.abs(stress - voigt(atoms.info[keys.stress])).mean())
 
 
 def summarise(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -185,8 +185,8 @@ class Potential:
         Raises
         ------
         PotentialError
-            For an unknown element, non-finite positions, overlapping atoms or a failed calculation; the
-            message names the structure by its index.
+            For an unknown element, non-finite positions, overlapping atoms, a failed calculation, or results that
+            are not finite; the message names the structure by its index.
         MemoryError
             If one structure alone does not fit into memory.
         """
@@ -196,7 +196,13 @@ class Potential:
         stresses = np.full((len(structures), 6), np.nan) if stress else None
 
         def work(chosen: list[int]) -> list[tuple[float, np.ndarray, np.ndarray | None]]:
-            batch = self._call(lambda part: self.backend.evaluate(part, stress), structures, chosen)
+            def evaluated(part: list[Atoms]) -> Predictions:
+                found = self.backend.evaluate(part, stress)
+                _require_finite("energy", [found.energies])
+                _require_finite("forces", found.forces)
+                return found
+
+            batch = self._call(evaluated, structures, chosen)
             rows = batch.stresses if batch.stresses is not None else [None] * len(chosen)
             return [(float(e), f, s) for e, f, s in zip(batch.energies, batch.forces, rows, strict=True)]
 
@@ -261,6 +267,7 @@ class Potential:
             for part in probes.split(8)
         ]
         self.calls.products += len(probes)
+        self._call(lambda _: _require_finite("Hessian products", products), structures, [0])
         return np.concatenate(products).reshape(values.shape)
 
     def hessian(
@@ -316,7 +323,9 @@ class Potential:
         def compute(part: Sequence[Atoms], how: Engine, chunk: int) -> list[np.ndarray]:
             view, sizes = self.backend.view(part)
             found = full_hessians(view, sizes, how, chunk)
-            return [h.double().cpu().numpy() for h in found]
+            matrices = [h.double().cpu().numpy() for h in found]
+            _require_finite("Hessian", matrices)
+            return matrices
 
         def work(chosen: list[int]) -> list[np.ndarray]:
             return self._call(lambda part: compute(part, products, 4), structures, chosen)
@@ -343,6 +352,11 @@ class Potential:
 
     def __repr__(self) -> str:
         return f"Potential({self.name!r}, device={str(self.device)!r}, dtype={str(self.dtype)!r})"
+
+
+def _require_finite(what: str, values: Iterable[np.ndarray]) -> None:
+    if not all(np.isfinite(part).all() for part in values):
+        raise ValueError(f"the potential's {what} is not all finite numbers (a model that diverged in training?)")
 
 
 def _bar(total: int, show: bool, text: str) -> Any:

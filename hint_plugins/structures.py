@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixAtoms
 
 from hint_plugins.charges import COLUMNS, raw_info, stated
 from hint_plugins.labelling.engine import EngineError
 
-#: Entries of ``info`` that are handed on beside charge and spin: what a structure is called, and what is known about it.
+#: Entries of ``info`` that are handed on beside charge and spin: what a structure is called, and what is known of it.
 KEPT = ("symmetry_number", "name", "reaction", "role")
 #: Columns that are handed on.
 KEPT_ARRAYS = ("masses", "tags", "initial_charges", "initial_magmoms")
+
+#: Entries of ``info`` that the commands add as results for one geometry.
+RESULTS = ("energy", "gibbs", "gibbs_correction", "n_imaginary", "frequencies_cm1", "temperature_K")
 
 
 def bare(atoms: Atoms, positions: np.ndarray | None = None) -> Atoms:
@@ -30,8 +32,9 @@ def bare(atoms: Atoms, positions: np.ndarray | None = None) -> Atoms:
     Returns
     -------
     ase.Atoms
-        Elements, positions, cell, periodicity, constraints, the columns :data:`KEPT_ARRAYS`, charge and spin
-        under whatever name, and the entries :data:`KEPT` of ``info``. What else ``info`` holds is not taken over: it may belong to the old positions.
+        Elements, positions, cell, periodicity, constraints, the columns :data:`KEPT_ARRAYS`, charge and spin under
+        whatever name, and the entries :data:`KEPT` of ``info``. What else ``info`` holds is not taken over: it may
+        belong to the old positions.
     """
     copy = atoms.copy()
     copy.calc = None
@@ -49,30 +52,6 @@ def moved(atoms: Atoms, positions: np.ndarray | None = None) -> Atoms:
     for name in ("name", "role", "symmetry_number"):
         copy.info.pop(name, None)
     return copy
-
-
-def frozen_atoms(atoms: Atoms) -> np.ndarray:
-    """Which atoms a constraint holds where they are.
-
-    Returns
-    -------
-    numpy.ndarray
-        (N,) boolean.
-
-    Raises
-    ------
-    ValueError
-        For constraints other than whole frozen atoms (``FixAtoms``).
-    """
-    mask = np.zeros(len(atoms), dtype=bool)
-    for constraint in atoms.constraints:
-        if not isinstance(constraint, FixAtoms):
-            raise ValueError(
-                f"the constraint {type(constraint).__name__} is not supported: only whole atoms can be frozen "
-                "(FixAtoms; the column move_mask of an extended XYZ file with one value an atom)"
-            )
-        mask[constraint.index] = True
-    return mask
 
 
 def state(atoms: Atoms) -> dict[str, Any]:

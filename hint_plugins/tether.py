@@ -25,7 +25,9 @@ class _Stop(Exception):
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit status, 128 + n after signal n."""
     watched = int(arguments[0])
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    # Ctrl-C is for the watched process, which decides what becomes of the command. (SIG_IGN would be inherited.)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
         # A session of its own, so that what the command starts can be ended with it.

@@ -31,11 +31,15 @@ failed=0
 for extras in "${chosen[@]}"; do
   name=${extras:-none}$resolution-$python
   constraints=$here/constraints$([[ $extras == *fairchem* ]] && echo -fairchem || true).txt
-  [ -n "$resolution" ] && { grep '^torch==' "$constraints" >torch.txt; constraints=$PWD/torch.txt; }
+  if [ -n "$resolution" ]; then
+    grep '^torch==' "$constraints" >torch.txt
+    constraints=$PWD/bounds-$name.txt
+    tools/bin/uv pip compile --quiet "$here/pyproject.toml" ${extras:+--extra ${extras//,/ --extra }} -c torch.txt \
+      --resolution "$resolution" --python-version "$python" -o "$constraints"
+  fi
   rm -rf "$name"
   tools/bin/uv venv --quiet --python "$python" "$name"
-  if VIRTUAL_ENV=$PWD/$name tools/bin/uv pip install --quiet "$wheel${extras:+[$extras]}" -c "$constraints" \
-      ${resolution:+--resolution "$resolution"} &&
+  if VIRTUAL_ENV=$PWD/$name tools/bin/uv pip install --quiet "$wheel${extras:+[$extras]}" -c "$constraints" &&
     "$name/bin/hint" --version >/dev/null && "$name/bin/hint" doctor >"$name/doctor.txt" &&
     "$name/bin/python" "$here/scripts/check_imports.py" ${extras//,/ }; then
     # The demo works where its packages are; elsewhere one sentence names them before anything is done.

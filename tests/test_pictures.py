@@ -7,6 +7,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.units import kcal, mol
 from helpers.figures import faults, keep_figures, texts
 from helpers.structures import labelled_set
 
@@ -130,7 +131,7 @@ def test_demo(tmp_path, figures, sizes, seeds):
         assert axes.get_ylim()[0] == 0
 
 
-def search_result(name, reason=None):
+def search_result(name, reason=None, followed=True):
     from hint_recipes.transition_states.search import SearchResult
 
     frames = []
@@ -139,17 +140,22 @@ def search_result(name, reason=None):
         atoms.calc = SinglePointCalculator(atoms, energy=energy)
         frames.append(atoms)
     record = {"name": name, "intended": reason is None, "reason": reason, "imaginary_cm1": 1234.0}
-    return SearchResult(record, frames, frames[4], frames), frames
+    record["reactant_energy"] = -1.1  # another conformer than the first frame
+    return SearchResult(record, frames, frames[4], frames if followed else None)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("HCN to HNC", None), (LONG, "endpoint_not_minimum")])
 @pytest.mark.parametrize("followed", [True, False])
 def test_profile(tmp_path, figures, name, reason, followed):
-    from hint_recipes.transition_states.plots import plot_profile
+    """The zero is the relaxed reactant, as in the table of barriers; the star stands at the barrier."""
+    from hint_recipes.transition_states.plots import KCAL, plot_profile
 
-    result, frames = search_result(name, reason)
-    plot_profile(result, frames if followed else [], tmp_path / "profile.png")
+    plot_profile(search_result(name, reason, followed), tmp_path / "profile.png")
     assert not faults(figures[0])
+    drawn = figures[0].axes[0].lines[0].get_ydata()
+    assert (drawn[0], max(drawn)) == pytest.approx((0.1 / KCAL, 1.7 / KCAL))
+    if followed:
+        assert figures[0].axes[0].lines[1].get_ydata() == pytest.approx([1.7 / KCAL])
 
 
 @pytest.mark.parametrize("models", [["emt"], ["emt", LONG, "c", "d", "e"]])
@@ -198,8 +204,8 @@ def test_gibbs_errors(tmp_path, figures, models):
     differences, maes = errors_against(rows, zero)
     plot_gibbs_errors(dict.fromkeys(models, differences), tmp_path / "errors.png")
     assert not faults(figures[0])
-    keys = ("gibbs_mae_minima", "gibbs_mae_ts", "gibbs_correction_mae_minima", "gibbs_correction_mae_ts")
-    assert heights(figures[0].axes[0])[:4] == pytest.approx([maes[key] for key in keys])
+    for axes, key in zip(figures[0].axes, ("gibbs_mae", "gibbs_correction_mae"), strict=True):
+        assert heights(axes)[:2] == pytest.approx([maes[f"{key}_minima"], maes[f"{key}_ts"]])
 
 
 def test_phonons(tmp_path, figures):

@@ -19,9 +19,10 @@ from hint_plugins.cli.common import InputError
 from hint_plugins.config import ConfigError
 from hint_plugins.curvature.selftest import SelfTestError
 from hint_plugins.labels.hessian_label import LabelError
+from hint_plugins.objective.metrics import NotFiniteError
 from hint_plugins.plugins import PluginError
 
-OURS = (ConfigError, LabelError, SelfTestError, PluginError)
+OURS = (ConfigError, LabelError, SelfTestError, NotFiniteError, PluginError)
 _TASK, _CALLBACK = "hint_fairchem.task.hessian_task", "hint_fairchem.callback.HintCallback"
 
 

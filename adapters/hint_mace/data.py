@@ -23,10 +23,14 @@ from mace.tools.torch_geometric.batch import Batch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from hint_plugins.labels.hessian_label import LabelError
+
 #: Prefix of label arrays among the properties of MACE's configurations (and its HDF5 files).
 PREFIX = "hint."
 #: Attributes that MACE's collate function skips, since they begin and end with two underscores.
 STORED, SUB_BATCH = "__hint_labels__", "__hint_labelled__"
+#: Reference values of a structure that are numbers.
+NUMBERS = ("energy", "forces", "stress", "virials", "dipole", "charges", "polarizability")
 #: What a structure is and is trained on, for the digest of a data set.
 CONTENT = ("node_attrs", "positions", "cell", "pbc", "head", "energy", "forces", "stress", "virials", "weight")
 
@@ -64,6 +68,27 @@ def read_into(config: Configuration, atoms: Atoms, manager: pluggy.PluginManager
     return config
 
 
+def require_numbers(config: Configuration, source: str) -> None:
+    """Refuse positions, cells and reference values that are not finite numbers: one of them spoils every weight.
+
+    Raises
+    ------
+    LabelError
+        Naming the structure and the quantity.
+    """
+    weights = config.property_weights
+    labels = {name: config.properties.get(name) for name in NUMBERS if weights.get(name, 1.0) > 0}
+    for name, values in {"positions": config.positions, "cell": config.cell, **labels}.items():
+        if values is None:
+            continue
+        try:
+            finite = bool(np.isfinite(np.asarray(values, dtype=np.float64)).all())
+        except (TypeError, ValueError):
+            finite = False
+        if not finite:
+            raise LabelError(f"{source}: {name} is not all finite numbers; mend or remove the structure (hint check)")
+
+
 def take_labels(config: Configuration) -> dict[str, np.ndarray]:
     """Remove the label arrays from the properties of ``config`` and give them."""
     names = [name for name in config.properties if name.startswith(PREFIX)]
@@ -96,6 +121,8 @@ def check_taken(
     LabelError
         If a label does not hold.
     """
+    if not labels:
+        return labels
     atoms = Atoms(config.atomic_numbers, config.positions, cell=config.cell, pbc=config.pbc)
     atoms.info["hint_source"] = source
     forces = config.properties.get("forces") if config.property_weights.get("forces", 1.0) > 0 else None

@@ -235,18 +235,22 @@ def _wrap_labels(adapter: Adapter) -> None:
     from mace.data import AtomicData, HDF5Dataset
     from mace.data.lmdb_dataset import LMDBDataset
 
-    from hint_mace.data import STORED, check_taken, named_frames, read_into, take_labels
+    from hint_mace.data import STORED, check_taken, named_frames, read_into, require_numbers, take_labels
 
     row = ["structure"]
     prepared: list[str] = []
 
     def reading(original: Callable) -> Callable:
         def config_from_atoms(atoms: Any, *args: Any, **kwargs: Any) -> Any:
-            atoms.info.setdefault("hint_source", f"{row[0]} ({atoms.get_chemical_formula()})")
+            source = atoms.info.setdefault("hint_source", f"{row[0]} ({atoms.get_chemical_formula()})")
             try:
-                return read_into(original(atoms, *args, **kwargs), atoms, adapter.manager)
+                config = original(atoms, *args, **kwargs)
+                require_numbers(config, source)
+                return read_into(config, atoms, adapter.manager)
             except LabelError as error:
                 exit_with(error)
+            except (TypeError, ValueError) as error:
+                exit_with(LabelError(f"{source} cannot be read: {error}"))
 
         return config_from_atoms
 
@@ -287,8 +291,9 @@ def _wrap_labels(adapter: Adapter) -> None:
     @functools.wraps(make)
     def from_config(cls: type, config: Any, *args: Any, **kwargs: Any) -> Any:
         labels = take_labels(config)
-        if labels and prepared:
+        if prepared:
             try:
+                require_numbers(config, prepared[-1])
                 labels = check_taken(config, labels, prepared[-1], adapter.manager)
             except LabelError as error:
                 exit_with(error)

@@ -61,7 +61,7 @@ class Session:
         self.adapter, self.manager, self.args, self.call = adapter, adapter.manager, adapter.args, call
         self.model: nn.Module = call["model"]
         self.device: torch.device = call["device"]
-        self.training, self.started = False, False
+        self.training, self.started, self.continued = False, False, False
         self.history: list[dict[str, Any]] = []
         self.epoch, self.step = call["start_epoch"], 0
         distributed = dist.is_available() and dist.is_initialized()
@@ -117,6 +117,7 @@ class Session:
                 )
             return
         self.adapter.accept_changes(content.get("data", {}), self.data)
+        self.continued = True
         self.epoch = content["epoch"] + 1
         self.call["start_epoch"] = self.epoch
         self.history = content["history"]
@@ -247,7 +248,8 @@ class Session:
         """Numbers of one validation: to the log, the history and, if asked for, Weights & Biases."""
         numbers = ", ".join(f"{name}={value:.4g}" for name, value in extra.items())
         log.info("%s: head: %s, %s", self.when, head, numbers)
-        self.history.append({"epoch": self.progress.epochs, "head": head, **extra})
+        if self.started or not self.continued:  # the history knows the model that a continued run begins with
+            self.history.append({"epoch": self.progress.epochs, "head": head, **extra})
         if getattr(self.args, "wandb", False):
             import wandb
 

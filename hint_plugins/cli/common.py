@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 from hint_plugins.locks import InUse, hold
 
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT, EXIT_STOPPED = 0, 1, 2, 130
+#: Kinds of files whose writers choose the format by the suffix.
+SUFFIX_MATTERS = frozenset((".npy", ".npz", ".pdf", ".png", ".svg"))
 
 
 class InputError(ValueError):
@@ -110,10 +112,15 @@ def hold_output(output: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same directory and rename it to ``path`` when the block succeeds."""
+    """Give a temporary path in the same directory and rename it to ``path`` when the block succeeds.
+
+    Its name is hidden and ends in ``.tmp``, so that what a killed process leaves is never read as data; writers that
+    look at the suffix (matplotlib, numpy) get it.
+    """
     path = Path(path)
     make_directory(path.parent)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    suffix = path.suffix if path.suffix in SUFFIX_MATTERS else ".tmp"
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=suffix)
     os.close(handle)
     temporary = Path(name)
     try:

@@ -25,6 +25,13 @@ def convert(
     hessian_unit: Annotated[
         str, typer.Option(help="Unit of the Hessians in IN: eV/A^2, Ha/Bohr^2, Ry/Bohr^2 or eV/Bohr^2.")
     ] = "eV/A^2",
+    energy_key: Annotated[str, typer.Option(help="Energy (eV) in info.")] = "REF_energy",
+    forces_key: Annotated[str, typer.Option(help="Forces (eV/A) in arrays.")] = "REF_forces",
+    stress_key: Annotated[str, typer.Option(help="Stress (eV/A^3) in info, six numbers or 3x3.")] = "REF_stress",
+    virials_key: Annotated[
+        str, typer.Option(help="Virials (eV) in info; written as the stress -virials/volume.")
+    ] = "REF_virials",
+    hessian_key: Annotated[str, typer.Option(help="Hessian in info.")] = "REF_hessian",
     symmetrize: Annotated[bool, typer.Option(help="Write (H + H^T)/2 for full Hessians.")] = False,
     align_to: Annotated[
         Path | None,
@@ -55,10 +62,11 @@ def convert(
     """Convert a data set, checking every record.
 
     Records stream through: a set of any size fits. Beside OUT appears OUT's stem with .summary.json (its whole name
-    if another OUT of that stem came first): the counts, the records left out with reasons, and the asymmetry and
-    sum-rule residuals of the Hessians.
+    if another OUT of that stem came first): the counts of records and of each label, the records left out with
+    reasons, and the asymmetry and sum-rule residuals of the Hessians.
     """
     import itertools
+    from dataclasses import asdict
 
     import numpy as np
     from tqdm import tqdm
@@ -66,10 +74,11 @@ def convert(
     from hint_plugins.cli.common import InputError, finish, replacing, write_json
     from hint_plugins.cli.options import name_values, refuse_existing, stem_beside, use_plugins
     from hint_plugins.curvature.layouts import UNITS
-    from hint_plugins.datasets import read_dataset
+    from hint_plugins.datasets import data_files, read_dataset
     from hint_plugins.datasets.convert import ConversionReport, checked
     from hint_plugins.datasets.energies import AtomicEnergies, aligned
-    from hint_plugins.labels.store import StoreError, raise_bad, store_format, writing
+    from hint_plugins.labels.keys import Keys, adopt_labels
+    from hint_plugins.labels.store import StoreError, UnwritableError, raise_bad, store_format, writing
 
     if hessian_unit not in UNITS:
         raise InputError(f"unknown unit {hessian_unit!r}: choose {', '.join(UNITS)}")
@@ -79,6 +88,7 @@ def convert(
         raise InputError(f"--on-bad is drop or error, not {on_bad!r}")
     use_plugins(plugins)
     report = ConversionReport()
+    keys = Keys(energy_key, forces_key, stress_key, hessian_key, virials_key)
     natoms: list[int] = []
     labelled: list[bool] = []
     try:
@@ -86,35 +96,68 @@ def convert(
         if metadata:
             _metadata_allowed(output, kind)
         refuse_existing(output, overwrite, source)
-        reject = None if on_bad == "drop" else raise_bad(source)
-        records = read_dataset(source, format, reject or report.add_unreadable, **name_values(setting or []))
+        options = name_values(setting or [])
+        if not source.exists():
+            raise InputError(f"{source}: no such file or directory")
+        files = data_files(source, format)
+        shifts = ()
         if align_to is not None:
             if align_from is None:
-                same_level = read_dataset(source, format, lambda *_: None, **name_values(setting or []))
+                same_level = (adopt_labels(a, keys) for a in read_dataset(source, format, lambda *_: None, **options))
             else:
                 same_level = read_dataset(align_from)
-            own = AtomicEnergies(same_level)
-            records = aligned(records, own, AtomicEnergies(read_dataset(align_to)))
-        records = itertools.islice(tqdm(records, unit="record", disable=None), limit)
-        with writing(output) as write:
-            for atoms in checked(records, report, symmetrize=symmetrize, factor=UNITS[hessian_unit], on_bad=reject):
-                write(atoms)
-                if metadata:
-                    natoms.append(len(atoms))
-                    labelled.append(any(key.startswith("REF_hessian") for key in atoms.info))
+            shifts = (AtomicEnergies(same_level), AtomicEnergies(read_dataset(align_to)))
+        bar = tqdm(unit="record", disable=None)
+        with writing(output) as write, bar:
+            for file in files:
+                report.begin(file.name if len(files) > 1 else "")
+                reject = raise_bad(file) if on_bad == "error" else report.add_bad
+                records = read_dataset(file, format, reject if on_bad == "error" else report.add_unreadable, **options)
+                left = None if limit is None else max(limit - report.n_input, 0)
+                for index, atoms, quality in checked(
+                    itertools.islice(records, left),
+                    report,
+                    keys=keys,
+                    symmetrize=symmetrize,
+                    factor=UNITS[hessian_unit],
+                    on_bad=reject,
+                ):
+                    bar.update()
+                    if shifts:
+                        (atoms,) = aligned([atoms], *shifts)
+                    try:
+                        write(atoms)
+                    except UnwritableError as error:
+                        reject(index, str(error))
+                        continue
+                    report.add_written(atoms, quality)
+                    if metadata:
+                        natoms.append(len(atoms))
+                        labelled.append(any(key.startswith("REF_hessian") for key in atoms.info))
+            if not report.n_input:
+                raise StoreError(f"{source} holds no structures")
     except (StoreError, ValueError) as error:
         raise InputError(str(error)) from error
     if metadata:
         with replacing(output.parent / "metadata.npz") as temporary:
             np.savez(temporary, natoms=np.array(natoms), has_hessian=np.array(labelled))
-    write_json(output.with_name(f"{stem_beside(output)}.summary.json"), {**vars(report), "output": output})
+    write_json(output.with_name(f"{stem_beside(output)}.summary.json"), {**asdict(report), "output": output})
     typer.echo(
-        f"{report.n_input} records: {report.n_output} written, {report.n_bad} bad; {report.n_hessians} Hessians"
+        f"{report.n_input} records: {report.n_output} written, {report.n_bad} bad; {report.n_energies} energies, "
+        f"{report.n_forces} forces, {report.n_stresses} stresses, {report.n_hessians} Hessians"
         f" (asymmetry up to {report.asymmetry_max:.2g}, sum rule off by up to {report.sum_rule_max:.2g} eV/A^2)"
         f" -> {output}"
     )
+    if report.n_output and not (report.n_energies or report.n_forces or report.n_stresses or report.n_hessians):
+        there = f" It has {', '.join(sorted(report.others))}." if report.others else ""
+        typer.echo(
+            f"No known label was found in {source}.{there} Name the labels: --energy-key, --forces-key, --stress-key, "
+            "--virials-key, --hessian-key",
+            err=True,
+        )
     for entry in report.bad[:5]:
-        typer.echo(f"  record {entry['index']}: {entry['reason']}", err=True)
+        where = f"{entry['file']}, record" if "file" in entry else f"{source}, record"
+        typer.echo(f"  {where} {entry['index']}: {entry['reason']}", err=True)
     finish(report.n_bad)
 
 
@@ -124,6 +167,6 @@ def _metadata_allowed(output: Path, kind: str) -> None:
 
     if kind != "aselmdb":
         raise InputError("--metadata belongs to an .aselmdb output")
-    others = [p.name for p in output.parent.glob("*.aselmdb") if p.name != output.name]
+    others = [p.name for p in output.parent.glob("*.aselmdb") if p.name != output.name and p.name[0] != "."]
     if others:
         raise InputError(f"--metadata: {output.parent} holds {others[0]} too; give each .aselmdb its own directory")

@@ -77,7 +77,7 @@ def _tell(model: str, report: dict[str, Any]) -> int:
     if third is None:
         return int(not first["ok"])
     typer.echo(f"  {'gradient of the Hessian loss':<34}{third['gradient_error']:.1e}")
-    for line in third["guilty"]:
+    for line in third["guilty"] + third["kinks"]:
         typer.echo(f"    {line}")
     if third["made_exact"]:
         typer.echo(f"  (training makes LayerNorm exact: {', '.join(third['made_exact'])})")

@@ -68,15 +68,15 @@ def evaluate(
         parts = _parts_directory(out, options, data)
         done: list[Part] = []
         with tqdm(total=total, unit="structure", desc="evaluate") as bar:
-            for path, first, batch in _batches(data, unreadable):
-                file = parts / f"{data.index(path)}-{first:09d}.npz"
+            for path, places, batch in _batches(data, unreadable):
+                file = parts / f"{data.index(path)}-{places[0]:09d}.npz"
                 part = _load_part(file)
                 if part is None:
                     wanted = None if chosen is None else {k for where, k in chosen if where == path}
                     part = evaluate_part(
                         potential,
                         batch,
-                        first,
+                        places,
                         keys,
                         hessians=wanted,
                         seed=seed,
@@ -131,21 +131,20 @@ def _missing(path: Path) -> int:
     raise InputError(f"{path}: no such file")
 
 
-def _batches(data: list[Path], unreadable: list[dict[str, Any]]) -> Iterator[tuple[Path, int, list[Atoms]]]:
-    """Structures of all files in parts: file, index of the first one in it, structures; damaged records are noted."""
+def _batches(data: list[Path], unreadable: list[dict[str, Any]]) -> Iterator[tuple[Path, list[int], list[Atoms]]]:
+    """Structures of all files in parts: file, places in it, structures; damaged records are noted."""
     from itertools import islice
 
-    from hint_plugins.labels.store import read_structures
+    from hint_plugins.labels.store import read_numbered
 
     for path in data:
 
         def bad(where: int, reason: str, path: Path = path) -> None:
             unreadable.append({"file": str(path), "index": where, "formula": "", "reason": reason})
 
-        structures, first = read_structures(path, bad), 0
+        structures = read_numbered(path, bad)
         while batch := list(islice(structures, PART)):
-            yield path, first, batch
-            first += len(batch)
+            yield path, [place for place, _ in batch], [atoms for _, atoms in batch]
 
 
 def _choose(data: list[Path], keys: Keys, limit: int | None, seed: int) -> set[tuple[Path, int]] | None:
@@ -157,9 +156,9 @@ def _choose(data: list[Path], keys: Keys, limit: int | None, seed: int) -> set[t
     if limit is None:
         return None
     labelled = [
-        (path, first + k)
-        for path, first, batch in _batches(data, [])
-        for k, atoms in enumerate(batch)
+        (path, place)
+        for path, places, batch in _batches(data, [])
+        for place, atoms in zip(places, batch, strict=True)
         if any(keys.hessian + suffix in atoms.info for suffix in SUFFIXES)
     ]
     count = min(limit, len(labelled))

@@ -76,7 +76,7 @@ def label(
     import time
 
     from hint_plugins.cli.common import InputError, finish, replacing, write_csv, write_json
-    from hint_plugins.cli.options import stem_beside, use_plugins
+    from hint_plugins.cli.options import same_place, stem_beside, use_plugins
     from hint_plugins.labelling.engine import ENGINES, EngineError, EngineSpec
     from hint_plugins.labelling.executors import ExecutorError, available_cores, executor_factory
     from hint_plugins.labelling.record import LabelTask
@@ -89,7 +89,7 @@ def label(
     workers = workers or available_cores()
     try:
         store_format(output)
-        if structures.resolve() == output.resolve():
+        if same_place(structures, output):
             raise InputError("IN and OUT are the same file")
         if not structures.is_file():
             raise InputError(f"{structures}: no such file")
@@ -148,6 +148,10 @@ def label(
             f"{summary.n_with_frozen_atoms} of them have frozen atoms (constraints), which OUT keeps: forces and "
             "second derivatives are those of all atoms, as if they were free"
         )
+    for item in failures[:10]:
+        typer.echo(f"{structures}, structure {item['index']} ({item['formula']}): {item['error']}", err=True)
+    if len(failures) > 10:
+        typer.echo(f"the others are in {failed_csv}", err=True)
     finish(summary.n_failed)
 
 

@@ -6,10 +6,11 @@ import difflib
 import errno
 import functools
 import inspect
+import re
 import signal
 import sys
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, requires
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,8 @@ from hint_plugins.cli.common import EXIT_STOPPED, InputError, fail, without_empt
 from hint_plugins.locks import release_all
 
 GROUP = "hint_plugins.commands"
+#: Modules that are called otherwise than the package that brings them.
+PACKAGES = {"mace": "mace_torch", "fairchem": "fairchem_core", "sklearn": "scikit_learn", "sscha": "python_sscha"}
 
 
 class LazyGroup(TyperGroup):
@@ -145,6 +148,16 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
         raise typer.Exit
 
 
+def extra_with(module: str) -> str | None:
+    """The extra of this distribution that brings an optional module; None if none does."""
+    package = PACKAGES.get(module, module).lower()
+    for requirement in requires("hint-plugins") or ():
+        found = re.match(r"([\w.-]+).*extra == ['\"]([\w-]+)['\"]", requirement)
+        if found and found[1].lower().replace("-", "_") == package:
+            return found[2]
+    return None
+
+
 def main() -> None:
     """Run the command line; bad input is a sentence and exit status 2, never a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is as orderly as Ctrl-C
@@ -158,6 +171,12 @@ def main() -> None:
         if not isinstance(error, PotentialError):
             raise
         fail(str(error))
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        extra = extra_with(module)
+        if extra is None:
+            raise
+        fail(f"{module} is not installed: pip install 'hint-plugins[{extra}]'")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,14 @@ def stem_beside(output: Path) -> str:
     return short
 
 
+def same_place(first: Path, second: Path) -> bool:
+    """Whether two paths lead to one file; a link that leads back to itself is left to whoever opens it."""
+    return os.path.realpath(first) == os.path.realpath(second)
+
+
 def refuse_existing(output: Path, overwrite: bool, *inputs: Path) -> None:
     """Stop before an older result or an input would be replaced."""
-    if any(output.resolve() == path.resolve() for path in inputs):
+    if any(same_place(output, path) for path in inputs):
         raise InputError("IN and OUT are the same file")
     if output.exists() and not overwrite:
         raise InputError(f"{output} exists: choose another OUT, or add --overwrite")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hint_plugins.curvature.engines import ENGINES, EXACT, ForceView
+from hint_plugins.curvature.selftest import SelfTestError
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +71,11 @@ def fastest_engine(seconds: dict[str, float]) -> str:
 
     Raises
     ------
-    RuntimeError
+    SelfTestError
         If no exact engine ran on the model.
     """
     if not seconds:
-        raise RuntimeError(
+        raise SelfTestError(
             "no exact HVP engine runs on this model: choose hessian_engine finite_difference, which needs forces only"
         )
     return min(seconds, key=seconds.__getitem__)

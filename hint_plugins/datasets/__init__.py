@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
 
 from hint_plugins.labels.other_formats import known_to_ase
-from hint_plugins.labels.store import OnBad, StoreError, raise_bad, read_structures
+from hint_plugins.labels.store import OnBad, StoreError, count_structures, raise_bad, read_structures
 
 #: Readers by format; the value is ``module:function`` with the signature ``(path, bad, **options)``.
 READERS: dict[str, str] = {
@@ -25,6 +25,27 @@ READERS: dict[str, str] = {
     "qe-fc": "hint_plugins.datasets.espresso_fc:read_espresso_fc",
     "phonopy": "hint_plugins.datasets.phonopy_mdr:read_phonopy",
 }
+
+#: What the files of a directory are called, by format.
+DIRECTORIES = {
+    "*.arrow": "hessian-qm9",
+    "*/*.arrow": "hessian-qm9",
+    "*.aselmdb": "aselmdb",
+    "**/type.raw": "deepmd",
+    "**/*.yaml*": "phonopy",
+}
+
+
+def visible(directory: Path, paths: Iterable[Path]) -> Iterator[Path]:
+    """Those of ``paths`` that are not hidden below ``directory``: hidden files belong to runs under way or killed."""
+    return (p for p in paths if not any(part.startswith(".") for part in p.relative_to(directory).parts))
+
+
+def data_files(path: Path, format: str) -> list[Path]:
+    """The files that are read one by one, so that their records can be named: those of a directory of databases."""
+    if not path.is_dir() or (format if format != "auto" else detect_format(path)) not in ("aselmdb", "extxyz"):
+        return [path]
+    return sorted(visible(path, path.glob("*.aselmdb")))
 
 
 def read_dataset(path: Path | str, format: str = "auto", bad: OnBad | None = None, **options: Any) -> Iterator[Atoms]:
@@ -72,14 +93,9 @@ def detect_format(path: Path) -> str:
     """
     name = path.name.lower()
     if path.is_dir():
-        if any(path.glob("*/*.arrow")) or any(path.glob("*.arrow")):
-            return "hessian-qm9"
-        if any(path.glob("*.aselmdb")):
-            return "aselmdb"
-        if any(path.rglob("type.raw")):
-            return "deepmd"
-        if any(path.rglob("*.yaml*")):
-            return "phonopy"
+        for pattern, format in DIRECTORIES.items():
+            if any(visible(path, path.glob(pattern))):
+                return format
     elif name.removesuffix(".gz").endswith((".xyz", ".extxyz")):
         return "extxyz"
     elif name.endswith(".aselmdb"):
@@ -101,13 +117,15 @@ def detect_format(path: Path) -> str:
 
 
 def read_store(path: Path, bad: OnBad) -> Iterator[Atoms]:
-    """Files of structures, or all .aselmdb files of a directory."""
+    """Files of structures, or all .aselmdb files of a directory, whose places count on from file to file."""
     if not path.is_dir():
         yield from read_structures(path, bad)
         return
-    for file in sorted(path.glob("*.aselmdb")):
+    before = 0
+    for file in sorted(visible(path, path.glob("*.aselmdb"))):
 
-        def named(index: int, reason: str, name: str = file.name) -> None:
-            bad(index, f"{name}: {reason}")
+        def named(index: int, reason: str, file: Path = file, before: int = before) -> None:
+            bad(before + index, f"{file.name}, structure {index}: {reason}")
 
         yield from read_structures(file, named)
+        before += count_structures(file)

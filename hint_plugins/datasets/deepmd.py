@@ -80,11 +80,11 @@ def _frames(system: Path, part: Path, numbers: np.ndarray, index: int, bad: OnBa
     if "real_atom_types" in arrays:
         raise RecordError(f"{part}: mixed-type systems (real_atom_types.npy) are not read; convert with dpdata first")
     count = len(arrays["coord"])
+    if not count:
+        raise RecordError(f"{part}/coord.npy: no frames")
     for name in ("energy", "force", "box", "virial", "hessian"):
         if name in arrays and len(arrays[name]) != count:
             raise RecordError(f"{part}/{name}.npy has {len(arrays[name])} frames, coord.npy {count}")
-    if not count:
-        raise RecordError(f"{part}/coord.npy: no frames")
     periodic = not (system / "nopbc").exists()
     if periodic and "box" not in arrays:
         raise RecordError(f"{part}: no box.npy and no file nopbc")

@@ -25,7 +25,7 @@ class AtomicEnergies:
         normal, right = np.zeros((119, 119)), np.zeros(119)
         count = 0
         for atoms in structures:
-            if "REF_energy" not in atoms.info:
+            if not _has_energy(atoms):
                 continue
             composition = np.bincount(atoms.numbers, minlength=119).astype(float)
             normal += np.outer(composition, composition)
@@ -55,6 +55,12 @@ class AtomicEnergies:
         return float(self.values @ composition)
 
 
+def _has_energy(atoms: Atoms) -> bool:
+    """Whether a structure has a usable energy; others are named where labels are checked."""
+    energy = np.asarray(atoms.info.get("REF_energy"))
+    return bool(energy.dtype.kind in "iuf" and energy.size == 1 and np.isfinite(energy).all())
+
+
 def aligned(structures: Iterable[Atoms], own: AtomicEnergies, other: AtomicEnergies) -> Iterator[Atoms]:
     """Shift energies from the scale of one level of theory to that of another; forces and Hessians stay.
 
@@ -73,7 +79,7 @@ def aligned(structures: Iterable[Atoms], own: AtomicEnergies, other: AtomicEnerg
         If an element or a composition has no energy at either level.
     """
     for atoms in structures:
-        if "REF_energy" in atoms.info:
+        if _has_energy(atoms):
             for energies, which in ((other, "other set"), (own, "set that gives the constants")):
                 missing = set(atoms.numbers.tolist()) - energies.seen
                 if missing:

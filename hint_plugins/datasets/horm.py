@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import io
+import math
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,14 +41,24 @@ class _AllowList(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            import torch
-
-            return torch._utils._rebuild_tensor_v2
+            return _tensor
         if (module, name) == ("torch.storage", "_load_from_bytes"):
             return _storage
         if module.partition(".")[0] == "torch_geometric" or name in ("DataTensorAttr", "DataEdgeAttr"):
             return _Record
         raise RecordError(f"refused: the record asks for {module}.{name}, which no HORM record needs")
+
+
+def _tensor(storage: Any, offset: int, size: Any, stride: Any, *others: Any) -> Any:
+    """A tensor of numbers that are stored; strides of 0 would make any size out of one number."""
+    import torch
+
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise RecordError("damaged record: a tensor without its numbers")
+    sizes, stored = [int(s) for s in size], storage._size()
+    if len(sizes) > 8 or min(sizes, default=0) < 0 or math.prod(sizes) > stored:
+        raise RecordError(f"a tensor says it has {math.prod(sizes)} numbers where {stored} are stored")
+    return torch._utils._rebuild_tensor_v2(storage, offset, tuple(sizes), stride, *others)
 
 
 def _storage(content: bytes) -> Any:
@@ -73,10 +84,13 @@ def read_horm(path: Path, bad: OnBad, *, energy: str = "ae") -> Iterator[Atoms]:
         if stored is None:
             raise StoreError(f"{path}: no key b'length': not a HORM file")
         try:
-            length = int(_AllowList(io.BytesIO(bytes(stored))).load())
-        except (pickle.UnpicklingError, RecordError, TypeError, ValueError, EOFError) as error:
-            raise StoreError(f"{path}: key b'length' cannot be read: {error}") from error
-        for index in range(length):
+            length = _AllowList(io.BytesIO(bytes(stored))).load()
+        except Exception as error:  # a damaged pickle fails in any way
+            raise StoreError(f"{path}: key b'length' cannot be read: {type(error).__name__}: {error}") from error
+        if type(length) is not int or length < 0:
+            raise StoreError(f"{path}: key b'length' is no number of records: {str(length)[:40]}")
+        entries = transaction.stat()["entries"] - 1
+        for index in range(min(length, entries + 1)):
             try:
                 content = transaction.get(str(index).encode())
                 if content is None:
@@ -84,10 +98,21 @@ def read_horm(path: Path, bad: OnBad, *, energy: str = "ae") -> Iterator[Atoms]:
                 atoms = _atoms(_fields(bytes(content)), energy)
             except (RecordError, LMDBError) as error:
                 bad(index, str(error))
-            except (AttributeError, TypeError, ValueError, RuntimeError) as error:  # fields of another kind
+            except (
+                AttributeError,
+                TypeError,
+                ValueError,
+                RuntimeError,
+                MemoryError,
+            ) as error:  # fields of another kind
                 bad(index, f"not a HORM record: {type(error).__name__}: {error}")
             else:
                 yield atoms
+        if length > entries + 1:
+            bad(entries + 1, f"missing, as all up to {length - 1}: the file holds {entries} records")
+        more = entries - length if transaction.get(str(length).encode()) is not None else 0
+        if more > 0:
+            bad(length, f"key b'length' says {length} records, but the file holds {more} more, which are not read")
 
 
 def _fields(content: bytes) -> dict[str, Any]:
@@ -98,6 +123,8 @@ def _fields(content: bytes) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged pickle fails in any way
         raise RecordError(f"damaged record: {type(error).__name__}: {error}") from error
+    if not isinstance(store, dict):
+        raise RecordError("damaged record: no fields")
     missing = [name for name in FIELDS if name not in store]
     if missing:
         raise RecordError(f"no field {missing[0]!r}: not a HORM record")

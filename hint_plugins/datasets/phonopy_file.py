@@ -21,14 +21,15 @@ from typing import Any
 import numpy as np
 import yaml
 from ase import Atoms
+from ase.data import atomic_masses, atomic_numbers
 
 from hint_plugins.datasets.record import RecordError
 from hint_plugins.datasets.species import element
 from hint_plugins.labels.store import StoreError
 
 _OPENERS: dict[str, Callable[..., Any]] = {".bz2": bz2.open, ".xz": lzma.open, ".lzma": lzma.open, ".gz": gzip.open}
-#: A file may hold so many bytes when unpacked.
-MAX_BYTES = 512 * 2**20
+#: A file may hold so many bytes when unpacked (parsed, they take some thirty times as much memory).
+MAX_BYTES = 256 * 2**20
 #: Lists and mappings of a file may lie so deep in each other; phonopy's reach 5.
 MAX_DEPTH = 50
 #: A supercell may hold so many atoms.
@@ -117,8 +118,11 @@ def _parse(content: bytes) -> dict[str, Any]:
     calculator = header.get("calculator") if isinstance(header, dict) else None
     _current_units(document.get("physical_unit"), calculator)
     for cell in (document, *(document.get(name) for name in ("unit_cell", "primitive_cell", "supercell"))):
-        for site in (cell.get("points") or cell.get("atoms") or []) if isinstance(cell, dict) else []:
-            _plain_label(site)
+        sites = (cell.get("points") or cell.get("atoms") or []) if isinstance(cell, dict) else []
+        isotopes = [_plain_label(site) for site in sites]
+        if any(isotopes):  # phonopy wants masses of all sites or of none
+            for site, mass in zip(sites, isotopes, strict=True):
+                site.setdefault("mass", mass or atomic_masses[atomic_numbers[element(site["symbol"])[0]]])
     return document
 
 
@@ -133,17 +137,24 @@ def _current_units(stated: Any, calculator: str | None) -> None:
             stated[name] = own
 
 
-def _plain_label(site: dict[str, Any]) -> None:
-    """Labels that phonopy does not know (``D``, ``O_s``) as symbols; ``Fe1``, another sort of Fe, stays."""
+def _plain_label(site: dict[str, Any]) -> float | None:
+    """Labels that phonopy does not know (``D``, ``O_s``) as symbols; ``Fe1``, another sort of Fe, stays.
+
+    Returns
+    -------
+    float or None
+        The mass (u) that the label stands for.
+    """
+    mass = None
     if "mixture" in site or float(site.get("weight", 1.0)) != 1.0:
         raise RecordError("sites that several elements share (mixture, weight) have no Hessian of atoms")
     for key in ("extended_symbol", "symbol"):
         if key in site:
-            symbol, mass = element(str(site[key]))
-            if mass is not None:
-                site.setdefault("mass", mass)
+            symbol, isotope = element(str(site[key]))
+            mass = mass or isotope
             if not (str(site[key]).startswith(symbol) and str(site[key])[len(symbol) :].isdecimal()):
                 site[key] = symbol
+    return mass
 
 
 def _content(path: Path, document: dict[str, Any]) -> PhonopyFile:
@@ -160,7 +171,8 @@ def _content(path: Path, document: dict[str, Any]) -> PhonopyFile:
     phonon = _phonon(data, matrix)
     _same_supercell(phonon.supercell, data.supercell)
     phonon.dataset = data.dataset
-    constants, taken = data.force_constants, []
+    constants = data.force_constants
+    taken: list[Path] = []
     if constants is None and not _has_forces(data.dataset):
         constants, taken = _beside(phonon, path.parent)
         for name in taken:
@@ -196,7 +208,8 @@ def _phonon(data: Any, matrix: np.ndarray) -> Any:
     from phonopy import Phonopy
 
     stated = data.primitive_matrix
-    for choice in [stated] if stated is not None else [np.eye(3), "auto"]:
+    choices: list[Any] = [stated] if stated is not None else [np.eye(3), "auto"]
+    for choice in choices:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             phonon = Phonopy(data.unitcell, matrix, primitive_matrix=choice, calculator=data.calculator, log_level=0)
@@ -233,7 +246,8 @@ def _beside(phonon: Any, directory: Path) -> tuple[np.ndarray | None, list[Path]
     plain, packed, sets = (directory / name for name in BESIDE)
     n, constants, taken = len(phonon.supercell), None, []
     if plain.is_file():
-        shape = [int(x) for x in plain.open().readline(100).split()]
+        with plain.open() as handle:
+            shape = [int(x) for x in handle.readline(100).split()]
         if not shape or max(shape) > n:
             raise RecordError(f"{plain.name} beside it has {shape} atoms, the supercell {n}")
         constants = parse_FORCE_CONSTANTS(filename=plain, p2s_map=phonon.primitive.p2s_map)

@@ -46,10 +46,10 @@ def labelled(
     RecordError
         Wrong shape, unknown element, a number that is not finite.
     """
-    z = np.asarray(numbers).reshape(-1)
+    z = real_numbers("atomic numbers", numbers).reshape(-1)
     if z.size == 0:
         raise RecordError("no atoms")
-    if z.dtype.kind not in "iu" and not np.array_equal(z, np.round(z.astype(float))):
+    if not np.isfinite(z).all() or (z != np.round(z)).any():
         raise RecordError("atomic numbers are not integers")
     z = z.astype(int)
     if z.min() < 1 or z.max() > 118:
@@ -72,10 +72,7 @@ def labelled(
 
 
 def _numbers(what: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise RecordError(f"{what} is not numeric: {error}") from error
+    array = real_numbers(what, values)
     if array.size != int(np.prod(shape)):
         raise RecordError(f"{what} has {array.size} numbers where {int(np.prod(shape))} are expected")
     if not np.isfinite(array).all():
@@ -83,12 +80,23 @@ def _numbers(what: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
     return array.reshape(shape)
 
 
+def real_numbers(what: str, values: Any) -> np.ndarray:
+    """``values`` as float64; text, None and complex numbers are a :class:`RecordError`."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise RecordError(f"{what} is not numeric: {error}") from error
+    if array.dtype.kind not in "iuf":
+        raise RecordError(f"{what} is not made of real numbers: {str(values)[:60]}")
+    return array.astype(np.float64)
+
+
 def square_hessian(values: Any, n: int) -> np.ndarray:
     """(3N, 3N) from a Hessian with the axes (N, 3, N, 3), (N, N, 3, 3), (3N, 3N) or flat.
 
     For three atoms the first two have the same shape; then the one that gives the more symmetric matrix is taken.
     """
-    array = np.asarray(values, dtype=np.float64)
+    array = real_numbers("hessian", values)
     if array.size != 9 * n * n:
         raise RecordError(f"hessian has {array.size} numbers where 9N^2 = {9 * n * n} are expected")
     straight = array.reshape(3 * n, 3 * n)

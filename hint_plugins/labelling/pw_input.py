@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from ase.data import chemical_symbols
+
+from hint_plugins.datasets.species import element
 
 #: Cards that are handed on word for word.
 PASSED = ("HUBBARD", "OCCUPATIONS", "SOLVENTS", "ADDITIONAL_K_POINTS")
@@ -32,7 +33,6 @@ GEOMETRY = (
 
 _QUOTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"")
 _ASSIGNMENT = re.compile(r"([A-Za-z]\w*(?:\s*\([\d\s,]*\))?)\s*=\s*")
-_SPECIES = re.compile(r"([A-Za-z]{1,2})(?:[\d_-].*)?")
 
 
 @dataclass(frozen=True)
@@ -80,22 +80,6 @@ def number(raw: str) -> float:
 def is_true(raw: str | None) -> bool:
     """A Fortran logical."""
     return raw is not None and raw.lower().lstrip(".").startswith("t")
-
-
-def element(label: str) -> str:
-    """Chemical symbol of a species label: the symbol, then nothing or a digit, ``_`` or ``-`` and what follows.
-
-    Raises
-    ------
-    ValueError
-        For any other label.
-    """
-    match = _SPECIES.fullmatch(label)
-    symbol = match.group(1).capitalize() if match else ""
-    symbol = "H" if symbol in ("D", "T") else symbol
-    if symbol not in chemical_symbols[1:]:
-        raise ValueError(f"species {label!r}: expected an element's symbol, alone or followed by a digit, _ or -")
-    return symbol
 
 
 def read_template(text: str) -> PwTemplate:
@@ -175,7 +159,8 @@ def _species(row: str) -> Species:
     parts = row.split()
     if len(parts) != 3:
         raise ValueError(f"the template's line {row!r} is no row of ATOMIC_SPECIES (label, mass, pseudopotential)")
-    return Species(*parts, element(parts[0]))
+    label, mass, file = parts
+    return Species(label, mass, file, element(label)[0])
 
 
 def namelist_text(namelists: Mapping[str, Mapping[str, str]]) -> str:

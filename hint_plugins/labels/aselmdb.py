@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.labels.extxyz import difference
 from hint_plugins.labels.hessian_label import SUFFIXES
 from hint_plugins.labels.lmdb import open_lmdb
-from hint_plugins.labels.records import OnBad, StoreError, adopt_calculator
+from hint_plugins.labels.records import OnBad, StoreError, UnwritableError, adopt_calculator, voigt
 
 _TRANSACTION = 500
+#: Arrays that a row keeps in fields of its own.
+NATIVE = frozenset(("numbers", "positions", "tags", "masses", "momenta", "initial_charges", "initial_magmoms"))
 
 
 class _Ids(set):
@@ -49,16 +52,18 @@ def open_database(path: Path, readonly: bool) -> Iterator[Any]:
         database.close()
 
 
-def read_aselmdb(path: Path, bad: OnBad) -> Iterator[Atoms]:
-    """Stream the rows in the order of their ids; a damaged one is reported and left out."""
+def read_aselmdb(path: Path, bad: OnBad) -> Iterator[tuple[int, Atoms]]:
+    """Stream place and structure in the order of the ids; a damaged row is reported and left out."""
     with open_database(path, readonly=True) as database:
         for index, row_id in enumerate(database.ids):
             try:
                 atoms = _from_row(database._get_row(row_id))
+                if not len(atoms):
+                    raise ValueError("no atoms")
             except Exception as error:  # a damaged record: zlib, JSON, missing keys ...
                 bad(index, f"damaged record (id {row_id}): {type(error).__name__}: {error}")
                 continue
-            yield atoms
+            yield index, atoms
 
 
 def _from_row(row: Any) -> Atoms:
@@ -91,8 +96,14 @@ def write_aselmdb(temporary: Path, final: Path) -> Iterator[Callable[[Atoms], No
 
             def write(atoms: Atoms) -> None:
                 nonlocal pending
-                bare, data = _to_row(atoms)
-                database._write(bare, {}, data)
+                try:
+                    bare, data = _to_row(atoms)
+                    row_id = database._write(bare, {}, data)
+                except (AttributeError, KeyError, TypeError, ValueError) as error:  # ASE's encoder
+                    raise UnwritableError(f"a database row cannot hold it: {type(error).__name__}: {error}") from error
+                if lost := difference(atoms, _from_row(database._get_row(row_id))):
+                    database.delete([row_id])
+                    raise UnwritableError(f"a database row cannot hold {lost}")
                 pending += 1
                 if pending % _TRANSACTION == 0:
                     database.txn.commit()
@@ -115,7 +126,10 @@ def _to_row(atoms: Atoms) -> tuple[Atoms, dict[str, Any]]:
     """Split a structure into what ASE keeps in a row and the ``data`` that goes with it."""
     from ase.calculators.singlepoint import SinglePointCalculator
 
-    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, tags=atoms.get_tags())
+    bare = atoms.copy()  # masses, tags, momenta, initial charges and moments, and constraints are the row's own
+    bare.info.clear()
+    for name in set(bare.arrays) - NATIVE:
+        del bare.arrays[name]
     results: dict[str, Any] = {}
     data = dict(atoms.info)
     if "REF_energy" in data:
@@ -123,13 +137,13 @@ def _to_row(atoms: Atoms) -> tuple[Atoms, dict[str, Any]]:
     if "REF_forces" in atoms.arrays:
         results["forces"] = np.asarray(atoms.arrays["REF_forces"])
     if "REF_stress" in data:
-        results["stress"] = np.asarray(data.pop("REF_stress"), dtype=float).reshape(-1)
+        results["stress"] = voigt(data.pop("REF_stress"))
     if results:
         bare.calc = SinglePointCalculator(bare, **results)
     for suffix in SUFFIXES:
         if "REF_hessian" + suffix in data:
             data["hessian" + suffix] = np.asarray(data.pop("REF_hessian" + suffix)).reshape(-1)
-    arrays = {k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions", "tags", "REF_forces")}
+    arrays = {name: values for name, values in atoms.arrays.items() if name not in NATIVE | {"REF_forces"}}
     if arrays:
         data["__arrays__"] = arrays
     return bare, data

@@ -8,22 +8,44 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.labels.geometry import geometry_reasons
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError
+from hint_plugins.labels.identities import (
+    FLOOR,
+    MAX_MUTUAL,
+    asymmetry,
+    directions_of,
+    implied_forces,
+    is_rigid,
+    rotation,
+    size_reasons,
+)
+from hint_plugins.labels.keys import Keys
 from hint_plugins.labels.limits import MAX_ASYMMETRY, MAX_SUM_RULE
+from hint_plugins.labels.records import voigt
+from hint_plugins.labels.stiffness import stiffness_reasons
 
 #: Largest violation of the rotational sum rule relative to the row it occurs in. GFN2-xTB central differences reach
 #: 1e-4, float32 density-functional labels 1e-3, and quadrature grids that leave a rotation at 100 cm^-1 about 1e-2;
 #: exchanging two atoms, turning the molecule or a wrong unit gives 0.05 to 1.
 MAX_ROTATION = 0.02
-#: Stiffness (norm of an atom's diagonal block, eV/A^2) at the shortest contact between non-metals, when that contact
-#: is a bond of ordinary length. The softest (Si-Si, I-I, F-F, O-O) have 10 and more, the stiffest (C#O, N#N) 150; in
-#: Ha/Bohr^2 the latter would be 1.5, in kcal/mol/A^2 the former 230.
-PLAUSIBLE = (5.0, 600.0)
-#: Scaled lengths (distance over the sum of covalent radii) of an ordinary bond.
-BOND = (0.75, 1.3)
-NON_METALS = frozenset([1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 53])
-#: Two atoms nearer than this (A) are the same atom listed twice.
-MIN_DISTANCE = 0.05
+#: Forces (eV/A) that a full Hessian implies are compared with those given when they are larger than this; the noise of
+#: float32 density-functional labels gives less.
+MIN_IMPLIED = 0.3
+#: Larger numbers (eV/A^2) than any pair of atoms has.
+MAX_NUMBER = 1e8
+#: Units that forces and Hessians come in by mistake: how many times too large the forces then are for the Hessian.
+UNITS = {
+    "the forces are in Ha/Bohr (multiply by 51.42)": 1 / 51.422,
+    "the forces are in Ry/Bohr (multiply by 25.71)": 1 / 25.711,
+    "the forces are in Ha/A (multiply by 27.21)": 1 / 27.2114,
+    "the forces are in eV/Bohr (multiply by 1.8897)": 1 / 1.889726,
+    "the forces are in kcal/mol/A (divide by 23.06)": 23.0605,
+    "the Hessian is in Ha/Bohr^2 (multiply by 97.17)": 97.1736,
+    "the Hessian is in Ry/Bohr^2 (multiply by 48.59)": 48.5868,
+    "the Hessian is in eV/Bohr^2 (multiply by 3.571)": 3.57106,
+    "the Hessian is in kcal/mol/A^2 (divide by 23.06)": 1 / 23.0605,
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +55,8 @@ class LabelReport:
     Attributes
     ----------
     asymmetry
-        max |H - H^T| over max |H| (full labels; 0 otherwise).
+        max |H - H^T| over max |H| (of columns: of the part of H that is known from both sides); for products,
+        max |z_i.H z_j - z_j.H z_i| over the size of the products.
     sum_rule
         Largest violation of ``sum_j H_ij = 0`` over max |H|; for products, of ``sum_i (H z)_i = 0``.
     rotation
@@ -64,7 +87,7 @@ def check_label(
     max_sum_rule: float = MAX_SUM_RULE,
     max_rotation: float = MAX_ROTATION,
 ) -> LabelReport:
-    """Check one label against its structure.
+    """Check one label against its structure, and the geometry itself.
 
     A rigid turn of a molecule turns its forces, so ``H t = -(e x F)`` for the rotation ``t = e x r`` about any
     axis e, at every geometry. This ties the Hessian to the positions and, where they are known, to the forces:
@@ -82,164 +105,175 @@ def check_label(
     Returns
     -------
     LabelReport
-        ``reasons`` says, in words, why the label cannot be trusted.
+        ``reasons`` says, in words, why label, geometry or forces cannot be trusted.
     """
+
+    def unusable(reasons: list[str]) -> LabelReport:
+        return LabelReport(label.kind, np.nan, np.nan, None, np.nan, reasons)
+
     values = label.products
+    if unsound := geometry_reasons(atoms):
+        return unusable(unsound)
+    if forces is not None:
+        if wrong := _not_numbers(forces, (len(atoms), 3)):
+            return unusable([f"the forces are {wrong}"])
+        forces = np.asarray(forces, dtype=np.float64)
     if not np.isfinite(values).all():
-        bad = int((~np.isfinite(values)).sum())
-        return LabelReport(label.kind, np.nan, np.nan, None, np.nan, [f"{bad} of {values.size} numbers are not finite"])
+        return unusable([f"{int((~np.isfinite(values)).sum())} of {values.size} numbers are not finite"])
     if label.kind == "projections" and not np.isfinite(label.directions).all():  # type: ignore[arg-type]
-        return LabelReport(label.kind, np.nan, np.nan, None, np.nan, ["a probe is not finite"])
-    largest = float(np.abs(values).max())
+        return unusable(["a probe is not finite"])
+    if sizes := size_reasons(label):
+        return unusable(sizes)
+    if (largest := float(np.abs(values).max())) > MAX_NUMBER:
+        return unusable([f"the largest number is {largest:.3g} eV/A^2"])
     if len(atoms) == 1 and largest < 1e-6:
         return LabelReport(label.kind, 0.0, 0.0, None, largest)
+    rigid = label.kind == "projections" and is_rigid(directions_of(label), atoms.positions, bool(atoms.pbc.any()))
     if largest == 0.0:
-        return LabelReport(label.kind, 0.0, 0.0, None, 0.0, ["all numbers are zero"])
+        return LabelReport(label.kind, 0.0, 0.0, None, 0.0, [] if rigid else ["all numbers are zero"])
     reasons: list[str] = []
-    asymmetry = 0.0
-    if label.kind == "full":
-        asymmetry = float(np.abs(values - values.T).max()) / largest
-        if asymmetry > max_asymmetry:
-            reasons.append(f"asymmetric: max|H - H^T| is {asymmetry:.2g} of max|H|, more than {max_asymmetry:g}")
-    sum_rule = float(np.abs(values.reshape(len(values), -1, 3).sum(axis=1)).max()) / largest
+    found = asymmetry(label)
+    if label.kind == "projections" and found > MAX_MUTUAL:
+        reasons.append(
+            f"z_i.H z_j differs from z_j.H z_i by {found:.2g} of their size, more than {MAX_MUTUAL:g}; do the products "
+            "belong to other directions?"
+        )
+    elif label.kind != "projections" and found > max_asymmetry:
+        part = "" if label.kind == "full" else " in the columns that are known from both sides"
+        reasons.append(f"asymmetric{part}: max|H - H^T| is {found:.2g} of max|H|, more than {max_asymmetry:g}")
+    scale = largest if label.kind == "full" else max(largest, FLOOR)
+    sum_rule = float(np.abs(values.reshape(len(values), -1, 3).sum(axis=1)).max()) / scale
     if sum_rule > max_sum_rule:
         reasons.append(
             f"translation changes the forces: sum over atoms is {sum_rule:.2g} of max|H|, more than {max_sum_rule:g}"
         )
-    rotation = None
-    if not atoms.pbc.any() and np.isfinite(atoms.positions).all():
-        rotation = _rotation(label, atoms.positions, forces, largest)
-    if rotation is not None and rotation > max_rotation:
+    stiffness = stiffness_reasons(label, atoms, forces)
+    turned = None
+    if not atoms.pbc.any():
+        turned = rotation(label, atoms.positions, forces)
+    if turned is not None and turned > max_rotation:
         partner = "positions" if forces is None else "positions and forces"
         reasons.append(
-            f"a rotation of the molecule contradicts the {partner}: violation {rotation:.2g} of the row, more than "
-            f"{max_rotation:g}; the Hessian belongs to other positions: another order of atoms, orientation or unit"
+            f"a rotation of the molecule contradicts the {partner}: violation {turned:.2g} of the row, more than "
+            f"{max_rotation:g}; {_blame(label, atoms, forces, bool(stiffness), max_rotation)}"
         )
-    reasons += _plausible(label, atoms)
-    return LabelReport(label.kind, asymmetry, sum_rule, rotation, largest, reasons)
+    elif turned is not None and forces is not None and label.kind == "full":
+        reasons += _implied(label, atoms, forces, bool(stiffness))
+    return LabelReport(label.kind, found, sum_rule, turned, largest, reasons + stiffness)
 
 
-def _rotation(label: HessianLabel, positions: np.ndarray, forces: np.ndarray | None, largest: float) -> float | None:
-    """Largest violation of ``H t = -(e x F)`` over three axes e, relative to what its terms could add up to.
-
-    For a full label every row turns about its own atom, so that only its neighbours count. What noise explains is
-    taken off: its size, from asymmetry and translational sum rule (both about three standard deviations of one
-    number), times the root of the sum of squared distances. 2 % of max|H| at 1 A is added to the scale, since rows
-    that are nearly zero carry nothing but noise.
-    """
-    n, axes = len(positions), np.eye(3)
-    if label.kind == "full":
-        blocks = label.products.reshape(n, 3, n, 3)
-        apart = positions[None] - positions[:, None]
-        turned = np.stack([np.einsum("iajb,ijb->ia", blocks, np.cross(axis, apart)) for axis in axes])
-        if forces is None:
-            forces = 0.5 * np.cross(axes[:, None], turned).sum(axis=0)  # the least-squares solution
-        noise = max(np.abs(blocks.sum(axis=2)).max() / np.sqrt(n), np.abs(label.products - label.products.T).max())
-        violation = np.abs(turned + np.cross(axes[:, None], forces)).max(axis=(0, 2))
-        violation = np.maximum(violation - noise * np.linalg.norm(apart, axis=(1, 2)), 0.0)
-        scale = (np.linalg.norm(blocks, axis=(1, 3)) * np.linalg.norm(apart, axis=2)).sum(axis=1)
-        return float((violation / (scale + 0.02 * largest)).max())
-    if forces is None:
-        return None
-    products = label.products.reshape(-1, n, 3)
-    z = np.eye(3 * n)[label.directions] if label.kind == "columns" else label.directions
-    assert z is not None
-    centred = positions - positions.mean(axis=0)
-    z = z.reshape(-1, n, 3)
-    worst = 0.0
-    for axis in axes:
-        violation = np.abs((products * np.cross(axis, centred) + z * np.cross(axis, forces)).sum(axis=(1, 2)))
-        scale = (np.linalg.norm(products, axis=2) * np.linalg.norm(centred, axis=1)).sum(axis=1)
-        worst = max(worst, float((violation / (scale + 0.02 * largest)).max()))
-    return worst
-
-
-def _plausible(label: HessianLabel, atoms: Atoms) -> list[str]:
-    """Is the stiffness at the shortest contact that of a bond?"""
-    if label.kind != "full" or not np.isfinite(atoms.positions).all():
-        return []
-    scaled, i, j = _closest(atoms)
-    if not BOND[0] <= scaled <= BOND[1] or not {int(atoms.numbers[i]), int(atoms.numbers[j])} <= NON_METALS:
-        return []
-    n = len(atoms)
-    blocks = label.products.reshape(n, 3, n, 3)
-    stiffness = max(float(np.linalg.norm(blocks[k, :, k])) for k in (i, j))
-    bond = f"the bond {atoms.symbols[i]}{i}-{atoms.symbols[j]}{j}"
-    if stiffness < PLAUSIBLE[0]:
-        return [f"too soft: {stiffness:.3g} eV/A^2 at {bond}; is the label in Ha/Bohr^2? (multiply by 97.17)"]
-    if stiffness > PLAUSIBLE[1]:
-        return [f"too stiff: {stiffness:.3g} eV/A^2 at {bond}; is the label in kcal/mol/A^2? (divide by 23.06)"]
-    return []
-
-
-def _closest(atoms: Atoms) -> tuple[float, int, int]:
-    """Smallest distance over the sum of covalent radii, and the pair; inf when nothing is near."""
-    from ase.data import covalent_radii
-
-    from hint_plugins.models.neighbours import neighbour_list
-
-    radii = covalent_radii[atoms.numbers]
+def _not_numbers(values: Any, shape: tuple[int, ...]) -> str:
+    """Why ``values`` are not real, finite numbers of that shape; empty when they are."""
     try:
-        edges, shifts = neighbour_list(atoms.positions, 2 * BOND[1] * radii.max(), atoms.cell, atoms.pbc)
-    except ValueError:  # overlapping atoms, no volume: reported elsewhere
-        return np.inf, 0, 0
-    if edges.shape[1] == 0:
-        return np.inf, 0, 0
-    source, centre = edges.numpy()
-    vectors = atoms.positions[source] - atoms.positions[centre] + shifts.numpy()
-    scaled = np.linalg.norm(vectors, axis=1) / (radii[source] + radii[centre])
-    best = int(scaled.argmin())
-    return float(scaled[best]), int(centre[best]), int(source[best])
+        array = np.asarray(values)
+    except ValueError:
+        array = np.array(None)
+    wanted = f"({', '.join(map(str, shape))}) finite" if shape else "one finite"
+    fits = array.shape == shape if shape else array.size == 1
+    if array.dtype.kind not in "iuf" or not fits:
+        return f"not {wanted} number{'s' if shape else ''}: {str(values)[:40]}"
+    return "" if np.isfinite(array).all() else f"not {wanted} number{'s' if shape else ''}"
+
+
+def _blame(label: HessianLabel, atoms: Atoms, forces: np.ndarray | None, unlikely: bool, tolerance: float) -> str:
+    """Which of positions, forces and Hessian is the likely culprit of a violated rotation."""
+    elsewhere = "the Hessian belongs to other positions: another order of atoms, orientation or unit"
+    if forces is None:
+        return elsewhere
+    opposite = rotation(label, atoms.positions, -forces)
+    if opposite is not None and opposite <= tolerance:
+        culprit = "the Hessian has" if unlikely else "the forces have"
+        return f"{culprit} the wrong sign (it holds with the sign changed)"
+    if label.kind != "full":
+        return elsewhere
+    if unit := _unit(label, atoms, forces, unlikely):
+        return f"a wrong order of atoms or unit: {unit}?"
+    alone = rotation(label, atoms.positions, None)
+    if alone is not None and alone <= tolerance and not unlikely:
+        return "the Hessian fits the positions, the forces do not: another geometry, sign or unit"
+    return elsewhere
+
+
+def _unit(label: HessianLabel, atoms: Atoms, forces: np.ndarray, unlikely: bool) -> str:
+    """The unit in which forces are a multiple of those that a full Hessian implies; empty when they are none."""
+    implied, _ = implied_forces(label.products, atoms.positions)
+    if not (size := float(np.square(implied).sum())):
+        return ""
+    factor = float((forces * implied).sum()) / size
+    if np.abs(forces - factor * implied).max() > 0.05 * np.abs(forces).max():
+        return ""
+    fitting = (text for text, ratio in UNITS.items() if abs(factor / ratio - 1) < 0.03)
+    return next((text for text in fitting if text.startswith("the Hessian") >= unlikely), "")
+
+
+def _implied(label: HessianLabel, atoms: Atoms, forces: np.ndarray, unlikely: bool) -> list[str]:
+    """Forces too small to violate a rotation by much may still be a multiple of those that a full Hessian implies."""
+    implied, _ = implied_forces(label.products, atoms.positions)
+    if np.abs(implied).max() < MIN_IMPLIED:
+        return []
+    if unit := _unit(label, atoms, forces, unlikely):
+        return [f"the Hessian implies forces of another size than those given: {unit}?"]
+    if np.abs(forces + implied).max() < 0.2 * np.abs(implied).max():
+        return ["the forces have the wrong sign: the Hessian implies the opposite ones"]
+    return []
 
 
 def check_structure(
     atoms: Atoms,
-    hessian_key: str = "REF_hessian",
-    energy_key: str = "REF_energy",
-    forces_key: str = "REF_forces",
+    keys: Keys = Keys(),
     *,
     max_asymmetry: float = MAX_ASYMMETRY,
     max_sum_rule: float = MAX_SUM_RULE,
 ) -> dict[str, Any]:
-    """Check geometry and every label of one structure.
+    """Check geometry and every label of one structure: the one check that commands and training hosts share.
+
+    Parameters
+    ----------
+    atoms
+        Structure with its labels in ``info`` and ``arrays``.
+    keys
+        Where the labels are.
+    max_asymmetry, max_sum_rule
+        Relative tolerances.
 
     Returns
     -------
     dict
-        ``formula``, ``num_atoms``, ``kind`` of the Hessian label ("" without one), its figures
-        (:class:`LabelReport`), and ``reason``: what is wrong, "" if nothing is.
+        ``formula``, ``num_atoms``, ``energy``, ``forces`` and ``stress`` (whether the structure has them), ``kind`` of
+        the Hessian label ("" without one), its figures (:class:`LabelReport`), ``reason``: what is wrong, "" if nothing
+        is, and ``wrong``: with which of energy, forces, stress, hessian and geometry.
     """
-    row: dict[str, Any] = {"formula": atoms.get_chemical_formula(), "num_atoms": len(atoms), "kind": ""}
-    reasons = []
-    lost = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
-    if len(lost):
-        reasons.append(f"the position of atom {lost[0]} is not finite")
-    else:
-        reasons += _overlap(atoms)
-    energy, forces = atoms.info.get(energy_key), atoms.arrays.get(forces_key)
-    if energy is not None and (np.size(energy) != 1 or not np.isfinite(np.asarray(energy, dtype=float)).all()):
-        reasons.append(f"{energy_key} is not one finite number: {energy}")
-    if forces is not None and (np.shape(forces) != (len(atoms), 3) or not np.isfinite(forces).all()):
-        reasons.append(f"{forces_key} is not ({len(atoms)}, 3) finite numbers")
+    energy, forces = atoms.info.get(keys.energy), atoms.arrays.get(keys.forces)
+    stress, virials = atoms.info.get(keys.stress), atoms.info.get(keys.virials)
+    row: dict[str, Any] = {
+        "formula": atoms.get_chemical_formula(),
+        "num_atoms": len(atoms),
+        "energy": energy is not None,
+        "forces": forces is not None,
+        "stress": stress is not None or virials is not None,
+        "kind": "",
+    }
+    found: dict[str, list[str]] = {name: [] for name in ("energy", "forces", "stress", "hessian", "geometry")}
+    if energy is not None and (wrong := _not_numbers(energy, ())):
+        found["energy"].append(f"{keys.energy} is {wrong}")
+    if forces is not None and (wrong := _not_numbers(forces, (len(atoms), 3))):
+        found["forces"].append(f"{keys.forces} is {wrong}")
         forces = None
+    for name, values in ((keys.stress, stress), (keys.virials, virials)):
+        try:
+            if values is not None and not np.isfinite(voigt(values)).all():
+                found["stress"].append(f"{name} is not finite")
+        except ValueError as error:
+            found["stress"].append(f"{name}: {error}")
+    found["geometry"] += geometry_reasons(atoms)
     try:
-        label = HessianLabel.from_info(atoms.info, len(atoms), hessian_key)
+        label = HessianLabel.from_info(atoms.info, len(atoms), keys.hessian)
+        if label is not None and not found["geometry"]:
+            report = check_label(label, atoms, forces, max_asymmetry=max_asymmetry, max_sum_rule=max_sum_rule)
+            row |= {name: getattr(report, name) for name in ("kind", "asymmetry", "sum_rule", "rotation", "largest")}
+            found["hessian"] += report.reasons
     except LabelError as error:
-        label = None
-        reasons.append(str(error))
-    if label is not None:
-        report = check_label(label, atoms, forces, max_asymmetry=max_asymmetry, max_sum_rule=max_sum_rule)
-        row |= {name: getattr(report, name) for name in ("kind", "asymmetry", "sum_rule", "rotation", "largest")}
-        reasons += report.reasons
-    row["reason"] = "; ".join(reasons)
+        found["hessian"].append(str(error))
+    row["reason"] = "; ".join(reason for reasons in found.values() for reason in reasons)
+    row["wrong"] = [name for name, reasons in found.items() if reasons]
     return row
-
-
-def _overlap(atoms: Atoms) -> list[str]:
-    from hint_plugins.models.neighbours import neighbour_list
-
-    try:
-        neighbour_list(atoms.positions, 2 * MIN_DISTANCE, atoms.cell, atoms.pbc, MIN_DISTANCE)
-    except ValueError as error:
-        return [str(error)]
-    return []

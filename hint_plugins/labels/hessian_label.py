@@ -7,6 +7,7 @@ Every law it draws from has zero mean and unit covariance, so that the expectati
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,7 +51,7 @@ class HessianLabel:
     @classmethod
     def full(cls, hessian: np.ndarray) -> HessianLabel:
         """Label from a whole Hessian, ``(3N, 3N)`` or flat ``(9 N^2,)``, eV/A^2."""
-        flat = np.asarray(hessian, dtype=np.float64).reshape(-1)
+        flat = _numbers(hessian, "the Hessian")
         dim = round(flat.size**0.5)
         if dim * dim != flat.size or dim % 3 or dim == 0:
             raise LabelError(f"{flat.size} numbers are no (3N, 3N) matrix for any number of atoms N")
@@ -59,7 +60,10 @@ class HessianLabel:
     @classmethod
     def columns(cls, indices: np.ndarray, columns: np.ndarray) -> HessianLabel:
         """Label from ``columns`` (c, 3N) of the Hessian at ``indices`` (c,)."""
-        index = np.atleast_1d(np.asarray(indices)).astype(np.int64)
+        index = _numbers(indices, "column indices")
+        if not index.size or (index != np.round(index)).any() or np.abs(index).max() > 2**31:
+            raise LabelError(f"column indices must be integers: {index}")
+        index = index.astype(np.int64)
         values = _rows(columns, len(index), "columns")
         if len(set(index.tolist())) != len(index) or index.min() < 0 or index.max() >= values.shape[1]:
             raise LabelError(f"column indices must be distinct and in 0..{values.shape[1] - 1}: {index}")
@@ -68,7 +72,7 @@ class HessianLabel:
     @classmethod
     def projections(cls, probes: np.ndarray, products: np.ndarray, num_atoms: int) -> HessianLabel:
         """Label from directions ``probes`` (m, 3N) and ``products`` (m, 3N) = H z."""
-        z: np.ndarray = np.asarray(probes, dtype=np.float64).reshape(-1)
+        z = _numbers(probes, "probes")
         if z.size == 0 or z.size % (3 * num_atoms):
             raise LabelError(f"{z.size} probe components are no multiple of 3N = {3 * num_atoms}")
         z = z.reshape(-1, 3 * num_atoms)
@@ -145,7 +149,7 @@ class HessianLabel:
             If parts are missing or lengths do not fit ``num_atoms``; physics is checked elsewhere
             (:mod:`hint_plugins.labels.checks`).
         """
-        parts: dict[str, Any] = {suffix: _present(info.get(key + suffix)) for suffix in SUFFIXES}
+        parts = {suffix: _present(info.get(key + suffix), key + suffix) for suffix in SUFFIXES}
         if parts[""] is not None:
             length = parts[""].size
             if length != 9 * num_atoms**2:
@@ -167,15 +171,38 @@ class HessianLabel:
         return label
 
 
-def _present(value: Any) -> np.ndarray | None:
+def _present(value: Any, name: str) -> np.ndarray | None:
+    """``value`` as numbers; None where there is nothing."""
     if value is None:
         return None
-    array = np.asarray(value)
+    array = _numbers(value, name)
     return array if array.size else None
 
 
+def _numbers(value: Any, what: str) -> np.ndarray:
+    """Flat float64 array of real numbers.
+
+    Raises
+    ------
+    LabelError
+        For text, None, truth values, complex numbers or tables of unequal rows, anywhere in ``value``.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise LabelError(f"{what} is a table with rows of unequal length") from None
+    if array.dtype.kind in "iuf":
+        return array.astype(np.float64).reshape(-1)
+    if array.dtype.kind == "c":
+        raise LabelError(f"{what} holds complex numbers; second derivatives are real")
+    text = str(value)
+    if fortran := re.search(r"[-+]?[0-9.]+[dD][-+]?[0-9]+", text):
+        raise LabelError(f"{what} holds {fortran[0]!r}, Fortran's form of an exponent; write E in place of D")
+    raise LabelError(f"{what} is not made of numbers: {text[:60]!r}")
+
+
 def _rows(values: np.ndarray, rows: int, what: str) -> np.ndarray:
-    flat = np.asarray(values, dtype=np.float64).reshape(-1)
+    flat = _numbers(values, what)
     if rows == 0 or flat.size == 0 or flat.size % rows or (flat.size // rows) % 3:
         raise LabelError(f"{flat.size} numbers are no {rows} {what} of length 3N")
     return flat.reshape(rows, -1)

@@ -20,8 +20,8 @@ def known_to_ase(path: Path) -> bool:
         return False
 
 
-def read_other(path: Path, bad: OnBad) -> Iterator[Atoms]:
-    """Stream the structures; at the first that cannot be read, the rest is given up.
+def read_other(path: Path, bad: OnBad) -> Iterator[tuple[int, Atoms]]:
+    """Stream place and structure; at the first that cannot be read, the rest is given up.
 
     Energy, forces and stress that the file states become labels.
     """
@@ -30,7 +30,7 @@ def read_other(path: Path, bad: OnBad) -> Iterator[Atoms]:
     index = 0
     try:
         for atoms in iread(path.absolute(), ":", do_not_split_by_at_sign=True):
-            yield adopt_calculator(atoms)
+            yield index, adopt_calculator(atoms)
             index += 1
     except Exception as error:  # ASE's readers raise whatever the format happens to trigger
         text = str(error).partition("\n")[0]

@@ -39,7 +39,7 @@ def gaussian(
     Returns
     -------
     list of Atoms
-        Labels are not copied; the rest of ``info`` is.
+        Labels and results (:data:`hint_plugins.structures.RESULTS`) are not copied; the rest of ``info`` is.
     """
     if sigma <= 0 or count < 1:
         raise DisplacementError(f"sigma and count must be positive, got {sigma} and {count}")
@@ -177,8 +177,11 @@ def interpolate(start: Atoms, end: Atoms, count: int) -> list[Atoms]:
 
 def _moved(atoms: Atoms, shift: np.ndarray) -> Atoms:
     from hint_plugins.labelling.record import strip_labels
+    from hint_plugins.structures import RESULTS
 
     copy = atoms.copy()
     strip_labels(copy)
+    for name in RESULTS:
+        copy.info.pop(name, None)
     copy.positions = atoms.positions + shift
     return copy

@@ -33,14 +33,19 @@ _NAMES = {spelling: unit for unit, spellings in _SPELLINGS.items() for spelling 
 _KNOWN = "|".join(sorted(map(re.escape, _NAMES), key=len, reverse=True))
 _FREQUENCY = r"(?<![\w*/])(?:w|e|f|nu|omega|ω|ν|Ω|freq\w*|energ\w*)"
 #: ``E(THz)``, ``w [meV]``, ``omega (cm^(-1))``.
-_BRACKETED = re.compile(rf"{_FREQUENCY}\.?\s*[\[({{]\s*((?:[^()\[\]]|\([^()]*\))*?)\s*[\])}}]", re.IGNORECASE)
-#: ``frequencies in Rydberg``, ``omega/meV``, ``E_THz``, ``frequency, cm-1``, ``energy unit: meV``.
+_BRACKETED = re.compile(
+    rf"{_FREQUENCY}\.?\s*(?:\[\s*([^\[\]]*?)\s*\]|\(\s*((?:[^()]|\([^()]*\))*?)\s*\))", re.IGNORECASE
+)
+#: ``frequencies in Rydberg``, ``omega/meV``, ``E_THz``, ``frequency, cm-1``, ``energy unit: meV``, ``w meV``; a short
+#: name (K, Ha) after nothing but blanks is more likely a word.
+_END = r"(?![\w^*{(-])"
 _WORDED = re.compile(
-    rf"(?:{_FREQUENCY}\.?|\bunits?)\s*(?:\bunits?\b|\bin\b|\bare\b|\bof\b|frequenc\w*|[/,_:=-]|\s)+\s*({_KNOWN})(?![\w^*{{(-])",
+    rf"(?:{_FREQUENCY}\.?|\bunits?)(?:(?:\s*(?:\b(?:units?|in|are|is|of|frequenc\w*)\b|[/,_:=-]))+\s*({_KNOWN})|"
+    rf"\s+((?=\S{{3}})(?:{_KNOWN}))){_END}",
     re.IGNORECASE,
 )
 #: ``(meV)`` anywhere.
-_ALONE = re.compile(rf"[\[({{]\s*({_KNOWN})\s*[\])}}]", re.IGNORECASE)
+_ALONE = re.compile(rf"[\[(]\s*({_KNOWN})\s*[\])]", re.IGNORECASE)
 #: An alpha2F column that never falls by more than this share of its maximum is taken for an integral.
 FALL = 0.05
 #: Highest phonon energies, meV: below the first no crystal, above the second not even hydrogen.
@@ -69,7 +74,7 @@ def frequency_unit(header: Sequence[str], given: str | None, source: str) -> str
     InputError
         If the statement is not understood, there are several, or it contradicts the choice.
     """
-    bracketed = [match[1] for line in header for match in _BRACKETED.finditer(line)]
+    bracketed = [match[1] or match[2] or "" for line in header for match in _BRACKETED.finditer(line)]
     unknown = [text for text in bracketed if text.lower().replace(" ", "") not in _NAMES]
     if unknown and given is None:
         raise InputError(
@@ -77,7 +82,7 @@ def frequency_unit(header: Sequence[str], given: str | None, source: str) -> str
             f"{', '.join(FREQUENCY_UNITS)}, and give --unit if the header still says otherwise"
         )
     names = [text for text in bracketed if text not in unknown]
-    names += [match[1] for line in header for match in _WORDED.finditer(line)]
+    names += [match[1] or match[2] for line in header for match in _WORDED.finditer(line)]
     names = names or [match[1] for line in header for match in _ALONE.finditer(line)]
     stated = {_NAMES[name.lower().replace(" ", "")] for name in names}
     if given is not None:

@@ -37,6 +37,10 @@ def read_crystal(path: str | Path, masses: Sequence[str] = ()) -> Atoms:
     try:
         atoms = read(path)
     except Exception as error:  # ASE's readers raise whatever the format happens to trigger
+        if isinstance(error, KeyError) and re.search(r"(^|label )D\b", str(error.args[0])):
+            raise InputError(
+                f"{path}: deuterium (D) is no element of ASE: write H in the file and give --mass H=2.014"
+            ) from None
         raise InputError(f"{path}: cannot read a structure: {error}") from None
     if not isinstance(atoms, Atoms) or not len(atoms):
         raise InputError(f"{path}: holds no atoms")
@@ -116,18 +120,25 @@ def relax(potential: Potential, atoms: Atoms, *, cell: bool, fmax: float = 1e-3,
     Raises
     ------
     InputError
-        If the relaxation does not converge in 500 steps.
+        If the relaxation does not converge in 500 steps, or flies apart.
     """
     from ase import units
     from ase.constraints import FixSymmetry
     from ase.filters import FrechetCellFilter
     from ase.optimize import BFGS
 
+    from hint_recipes.failures import SearchFailure
+    from hint_recipes.steps import WatchedCalculator
+
     relaxed = atoms.copy()
-    relaxed.calc = potential.calculator()
+    relaxed.calc = WatchedCalculator(potential, relaxed)
     relaxed.set_constraint(FixSymmetry(relaxed))
     target: Any = FrechetCellFilter(relaxed, scalar_pressure=pressure * units.GPa) if cell else relaxed
-    if not BFGS(target, logfile=None, maxstep=0.05).run(fmax=fmax, steps=500):
+    try:
+        converged = BFGS(target, logfile=None, maxstep=0.05).run(fmax=fmax, steps=500)
+    except (SearchFailure, np.linalg.LinAlgError) as error:
+        raise InputError(f"the relaxation failed: {error}; give a structure that is nearer to its minimum") from error
+    if not converged:
         raise InputError(
             f"the relaxation did not reach {fmax} eV/A in 500 steps: give a structure that is nearer to its minimum"
         )

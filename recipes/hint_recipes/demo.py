@@ -278,9 +278,8 @@ def sentences(table: list[dict[str, Any]]) -> list[str]:
         for row in mine:
             name, _, unit = ERRORS[row["error"]].removesuffix(")").partition(" (")
             change = "falls" if row["ratio"] < 1 else "rises"
-            lines.append(
-                f"  the {name} {change} from {row['ef']:.3g} to {row['efh']:.3g} {unit}, {row['ratio']:.2f} times as much"
-            )
+            values = f"from {row['ef']:.3g} to {row['efh']:.3g} {unit}"
+            lines.append(f"  the {name} {change} {values}, {row['ratio']:.2f} times as much")
     return lines
 
 

@@ -203,8 +203,8 @@ def read_dynamical_matrices(prefix: str | Path) -> Phonons:
             raise InputError(f"{index_file}: expected the q grid and the number of files") from None
     else:
         count = max(found, default=0)
-    missing = sorted(set(range(1, count + 1)) - found)
-    if not count or missing:
+    missing = sorted(set(range(1, min(count, len(found) + 10) + 1)) - found)
+    if count < 1 or missing:
         what = ", ".join(f"{prefix}{i}" for i in missing) or f"{prefix}1"
         raise InputError(f"dynamical matrices missing: {what} (give the prefix, e.g. 'dyn' for dyn1, dyn2, ...)")
     try:

@@ -13,7 +13,7 @@ from ase.geometry import find_mic
 from ase.mep import NEB
 from ase.optimize.fire2 import FIRE2
 
-from hint_plugins.structures import frozen_atoms, moved
+from hint_plugins.structures import moved
 from hint_recipes.failures import SearchFailure
 from hint_recipes.steps import check_step
 
@@ -56,7 +56,7 @@ def geodesic_path(reactant: Atoms, product: Atoms, num_images: int = 17, seed: i
         relax(tol=2e-3, max_iter=15)
     finally:
         np.random.set_state(state)  # noqa: NPY002
-    return [moved(reactant, positions) for positions in smoother.path]
+    return with_roles([moved(reactant, positions) for positions in smoother.path])
 
 
 def initial_path(reactant: Atoms, product: Atoms, num_images: int = 17, seed: int = 0) -> list[Atoms]:
@@ -66,12 +66,21 @@ def initial_path(reactant: Atoms, product: Atoms, num_images: int = 17, seed: in
     distances (IDPP; Smidstrup, Pedersen, Stokbro and Jonsson, J. Chem. Phys. 140, 214106 (2014)), each atom on the
     shortest way to its nearest image.
     """
-    if not (reactant.pbc.any() or frozen_atoms(reactant).any()):
+    if not (reactant.pbc.any() or reactant.constraints):
         return geodesic_path(reactant, product, num_images, seed)
     way = find_mic(product.positions - reactant.positions, reactant.cell, reactant.pbc)[0]
     images = [moved(reactant, reactant.positions + f * way) for f in np.linspace(0, 1, num_images)]
-    NEB(images).interpolate(method="idpp", mic=bool(reactant.pbc.any()), apply_constraint=False)
-    return [moved(image) for image in images]
+    NEB(images, method="improvedtangent").interpolate(
+        method="idpp", mic=bool(reactant.pbc.any()), apply_constraint=False
+    )
+    return with_roles([moved(image) for image in images])
+
+
+def with_roles(images: list[Atoms]) -> list[Atoms]:
+    """The images of a path, their ``info["role"]`` set: reactant, path ..., product."""
+    for image, role in zip(images, ["reactant", *["path"] * (len(images) - 2), "product"], strict=True):
+        image.info["role"] = role
+    return images
 
 
 def evaluate_images(potential: Potential, images: Sequence[Atoms]) -> np.ndarray:

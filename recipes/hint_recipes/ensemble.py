@@ -119,7 +119,7 @@ class EnsembleEngine:
         result.stresses = stresses if stress else None
         return result
 
-    def fill(self, ensemble: Ensemble, *, stress: bool = False, label: str = "") -> tuple[Ensemble, int]:
+    def fill(self, ensemble: Ensemble, *, stress: bool = False, label: str = "") -> tuple[Ensemble, np.ndarray]:
         """Put energies, forces and stresses into an ensemble.
 
         Parameters
@@ -133,8 +133,8 @@ class EnsembleEngine:
 
         Returns
         -------
-        Ensemble, int
-            The ensemble without bad configurations, and how many were dropped.
+        Ensemble, ndarray
+            The ensemble without bad configurations, and for each of the others the number of its mirror pair.
 
         Raises
         ------
@@ -155,10 +155,11 @@ class EnsembleEngine:
         if stress and result.stresses is not None:
             ensemble.stresses[:] = -result.stresses * bohr**3 / rydberg
             ensemble.stress_computed[:] = True
+        pairs = np.flatnonzero(result.good) // 2  # configurations come in mirror pairs, one after the other
         if result.reasons:
-            return ensemble.split(result.good), len(result.reasons)
+            return ensemble.split(result.good), pairs
         ensemble.init()
-        return ensemble, 0
+        return ensemble, pairs
 
     def _report(self, structures: list[Atoms], reasons: dict[int, str], label: str) -> None:
         first = min(reasons)

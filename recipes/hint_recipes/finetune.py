@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from hint_plugins.cli.common import InputError, write_json, write_summary
 from hint_plugins.processes import run
 from hint_recipes.crystal_input import load_potential, read_crystal
 from hint_recipes.hydride_check import check
-from hint_recipes.hydride_data import build, read_labelled, write
+from hint_recipes.hydride_data import build, cell_label, read_labelled, write
 from hint_recipes.phonons import read_force_constants
 
 #: MACE's options for a small model that two dozen cells can train; ``--option`` overrides them.
@@ -31,7 +34,6 @@ SETTINGS: dict[str, Any] = {
     "ema": True,
     "ema_decay": 0.99,
     "amsgrad": True,
-    "eval_interval": 10,
     "E0s": "average",
     "energy_weight": 4.0,
     "forces_weight": 100.0,
@@ -85,6 +87,7 @@ def trainer_command(
         "forces_key": "REF_forces",
         "stress_key": "REF_stress",
         "max_num_epochs": epochs,
+        "eval_interval": max(1, min(10, epochs // 10)),  # MACE keeps the best model of those it evaluates
         "scheduler": "ExponentialLR",
         "lr_scheduler_gamma": round(0.01 ** (1 / epochs), 6),
         "seed": seed,
@@ -113,8 +116,8 @@ def trainer_command(
     return words
 
 
-def train_model(command: Sequence[str], directory: Path, name: str) -> Path:
-    """Run ``mace_run_train`` in ``directory``; a finished model there is kept.
+def train_model(command: Sequence[str], directory: Path, name: str, epochs: int | None = None) -> Path:
+    """Run ``mace_run_train`` in ``directory``; a finished model there is kept. With ``epochs`` progress is shown.
 
     Returns
     -------
@@ -133,12 +136,38 @@ def train_model(command: Sequence[str], directory: Path, name: str) -> Path:
     found = str(program) if program.exists() else shutil.which("mace_run_train")
     if found is None:
         raise InputError("mace_run_train is not installed: pip install 'hint-plugins[mace]'")
-    with log.open("w") as handle:
+    with log.open("w") as handle, _epochs_shown(log, name, epochs):
         status = run([found, *command, "--restart_latest"], cwd=directory, output=handle)
     if status or not model.exists():
         tail = "\n".join(log.read_text().splitlines()[-5:])
         raise InputError(f"mace_run_train failed (status {status}); last lines of {log}:\n{tail}")
     return model
+
+
+@contextlib.contextmanager
+def _epochs_shown(log: Path, name: str, epochs: int | None) -> Iterator[None]:
+    """A progress bar over the epochs that the trainer's output reports."""
+    if epochs is None:
+        yield
+        return
+    from tqdm import tqdm
+
+    ended = threading.Event()
+    with tqdm(total=epochs, unit="epoch", desc=f"training {name}", disable=None) as bar:
+
+        def follow() -> None:
+            while not ended.wait(1.0):
+                reported = re.findall(r"Epoch (\d+): ", log.read_text(errors="replace"))
+                if reported:
+                    bar.update(int(reported[-1]) + 1 - bar.n)
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 def run_finetune(
@@ -147,7 +176,7 @@ def run_finetune(
     *,
     hessian: Path,
     cells: Path | Sequence[Path],
-    cell_energy: float,
+    cell_energy: float | None = None,
     test: Path | None = None,
     scan: Path | None = None,
     compare_without: bool = False,
@@ -167,10 +196,17 @@ def run_finetune(
     -------
     dict
         What ``summary.json`` holds.
+
+    Raises
+    ------
+    InputError
+        For files that do not fit, and where neither ``cell_energy`` nor a label in ``cell`` gives the energy of the
+        undisplaced cell.
     """
     if foundation is not None and not Path(foundation).is_file():
         raise InputError(f"--foundation {foundation}: no such file")
     crystal = read_crystal(cell)
+    cell_energy, cell_stress = cell_label(cell, cell_energy)
     constants = read_force_constants(hessian, crystal)
     files = [cells] if isinstance(cells, str | Path) else cells
     labelled = [atoms for file in files for atoms in read_labelled(file)]
@@ -184,6 +220,7 @@ def run_finetune(
             constants,
             labelled,
             cell_energy=cell_energy,
+            cell_stress=cell_stress,
             hessians=hessians,
             valid_fraction=valid_fraction,
             max_energy=max_energy,
@@ -195,6 +232,10 @@ def run_finetune(
         earlier = _earlier(directory)
         train, valid = write(data, directory)
         stress = all("REF_stress" in a.info for a in data.train if a.info["config_type"] != "equilibrium")
+        if not stress:
+            print(
+                "hint: some displaced cells carry no stress: the model is trained without, so its pressures are wrong"
+            )
         command = trainer_command(
             train, valid, name=name, epochs=epochs, seed=seed, device=device, hessians=hessians,
             foundation=foundation, stress=stress, options=_only(options, hessians),
@@ -208,16 +249,35 @@ def run_finetune(
         summary["skipped_cells"] = data.skipped
         summary["n_train"] = len(data.train)
         if not prepare_only:
-            model = train_model(command, directory, name)
+            model = train_model(command, directory, name, epochs)
             potentials[name] = load_potential(str(model), device, "float64")
             summary["models"][name] = {"file": model}
     if potentials:
-        found = check(potentials, constants, out, cell_energy=cell_energy, test=held, scan=scanned)
+        found = check(
+            potentials, constants, out, cell_energy=cell_energy, cell_stress=cell_stress, test=held, scan=scanned
+        )
         for name, values in found.pop("models").items():
             summary["models"][name].update(values)
         summary.update(found)
     write_summary(out, summary)
+    for name, values in summary["models"].items():
+        print(f"{name}: {describe(values)}")
+    print(f"results are in {out}")
     return summary
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """The checks of one model in a line."""
+    parts = [
+        f"frequencies off by {values['frequency_mae_cm1']:.1f} cm^-1 (at most {values['frequency_max_error_cm1']:.1f})"
+    ]
+    if "pressure_error_GPa" in values:
+        parts.append(f"pressure of the undisplaced cell off by {values['pressure_error_GPa']:+.2f} GPa")
+    if "held_out" in values:
+        parts.append(f"held-out forces off by {values['held_out']['forces_mae']:.3f} eV/A")
+        if "stress_mae_GPa" in values["held_out"]:
+            parts.append(f"held-out stresses by {values['held_out']['stress_mae_GPa']:.2f} GPa")
+    return ", ".join(parts)
 
 
 def _digest(*files: Path) -> str:

@@ -16,6 +16,8 @@ from hint_plugins.labels.store import StoreError
 from hint_recipes.force_constants import ForceConstants
 from hint_recipes.supercells import find_multiples, match_sites
 
+#: An ``.npz`` may hold so many bytes when unpacked (a Hessian of 7000 atoms).
+MAX_BYTES = 4 * 2**30
 #: Masses of file and crystal that differ by more than this share are told (isotopes, not roundings).
 MASS_TOLERANCE = 0.01
 
@@ -45,7 +47,7 @@ def read_force_constants(path: str | Path, primitive: Atoms, *, file_masses: boo
         supercell, hessian, has_born = _read(path)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, IndexError, StopIteration, RuntimeError, MemoryError) as error:
+    except (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, MemoryError) as error:
         raise InputError(f"{path}: no force constants: {error or type(error).__name__}") from None
     except (StoreError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: {error}") from None
@@ -122,6 +124,10 @@ def _tell_other_masses(path: Path, primitive: Atoms, masses: np.ndarray) -> None
 
 
 def _read_npz(path: Path) -> ForceConstants:
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > MAX_BYTES:
+        raise InputError(f"{path}: holds {size} bytes when unpacked; at most {MAX_BYTES} are read")
     with np.load(path) as content:
         crystal = Atoms(content["numbers"], positions=content["positions"], cell=content["cell"], pbc=True)
         crystal.set_masses(content["masses"])

@@ -15,6 +15,7 @@ from hint_recipes.supercells import find_multiples, match_sites, translate_colum
 
 if TYPE_CHECKING:
     from phonopy import Phonopy
+    from phonopy.structure.atoms import PhonopyAtoms
 
     from hint_plugins.potential import Potential
 
@@ -199,7 +200,7 @@ class ForceConstants:
             masses=self.primitive.get_masses(),
         )
         phonon = Phonopy(cell, np.diag(self.multiples), primitive_matrix=np.eye(3), symprec=symprec)
-        order = match_sites(_from_phonopy_atoms(phonon.supercell), self.supercell)
+        order = match_sites(from_phonopy_atoms(phonon.supercell), self.supercell)
         n = len(order)
         blocks = self.hessian.reshape(n, 3, n, 3).swapaxes(1, 2)
         phonon.force_constants = np.ascontiguousarray(blocks[np.ix_(order, order)])
@@ -222,9 +223,9 @@ class ForceConstants:
         n = len(phonon.supercell)
         if blocks.shape[0] != n:
             blocks = compact_fc_to_full_fc(phonon.primitive, blocks)
-        cell = _from_phonopy_atoms(phonon.primitive) if primitive is None else primitive
+        cell = from_phonopy_atoms(phonon.primitive) if primitive is None else primitive
         hessian = np.asarray(blocks).swapaxes(1, 2).reshape(3 * n, 3 * n)
-        return cls.from_supercell(cell, _from_phonopy_atoms(phonon.supercell), hessian)
+        return cls.from_supercell(cell, from_phonopy_atoms(phonon.supercell), hessian)
 
 
 def signed_frequencies(eigenvalues: np.ndarray) -> np.ndarray:
@@ -294,5 +295,6 @@ def hessian_from_potential(
     return ForceConstants(primitive, (n1, n2, n3), translate_columns(columns, (n1, n2, n3)))
 
 
-def _from_phonopy_atoms(cell) -> Atoms:
+def from_phonopy_atoms(cell: PhonopyAtoms) -> Atoms:
+    """ASE's atoms of phonopy's."""
     return Atoms(cell.symbols, positions=cell.positions, cell=cell.cell, masses=cell.masses, pbc=True)

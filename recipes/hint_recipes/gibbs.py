@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms, units
+from ase.formula import Formula
 
-from hint_recipes.thermochemistry import GibbsSettings, free_energy
+from hint_plugins.charges import charge_and_multiplicity
+from hint_plugins.labelling.engine import EngineError
+from hint_plugins.structures import bare
+from hint_recipes.store import write_frames
+from hint_recipes.thermochemistry import GibbsSettings, check_molecule, free_energy
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
 
 #: 1 kcal/mol, "chemical accuracy", in eV.
 CHEMICAL_ACCURACY = units.kcal / units.mol
+#: Roles of stationary points; all but ``ts`` are minima, as is a structure without a role.
+ROLES = ("", "reactant", "product", "ts", "molecule", "minimum")
 
 
 def gibbs_energies(
@@ -52,14 +60,14 @@ def gibbs_energies(
     Returns
     -------
     list of dict
-        The entries of :func:`~hint_recipes.thermochemistry.free_energy` with ``name``, ``role``, ``reaction``,
-        ``fmax`` (largest force, eV/A) and ``positions`` (A), or ``name`` and ``error``.
+        The entries of :func:`label` and of :func:`~hint_recipes.thermochemistry.free_energy`, ``fmax`` (largest
+        force, eV/A) and ``positions`` (A); or the former and ``error``.
     """
     rows = []
     for index, atoms in enumerate(structures):
-        row = known(index)
+        row = known(index) if role(atoms) in ROLES else None
         if row is None:
-            row = {"name": structure_name(atoms, index)} | {k: atoms.info.get(k) for k in ("role", "reaction")}
+            row = label(atoms, index)
             try:
                 row |= _one(potential, atoms, settings, fmax if relax else None)
             except Exception as error:  # a potential's own failures differ; the rest of the set goes on
@@ -72,8 +80,14 @@ def gibbs_energies(
 def _one(potential: Potential, atoms: Atoms, settings: GibbsSettings | None, fmax: float | None) -> dict[str, Any]:
     from hint_recipes.transition_states.stationary import find_saddle, minimise
 
+    check_molecule(atoms)
+    if (found := role(atoms)) not in ROLES:
+        raise ValueError(
+            f"role {found!r} is no stationary point that is known here: it must be one of "
+            f"{', '.join(name for name in ROLES if name)}, or be left out for a minimum"
+        )
     if fmax is not None and len(atoms) > 1:
-        if atoms.info.get("role") == "ts":
+        if found == "ts":
             atoms, converged, _ = find_saddle(atoms, potential, fmax=fmax)
         else:
             atoms, converged = minimise(atoms, potential, fmax=fmax, steps=2000)
@@ -82,7 +96,31 @@ def _one(potential: Potential, atoms: Atoms, settings: GibbsSettings | None, fma
     predictions = potential.evaluate([atoms])
     largest = float(np.linalg.norm(np.asarray(predictions.forces[0]), axis=1).max())
     row = {"fmax": largest, "positions": atoms.positions.tolist()}
-    return row | free_energy(atoms, float(predictions.energies[0]), potential.hessian(atoms), settings)
+    row |= free_energy(atoms, float(predictions.energies[0]), potential.hessian(atoms), settings)
+    imaginary = sum(wave < -10.0 for wave in row["frequencies_cm1"])
+    if fmax is not None and found == "ts" and imaginary != 1:
+        raise RuntimeError(f"the saddle search ended at a point with {imaginary} imaginary modes instead of one")
+    return row
+
+
+def role(atoms: Atoms) -> str:
+    """``info["role"]`` in small letters; empty where there is none."""
+    return str(atoms.info.get("role", "")).strip().lower()
+
+
+def label(atoms: Atoms, index: int) -> dict[str, Any]:
+    """What a row says of its structure: ``name``, ``role``, ``reaction``, ``formula`` and total ``charge``."""
+    try:
+        charge = charge_and_multiplicity(atoms)[0]
+    except EngineError:
+        charge = None  # the row's error says it
+    return {
+        "name": structure_name(atoms, index),
+        "role": role(atoms) or None,
+        "reaction": atoms.info.get("reaction"),
+        "formula": atoms.get_chemical_formula(),
+        "charge": charge,
+    }
 
 
 def structure_name(atoms: Atoms, index: int) -> str:
@@ -94,19 +132,31 @@ def structure_name(atoms: Atoms, index: int) -> str:
 
 
 def reaction_free_energies(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Reaction and activation free energies (eV) of the reactions among ``rows`` (several molecules a side add up)."""
+    """Reaction and activation free energies (eV) of the reactions among ``rows`` (several molecules a side add up).
+
+    A reaction whose sides differ in their atoms or charge gets the entry ``error`` instead.
+    """
     reactions: dict[str, dict[str, float]] = {}
+    contents: dict[str, dict[str, Counter[str]]] = {}
     broken = {row.get("reaction") for row in rows if "error" in row}
     for row in rows:
-        name, role = row.get("reaction"), row.get("role")
-        if name is not None and role in ("reactant", "product", "ts") and name not in broken:
+        name, part = row.get("reaction"), row.get("role")
+        if name is not None and part in ("reactant", "product", "ts") and name not in broken:
             sides = reactions.setdefault(str(name), {})
-            sides[role] = sides.get(role, 0.0) + row["gibbs"]
+            sides[part] = sides.get(part, 0.0) + row["gibbs"]
+            content = contents.setdefault(str(name), {}).setdefault(part, Counter())
+            content.update(Formula(row["formula"]).count() if "formula" in row else {})
+            content["charge"] += row.get("charge") or 0
     table = []
     for name, sides in reactions.items():
         if "reactant" not in sides or len(sides) == 1:
             continue
         row = {"reaction": name}
+        uneven = [part for part, content in contents[name].items() if content != contents[name]["reactant"]]
+        if uneven:
+            row["error"] = f"the {uneven[0]} structures do not add up to the atoms and the charge of the reactants"
+            table.append(row)
+            continue
         if "product" in sides:
             row["reaction_gibbs"] = sides["product"] - sides["reactant"]
         if "ts" in sides:
@@ -149,7 +199,7 @@ def errors_against(
         for suffix, group in groups.items()
         if group
     }
-    theirs = {row["reaction"]: row for row in reaction_free_energies(reference)}
+    theirs = {row["reaction"]: row for row in reaction_free_energies(reference)}  # an uneven one has no energies
     ours = {row["reaction"]: row for row in reaction_free_energies(rows)}
     for key in ("reaction_gibbs", "activation_gibbs"):
         gaps = [abs(ours[n][key] - theirs[n][key]) for n in ours if n in theirs and key in ours[n] and key in theirs[n]]
@@ -161,6 +211,8 @@ def errors_against(
 def plot_gibbs_errors(differences: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Mean absolute errors of G and of G - E for minima and transition states, with chemical accuracy as a line.
 
+    Two panels, since the total energies of two levels may differ by much more than their corrections.
+
     Parameters
     ----------
     differences
@@ -170,42 +222,34 @@ def plot_gibbs_errors(differences: dict[str, list[dict[str, Any]]], path: Path) 
     """
     from hint_plugins.figures import legend_below, new_figure, save_figure
 
-    groups = [
-        ("G, minima", "gibbs_error", False),
-        ("G, saddles", "gibbs_error", True),
-        ("G − E, minima", "gibbs_correction_error", False),
-        ("G − E, saddles", "gibbs_correction_error", True),
-    ]
-    figure, axis = new_figure(5.6, 3.6)
+    figure, panels = new_figure(6.4, 3.4, ncols=2)
     width = 0.8 / len(differences)
-    for k, (name, rows) in enumerate(differences.items()):
-        for place, (_, key, saddles) in enumerate(groups):
-            errors = [abs(row[key]) for row in rows if (row["role"] == "ts") == saddles]
-            if errors:
-                x = place + (k - (len(differences) - 1) / 2) * width
-                bar = axis.bar([x], [np.mean(errors)], width, color=f"C{k}", label=name)
-                axis.bar_label(bar, fmt="%.3f", fontsize=7)
-                axis.plot(np.full(len(errors), x), errors, ".", color="0.3", markersize=3)
-    axis.axhline(CHEMICAL_ACCURACY, color="0.4", linestyle="--", linewidth=1, label="1 kcal/mol")
-    axis.set_xticks(range(len(groups)), [label for label, _, _ in groups])
-    axis.set(ylabel="mean absolute error (eV)", xlim=(-0.6, len(groups) - 0.4))
+    for axis, (quantity, key) in zip(panels, (("G", "gibbs_error"), ("G − E", "gibbs_correction_error")), strict=True):
+        for k, (name, rows) in enumerate(differences.items()):
+            for place, saddles in enumerate((False, True)):
+                errors = [abs(row[key]) for row in rows if (row["role"] == "ts") == saddles]
+                if errors:
+                    x = place + (k - (len(differences) - 1) / 2) * width
+                    bar = axis.bar([x], [np.mean(errors)], width, color=f"C{k}", label=name)
+                    axis.bar_label(bar, fmt="%.3f", fontsize=7)
+                    axis.plot(np.full(len(errors), x), errors, ".", color="0.3", markersize=3)
+        axis.axhline(CHEMICAL_ACCURACY, color="0.4", linestyle="--", linewidth=1, label="1 kcal/mol")
+        axis.set_xticks((0, 1), ("minima", "saddles"))
+        axis.set(xlabel="stationary points", ylabel=f"mean absolute error of {quantity} (eV)", xlim=(-0.6, 1.6))
     legend_below(figure)
     save_figure(figure, path)
 
 
 def write_stationary_points(structures: Sequence[Atoms], rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """The structures at which the Gibbs energies hold, with these in ``info`` (eV), as extended XYZ."""
-    from ase.io import write
+    """The structures at which the Gibbs energies hold, with these in ``info`` (eV), as extended XYZ.
 
-    from hint_plugins.cli.common import replacing
-
+    Charge, spin, masses, reaction, role and a given symmetry number stay (:func:`hint_plugins.structures.bare`).
+    """
     frames = []
     for atoms, row in zip(structures, rows, strict=True):
         if "error" not in row:
-            frame = Atoms(atoms.numbers, row["positions"])
-            keys = ("name", "reaction", "role", "energy", "gibbs", "gibbs_correction", "n_imaginary", "frequencies_cm1")
-            frame.info = {key: row[key] for key in keys if row.get(key) is not None}
+            frame = bare(atoms, row["positions"])
+            frame.info |= {key: row[key] for key in ("name", "energy", "gibbs", "gibbs_correction", "n_imaginary")}
             frame.info["frequencies_cm1"] = np.array(row["frequencies_cm1"])
             frames.append(frame)
-    with replacing(path) as temporary:
-        write(temporary, frames, format="extxyz")
+    write_frames(path, frames)

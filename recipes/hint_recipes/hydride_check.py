@@ -71,12 +71,38 @@ def held_out(potential: Potential, structures: Sequence[Atoms], zero: float) -> 
     )
     scale = np.concatenate([a.calc.results["forces"].ravel() for a in structures])
     return {
+        **_stress_errors(potential, structures),
         "n_structures": len(structures),
         "energy_mae_per_atom": float(np.abs(energy).mean()),
         "forces_mae": float(np.abs(force).mean()),
         "forces_rmse": float(np.sqrt((force**2).mean())),
         "forces_rms_reference": float(np.sqrt((scale**2).mean())),
     }
+
+
+def stress_of(potential: Potential, atoms: Atoms) -> np.ndarray | None:
+    """(3, 3) stress of the model in eV/A^3, ASE's sign; None where it gives none."""
+    from ase.stress import voigt_6_to_full_3x3_stress
+
+    found = potential.evaluate([atoms], stress=True).stresses
+    if found is None or not np.isfinite(np.asarray(found[0], dtype=float)).all():
+        return None
+    return voigt_6_to_full_3x3_stress(np.asarray(found[0]))
+
+
+def _stress_errors(potential: Potential, structures: Sequence[Atoms]) -> dict[str, float]:
+    """Mean absolute error of the stress components where the structures carry stresses, GPa."""
+    from ase.units import GPa
+
+    errors = []
+    for atoms in structures:
+        if "stress" not in atoms.calc.results:
+            continue
+        bare = Atoms(atoms.symbols, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        found = stress_of(potential, bare)
+        if found is not None:
+            errors.append(np.abs(found - atoms.get_stress(voigt=False)).mean())
+    return {"stress_mae_GPa": float(np.mean(errors)) / GPa} if errors else {}
 
 
 def harmonic_errors(constants: ForceConstants, structures: Sequence[Atoms]) -> dict[str, float]:
@@ -109,6 +135,7 @@ def check(
     out: Path,
     *,
     cell_energy: float,
+    cell_stress: np.ndarray | None = None,
     test: Sequence[Atoms] = (),
     scan: Sequence[Atoms] = (),
     amplitude: float = 0.6,
@@ -123,6 +150,8 @@ def check(
         Reference force constants.
     cell_energy
         Reference energy of the undisplaced unit cell, eV.
+    cell_stress
+        Its reference stress (3, 3), eV/A^3, ASE's sign, where it is known.
     test
         Held-out labelled supercells.
     scan
@@ -153,6 +182,7 @@ def check(
             "frequencies_gamma_cm1": own.frequencies()[0],
             "n_imaginary": int((own.frequencies() < -5).sum()),
             "energy_offset_per_atom": zero,
+            **_pressures(potential, reference.primitive, cell_stress),
             **({"held_out": held_out(potential, test, zero)} if test else {}),
         }
     points = [
@@ -175,6 +205,20 @@ def check(
         [{"amplitude_A": x, **{k: float(v[i]) for k, v in curves.items()}} for i, x in enumerate(amplitudes)],
     )
     return result
+
+
+def _pressures(potential: Potential, crystal: Atoms, reference: np.ndarray | None) -> dict[str, float]:
+    """Pressure of the undisplaced cell by the model and, where it is known, by the reference, GPa."""
+    from ase.units import GPa
+
+    found = stress_of(potential, crystal)
+    if found is None:
+        return {}
+    own = -float(np.trace(found)) / 3 / GPa
+    if reference is None:
+        return {"pressure_GPa": own}
+    known = -float(np.trace(reference)) / 3 / GPa
+    return {"pressure_GPa": own, "pressure_reference_GPa": known, "pressure_error_GPa": own - known}
 
 
 def _scanned_pattern(scan: Sequence[Atoms], constants: ForceConstants) -> np.ndarray:

@@ -49,11 +49,51 @@ def read_labelled(path: str | Path) -> list[Atoms]:
     return structures
 
 
+def cell_label(path: str | Path, energy: float | None = None) -> tuple[float, np.ndarray | None]:
+    """Energy (eV) and, where it is there, stress (3, 3) in eV/A^3 of the undisplaced unit cell, from its own file.
+
+    Parameters
+    ----------
+    path
+        The unit cell; it may carry the label of a reference calculation.
+    energy
+        Given by the user, eV.
+
+    Raises
+    ------
+    InputError
+        If neither says an energy, or both do and differ by more than 1e-4 eV.
+    """
+    from ase.io import read
+    from ase.stress import voigt_6_to_full_3x3_stress
+
+    try:
+        atoms = read(path)
+        assert isinstance(atoms, Atoms)
+    except Exception as error:  # ASE's readers raise whatever the format happens to trigger
+        raise InputError(f"{path}: cannot read a structure: {error}") from None
+    results = dict(atoms.calc.results) if atoms.calc is not None else {}
+    known = atoms.info.get("REF_energy", results.get("energy"))
+    stress = atoms.info.get("REF_stress", results.get("stress"))
+    if known is None and energy is None:
+        raise InputError(f"{path} carries no energy: give --cell-energy, the energy of the undisplaced unit cell in eV")
+    if known is not None and energy is not None and abs(float(known) - energy) > 1e-4:
+        raise InputError(f"{path} says {float(known):.6f} eV, --cell-energy says {energy:.6f} eV: leave one out")
+    if stress is not None:
+        stress = np.asarray(stress, dtype=float)
+        stress = stress.reshape(3, 3) if stress.size == 9 else voigt_6_to_full_3x3_stress(stress)
+    if energy is None:
+        assert known is not None
+        energy = float(known)
+    return energy, stress
+
+
 def build(
     constants: ForceConstants,
     cells: list[Atoms],
     *,
     cell_energy: float,
+    cell_stress: np.ndarray | None = None,
     hessians: bool = True,
     valid_fraction: float = 0.1,
     max_energy: float | None = None,
@@ -70,6 +110,8 @@ def build(
         Displaced structures with energy, forces and, where present, stress.
     cell_energy
         Energy of the undisplaced unit cell, eV, on the same scale as those of ``cells``.
+    cell_stress
+        (3, 3) stress of the undisplaced cell, eV/A^3, ASE's sign; joins the training where it is known.
     hessians
         Without it the supercell is there with energy and forces only (for comparison).
     valid_fraction
@@ -106,6 +148,8 @@ def build(
     supercell = constants.supercell.copy()
     supercell.info["REF_energy"] = cell_energy * constants.num_cells
     supercell.arrays["REF_forces"] = np.zeros((len(supercell), 3))
+    if cell_stress is not None:
+        supercell.info["REF_stress"] = np.asarray(cell_stress).ravel()
     supercell.info["config_type"] = "equilibrium"
     if hessians:
         supercell.info["REF_hessian"] = constants.acoustic_sum_rule().hessian.ravel()

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
-from ase.io import iread, write
+from ase.io import iread
 
 from hint_plugins.cli.common import replacing, write_csv
-from hint_recipes.elastic_band import without_repeats
+from hint_plugins.structures import bare, moved
+from hint_recipes.elastic_band import with_roles, without_repeats
 from hint_recipes.failures import SearchFailure
-from hint_recipes.reaction_path import BandSettings, Fingerprint, fingerprint, plot_fingerprint, relaxed_band
-from hint_recipes.store import safe_name
+from hint_recipes.reaction_path import KCAL, BandSettings, Fingerprint, fingerprint, plot_fingerprint, relaxed_band
+from hint_recipes.store import safe_name, write_frames
 from hint_recipes.transition_states.reaction import Reaction
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ def run_path(
     Returns
     -------
     dict
-        ``name, converged, barrier, reaction_energy`` (eV), ``n_images, coordinate, energies, frequencies_cm1``
-        (images x modes), ``orthogonal_frequencies_cm1``, ``n_imaginary_top`` (modes below -10 cm^-1 at the highest
-        image), ``n_forces, n_hessians, reason``.
+        ``name, converged, barrier, reaction_energy`` (eV; also ``_kcal_mol``), ``n_images, coordinate, energies,
+        frequencies_cm1`` (images x modes), ``orthogonal_frequencies_cm1``, ``n_imaginary_top`` (modes below -10 cm^-1
+        at the highest image), ``n_forces, n_hessians, reason``.
     """
     folder = Path(directory) / safe_name(name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ def run_path(
         if isinstance(item, Reaction):
             images, converged = _relax(item, potential, settings, folder / "band.extxyz", key, checkpoint_every)
         else:
-            images, converged = without_repeats([atoms.copy() for atoms in item]), True
+            images, converged = without_repeats([bare(atoms) for atoms in item]), True
         found = fingerprint(images, potential)
         record |= describe(found) | {"converged": converged}
         if not converged:
@@ -88,16 +89,14 @@ def _relax(
     if checkpoint.is_file():
         earlier: list[Atoms] = list(iread(checkpoint, index=":"))
         if earlier[0].info.get("run") == key:
-            start = [Atoms(image.numbers, image.positions) for image in earlier]
+            start = with_roles([moved(reaction.reactant, image.positions) for image in earlier])
     made = 0
 
     def keep(images: list[Atoms]) -> None:
         nonlocal made
         made += 1
         if made % every == 0:
-            frames = [Atoms(image.numbers, image.positions, info={"run": key}) for image in images]
-            with replacing(checkpoint) as temporary:
-                write(temporary, frames, format="extxyz")
+            write_frames(checkpoint, [Atoms(image.numbers, image.positions, info={"run": key}) for image in images])
 
     return relaxed_band(reaction, potential, settings, start=start, observer=keep)
 
@@ -108,7 +107,9 @@ def describe(found: Fingerprint) -> dict[str, Any]:
     return {
         "n_images": len(found.energies),
         "barrier": float(found.energies[top] - found.energies[0]),
+        "barrier_kcal_mol": float((found.energies[top] - found.energies[0]) / KCAL),
         "reaction_energy": float(found.energies[-1] - found.energies[0]),
+        "reaction_energy_kcal_mol": float((found.energies[-1] - found.energies[0]) / KCAL),
         "top": top,
         "n_imaginary_top": int((found.frequencies[top] < -10.0).sum()),
         "coordinate": found.coordinate,
@@ -119,8 +120,7 @@ def describe(found: Fingerprint) -> dict[str, Any]:
 
 
 def _write(images: list[Atoms], found: Fingerprint, folder: Path, name: str, width: float) -> None:
-    with replacing(folder / "path.extxyz") as temporary:
-        write(temporary, images, format="extxyz")
+    write_frames(folder / "path.extxyz", images)
     rows = [
         {"image": k, "coordinate_sqrt_amu_A": s, "energy_eV": e} | {f"cm1_{m}": w for m, w in enumerate(waves)}
         for k, (s, e, waves) in enumerate(zip(found.coordinate, found.energies, found.frequencies, strict=True))
@@ -133,5 +133,6 @@ def _write(images: list[Atoms], found: Fingerprint, folder: Path, name: str, wid
 
 def path_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Records as rows of a table (numbers only)."""
-    keys = ("name", "converged", "barrier", "reaction_energy", "n_images", "n_imaginary_top", "n_forces", "n_hessians")
-    return [{key: record.get(key) for key in (*keys, "reason")} for record in records]
+    energies = [f"{key}{unit}" for key in ("barrier", "reaction_energy") for unit in ("", "_kcal_mol")]
+    counts = ("n_images", "n_imaginary_top", "n_forces", "n_hessians")
+    return [{key: record.get(key) for key in ("name", "converged", *energies, *counts, "reason")} for record in records]

@@ -6,7 +6,6 @@ The data (Quantum ESPRESSO, PBE) are in ``data/pdh``; its README gives their set
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -233,15 +232,13 @@ def _superconductivity(
 ) -> dict[str, Any]:
     """Lambda and Tc with one electron-phonon coupling on different phonons; unstable ones are named."""
     from hint_recipes.alpha2f import read_alpha2f
-    from hint_recipes.electron_phonon import in_setting, read_mode_couplings, reproject
+    from hint_recipes.electron_phonon import choose_route, in_setting, read_mode_couplings, reproject
     from hint_recipes.matdyn import prepare_matdyn, run_matdyn
     from hint_recipes.tc_study import run_tc
 
     couplings, harmonic = read_mode_couplings(coupling / "elph_dir", coupling / "dyn", size.broadening)
     if route == "auto":
-        route = "matdyn" if all(map(shutil.which, ("q2r.x", "matdyn.x"))) else "projected"
-        if route == "projected":
-            print("hint: no q2r.x and matdyn.x: the coupling is projected, which is wrong where H and Pd modes mix")
+        route = choose_route(coupling / "elph_dir")
     out.mkdir(parents=True, exist_ok=True)
     spectra, unstable = {}, {}
     for label, constants in phonons.items():
@@ -290,7 +287,7 @@ def _tables(out: Path, summary: dict[str, Any], phonons: Mapping[str, ForceConst
     labels = list(summary["tc"]["sources"])
     mu_star = next(iter(next(iter(summary["tc"]["sources"].values()))["tc_K"]))
     for offset, key, method in ((-0.2, "tc_K", "Allen-Dynes"), (0.2, "tc_eliashberg_K", "Eliashberg")):
-        values = [summary["tc"]["sources"][label][key][mu_star] for label in labels]
+        values = [summary["tc"]["sources"][label][key][mu_star] or 0.0 for label in labels]  # None: below the reach
         axes.barh(np.arange(len(labels)) + offset, values, 0.4, label=method)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.invert_yaxis()

@@ -14,6 +14,7 @@ import numpy as np
 from ase.units import kB
 
 from hint_plugins.cli.common import InputError
+from hint_recipes.ensemble_statistics import mean_and_error
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,7 @@ def perturbation(
     count = len(sizes)
     if count < 2:
         raise InputError("the free-energy correction needs at least two mirror pairs of configurations")
-    first = float(difference.mean())
-    residuals = np.bincount(group, difference - first)
-    error = float(np.sqrt(count / (count - 1) * (residuals**2).sum()) / len(difference))
+    first, error = mean_and_error(difference, group)
     if temperature <= 0:
         return Correction(first, error, None, None, None)
     thermal = kB * temperature

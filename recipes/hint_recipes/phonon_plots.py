@@ -37,10 +37,13 @@ def plot_bands(sources: Mapping[str, Bands], path: Path) -> None:
 
 
 def plot_dos(sources: Mapping[str, Harmonic], path: Path) -> None:
-    """Densities of states of several sources."""
+    """Densities of states of several sources; of a single one also what each element has of it."""
     figure, axes = new_figure()
     for name, result in sources.items():
         axes.plot(*result.dos.T, label=name)
+        if len(sources) == 1 and len(result.dos_of_elements) > 1:
+            for symbol, part in result.dos_of_elements.items():
+                axes.plot(result.dos[:, 0], part, lw=1, ls="--", label=symbol)
     axes.set(xlabel="wave number (cm$^{-1}$)", ylabel="density of states (per cm$^{-1}$ and unit cell)")
     legend_below(figure)
     save_figure(figure, path)
@@ -55,5 +58,7 @@ def plot_thermal(sources: Mapping[str, Harmonic], path: Path) -> None:
         right.plot(temperature, [1000 * row["heat_capacity_eV_per_K"] for row in result.thermal], "o-", label=name)
     left.set(xlabel="temperature (K)", ylabel="free energy (meV per unit cell)")
     right.set(xlabel="temperature (K)", ylabel="heat capacity (meV/K per unit cell)")
+    if any(result.left_out() for result in sources.values()):
+        figure.suptitle("imaginary modes are left out, see thermal.csv", fontsize=9, color="C3")
     legend_below(figure)
     save_figure(figure, path)

@@ -31,6 +31,7 @@ def run_phonons(
     mesh: Sequence[int] = (12, 12, 12),
     t_max: float = 1000.0,
     t_step: float = 100.0,
+    dos_width: float = 10.0,
     device: str | None = None,
     dtype: str | None = None,
 ) -> dict[str, Any]:
@@ -55,6 +56,8 @@ def run_phonons(
         raise InputError(f"--supercell and --mesh take positive numbers, not {tuple(supercell)} and {tuple(mesh)}")
     if t_step <= 0 or t_max < 0:
         raise InputError("--t-step must be positive and --t-max not negative")
+    if not dos_width > 0:
+        raise InputError(f"--dos-width must be positive, not {dos_width}")
     crystal = read_crystal(cell, masses)
     temperatures = [float(t) for t in np.arange(0.0, t_max + t_step / 2, t_step)]
 
@@ -68,7 +71,7 @@ def run_phonons(
         constants = prepared(read_force_constants(reference, crystal))
         if constants.multiples != tuple(supercell) and models:
             raise InputError(f"the reference has supercell {constants.multiples}: use --supercell with these numbers")
-        results["reference"] = harmonic(constants, mesh=mesh, temperatures=temperatures)
+        results["reference"] = harmonic(constants, mesh=mesh, temperatures=temperatures, smearing=dos_width)
     for name, spec in zip(model_names(models), models, strict=True):
         potential = load_potential(spec, device, dtype)
         start = (
@@ -77,7 +80,7 @@ def run_phonons(
         state = potential.evaluate([start])
         extra[name] = {"model": spec, "max_force": float(np.abs(np.asarray(state.forces[0])).max())}
         constants = prepared(hessian_from_potential(potential, start, supercell))
-        results[name] = harmonic(constants, mesh=mesh, temperatures=temperatures)
+        results[name] = harmonic(constants, mesh=mesh, temperatures=temperatures, smearing=dos_width)
         if relax == "none" and reference is not None:
             extra[name]["difference"] = compare(constants, results["reference"].constants)
     return _write(out, results, extra)
@@ -86,6 +89,8 @@ def run_phonons(
 def _write(out: Path, results: dict[str, Harmonic], extra: dict[str, dict[str, Any]]) -> dict[str, Any]:
     summary: dict[str, Any] = {"sources": {}}
     for name, result in results.items():
+        if result.left_out():
+            print(f"hint: {name}: {result.left_out()}")
         save_force_constants(result.constants, out, "phonopy" if len(results) == 1 else f"phonopy-{name}")
         summary["sources"][name] = {
             "frequencies_gamma_cm1": result.frequencies[0],
@@ -118,11 +123,23 @@ def _write(out: Path, results: dict[str, Harmonic], extra: dict[str, dict[str, A
             for x, row in zip(xs, rows, strict=True)
         ],
     )
-    write_csv(out / "dos.csv", [{"source": name, "cm1": x, "dos": y} for name, r in results.items() for x, y in r.dos])
+    write_csv(
+        out / "dos.csv",
+        [
+            {"source": name, "cm1": x, "dos": y, **{f"dos_{s}": part[i] for s, part in r.dos_of_elements.items()}}
+            for name, r in results.items()
+            for i, (x, y) in enumerate(r.dos)
+        ],
+    )
     plot_bands({name: result.bands for name, result in results.items()}, out / "bands.png")
     plot_dos(results, out / "dos.png")
     plot_thermal(results, out / "thermal.png")
     first = next(iter(summary["sources"].values()))
     summary = {key: first[key] for key in ("frequencies_gamma_cm1", "n_imaginary", "free_energy")} | summary
     write_summary(out, summary)
+    for name, source in summary["sources"].items():
+        lowest, highest = source["lowest_cm1"], source["highest_cm1"]
+        imaginary = source["n_imaginary"]
+        print(f"{name}: modes from {lowest:.1f} to {highest:.1f} cm^-1, {imaginary} imaginary in the supercell")
+    print(f"tables and pictures are in {out}")
     return summary

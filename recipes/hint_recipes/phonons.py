@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 
 from hint_plugins.cli.common import InputError
 from hint_recipes.force_constant_files import read_force_constants, save_force_constants
-from hint_recipes.force_constants import THZ_TO_CM1, ForceConstants, signed_frequencies
+from hint_recipes.force_constants import THZ_TO_CM1, ForceConstants, from_phonopy_atoms, signed_frequencies
+
+if TYPE_CHECKING:
+    from phonopy import Phonopy
 
 #: kJ/mol in eV.
 KJ_MOL = 0.01036426965
@@ -39,6 +42,18 @@ class Harmonic:
     dos: np.ndarray  #: ``(points, 2)``: cm^-1, states per cm^-1 and unit cell
     thermal: list[dict[str, float]] = field(default_factory=list)
     meshes: list[dict[str, Any]] = field(default_factory=list)
+    dos_of_elements: dict[str, np.ndarray] = field(default_factory=dict)  #: its part of ``dos``, ``(points,)``
+
+    def left_out(self) -> str:
+        """What the thermal properties leave out, in words; empty when that is nothing."""
+        finest = self.meshes[-1]
+        if not finest["num_imaginary"]:
+            return ""
+        divisions = "x".join(map(str, finest["mesh"]))
+        return (
+            f"{finest['num_imaginary']} of {finest['num_modes']} modes on the {divisions} mesh are imaginary and left "
+            "out of free energy, entropy and heat capacity"
+        )
 
     @property
     def num_imaginary(self) -> int:
@@ -128,6 +143,7 @@ def harmonic(
             {
                 "mesh": divisions,
                 "num_imaginary": int(count),
+                "num_modes": int(np.asarray(grid.weights).sum()) * frequencies.shape[1],
                 "free_energy": dict(zip(temperatures, free_energy, strict=True)),
             }
         )
@@ -138,11 +154,31 @@ def harmonic(
             "free_energy_eV": float(free_energy[i]),
             "entropy_eV_per_K": float(entropy[i] * KJ_MOL / 1000),
             "heat_capacity_eV_per_K": float(capacity[i] * KJ_MOL / 1000),
+            "imaginary_modes_left_out": int(count),
         }
         for i, t in enumerate(temperatures)
     ]
     result.dos = density_of_states(frequencies, np.asarray(grid.weights), smearing)
+    result.dos_of_elements = _element_densities(constants, phonon, mesh, result.dos[:, 0], smearing)
     return result
+
+
+def _element_densities(
+    constants: ForceConstants, phonon: Phonopy, mesh: Sequence[int], axis: np.ndarray, smearing: float
+) -> dict[str, np.ndarray]:
+    """Density of states (per cm^-1 and unit cell) weighted with what each element has of the eigenvectors."""
+    grid = phonon.run_mesh(mesh, is_gamma_center=True, with_eigenvectors=True, is_mesh_symmetry=False)
+    frequencies = np.asarray(grid.frequencies) * THZ_TO_CM1  # (q, band)
+    shares = (np.abs(np.asarray(grid.eigenvectors)) ** 2).reshape(len(frequencies), -1, 3, frequencies.shape[1]).sum(2)
+    own = np.array(from_phonopy_atoms(phonon.primitive).get_chemical_symbols())
+    bins = np.histogram_bin_edges(axis, bins=4 * len(axis), range=(axis[0], axis[-1]))
+    centres = (bins[1:] + bins[:-1]) / 2
+    kernel = np.exp(-0.5 * ((axis[:, None] - centres) / smearing) ** 2) / (smearing * np.sqrt(2 * np.pi))
+    densities = {}
+    for symbol in dict.fromkeys(constants.primitive.get_chemical_symbols()):
+        weights = shares[:, own == symbol].sum(1) / len(frequencies)
+        densities[symbol] = kernel @ np.histogram(frequencies, bins, weights=weights)[0]
+    return densities
 
 
 def density_of_states(frequencies: np.ndarray, weights: np.ndarray, smearing: float) -> np.ndarray:
@@ -157,7 +193,8 @@ def density_of_states(frequencies: np.ndarray, weights: np.ndarray, smearing: fl
     smearing
         cm^-1.
     """
-    axis = np.linspace(frequencies.min() - 5 * smearing, frequencies.max() + 5 * smearing, 600)
+    low, high = frequencies.min() - 5 * smearing, frequencies.max() + 5 * smearing
+    axis = np.linspace(low, high, max(600, int(4 * (high - low) / smearing)))
     shares = np.repeat(weights / weights.sum(), frequencies.shape[1])
     gaussians = np.exp(-0.5 * ((axis[:, None] - frequencies.ravel()) / smearing) ** 2)
     return np.stack([axis, gaussians @ shares / (smearing * np.sqrt(2 * np.pi))], axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +16,11 @@ from hint_recipes.ensemble import EnsembleEngine
 from hint_recipes.sscha_request import check_request, correction_mark, discard_run, earlier_run, identity
 from hint_recipes.sscha_state import GPA, SschaSettings
 from hint_recipes.sscha_study import run_sscha
+from hint_recipes.supercells import multiples_of_length
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from hint_plugins.potential import Potential
 
 
@@ -27,6 +31,7 @@ def rank(
     settings: SschaSettings,
     stages: Sequence[tuple[int, int, int]],
     *,
+    supercell_length: float | None = None,
     reference: Potential | None = None,
     reference_configurations: int = 20,
     label: str = "",
@@ -46,6 +51,9 @@ def rank(
         Structure files of one composition.
     potential, settings, stages
         As in :func:`hint_recipes.sscha_study.run_sscha`.
+    supercell_length
+        The last supercell of every candidate reaches at least this far in every direction, A; replaces the last of
+        ``stages``.
     out
         One subdirectory a candidate, and ``summary.json, ranking.csv, ranking.png``.
     reference, reference_configurations
@@ -77,9 +85,17 @@ def rank(
     formulas = {c.symbols.formula.reduce()[0].format("hill") for c in crystals}
     if len(formulas) != 1:
         raise InputError(f"only structures of one composition can be ranked, not {', '.join(sorted(formulas))}")
-    check_request(settings, stages, reference_configurations=None if reference is None else reference_configurations)
+    wanted_stages = [
+        [*stages[:-1], multiples_of_length(c, supercell_length)] if supercell_length else list(stages) for c in crystals
+    ]
+    for own in wanted_stages:
+        check_request(settings, own, reference_configurations=None if reference is None else reference_configurations)
+    _warn_of_sizes(names, crystals, wanted_stages)
     engines = [EnsembleEngine(potential, directory=out / name) for name in names]
-    marks = [identity(c, engine, settings, stages, label=label) for c, engine in zip(crystals, engines, strict=True)]
+    marks = [
+        identity(crystal, engine, settings, own, label=label)
+        for crystal, engine, own in zip(crystals, engines, wanted_stages, strict=True)
+    ]
     for name, mark in zip(names, marks, strict=True):
         if overwrite:
             discard_run(out / name)
@@ -90,7 +106,7 @@ def rank(
     (out / "summary.json").unlink(missing_ok=True)
     wanted = None if reference is None else correction_mark(reference_label, reference_configurations)
     rows, failed = [], []
-    for name, crystal, engine, mark in zip(names, crystals, engines, marks, strict=True):
+    for name, crystal, engine, own, mark in zip(names, crystals, engines, wanted_stages, marks, strict=True):
         directory = out / name
         directory.mkdir(exist_ok=True)
         try:
@@ -101,7 +117,7 @@ def rank(
                     potential,
                     directory,
                     settings,
-                    stages,
+                    own,
                     engine=engine,
                     reference=reference,
                     reference_configurations=reference_configurations,
@@ -128,6 +144,18 @@ def rank(
         _plot(rows, out / "ranking.png")
     write_summary(out, result)
     return result
+
+
+def _warn_of_sizes(names: Sequence[str], crystals: Sequence[Atoms], stages: Sequence[Sequence[Any]]) -> None:
+    """Free energies converge with the supercell; those of different sizes are compared only after a warning."""
+    sizes = [len(crystal) * math.prod(own[-1]) for crystal, own in zip(crystals, stages, strict=True)]
+    if max(sizes) > 1.3 * min(sizes):
+        listed = ", ".join(f"{name} {size}" for name, size in zip(names, sizes, strict=True))
+        print(
+            f"hint: the supercells hold different numbers of atoms ({listed}); the harmonic part of the difference is "
+            "corrected on a dense mesh, the rest is not: --supercell-length gives all candidates the same range",
+            file=sys.stderr,
+        )
 
 
 def _name(cell: Path) -> str:
@@ -173,7 +201,10 @@ def _row(name: str, summary: dict[str, Any], atoms: int, pressure: float, *, cor
         row["correction_configurations"] = correction["configurations"]
     return {
         **row,
+        "atoms_in_supercell": atoms * math.prod(summary["supercell"]),
         "static_eV_per_atom": summary["static_energy"] / atoms,
+        "free_energy_supercell_eV_per_atom": summary["free_energy_supercell"] / atoms,
+        "dense_mesh_eV_per_atom": (summary["free_energy"] - summary["free_energy_supercell"]) / atoms,
         "gibbs_eV_per_atom": (energy + pressure * GPA * volume) / atoms,
         "error_eV_per_atom": error / atoms,
         "lowest_cm1": min(min(q["cm1"]) for q in summary["frequencies_cm1"][1:])

@@ -16,8 +16,10 @@ import numpy as np
 from ase import Atoms, units
 
 from hint_plugins.objective.metrics import CM1, external_modes, frequencies, symmetrised
-from hint_recipes.elastic_band import evaluate_images, geodesic_path, path_length, relax_band
+from hint_recipes.elastic_band import evaluate_images, initial_path, path_length, relax_band
 from hint_recipes.failures import SearchFailure
+from hint_recipes.transition_states.bonds import bond_matrix
+from hint_recipes.transition_states.ends import EndPoints
 from hint_recipes.transition_states.reaction import Reaction, check_reaction
 from hint_recipes.transition_states.stationary import minimise
 
@@ -112,7 +114,11 @@ def relaxed_band(
                 if not reached:
                     raise SearchFailure("end_point_not_converged", f"{role}, after 1000 steps")
             ends = [end for end, _ in relaxed]
-        images = geodesic_path(ends[0], ends[1], settings.num_images, settings.seed)
+            for end in ends:
+                end.info["reaction"] = reaction.name
+            if EndPoints((bond_matrix(reaction.reactant), bond_matrix(reaction.product)), (ends[0], ends[1])).merged():
+                raise SearchFailure("end_points_merged")
+        images = initial_path(ends[0], ends[1], settings.num_images, settings.seed)
     else:
         images = start
     converged, _ = relax_band(

@@ -18,13 +18,17 @@ import numpy as np
 from hint_plugins.cli.common import InputError
 from hint_recipes.dynamical_matrices import from_cellconstructor, interpolate, output_to, to_cellconstructor
 from hint_recipes.ensemble import EnsembleEngine, require_sscha
+from hint_recipes.ensemble_averages import stress_and_error
 from hint_recipes.force_constants import ForceConstants
 from hint_recipes.sscha_cell import choose_cell, move
-from hint_recipes.sscha_record import mean_stress, record
+from hint_recipes.sscha_record import record
 from hint_recipes.sscha_state import SschaSettings, State
 
 if TYPE_CHECKING:
     from sscha.Ensemble import Ensemble
+
+#: No run with smaller populations is called converged: the free energy would follow the noise of the sample.
+MIN_CONFIGURATIONS = 20
 
 
 def start(constants: ForceConstants, floor: float = 20.0) -> tuple[ForceConstants, int]:
@@ -97,6 +101,7 @@ def run(
                 stage=state.stage + 1,
                 population=0,
                 converged=False,
+                stopped="",
                 difficult=changed > 0,
             )
         with output_to(log):
@@ -118,7 +123,7 @@ def population(state: State, engine: EnsembleEngine, settings: SschaSettings) ->
     dyn.Symmetrize()
     ensemble = draw(dyn, settings.temperature, settings.configurations, (settings.seed, state.stage, number))
     clock.lap("sampling")
-    ensemble, dropped = engine.fill(ensemble, stress=stress, label=f"stage {state.stage + 1}, population {number}")
+    ensemble, pairs = engine.fill(ensemble, stress=stress, label=f"stage {state.stage + 1}, population {number}")
     clock.lap("forces")
     far = settings.representation == "auto" and state.difficult and state.population == 0
     representation = {"auto": "root4" if far else "normal"}.get(settings.representation, settings.representation)
@@ -146,13 +151,29 @@ def population(state: State, engine: EnsembleEngine, settings: SschaSettings) ->
             "carry the step: take more configurations, a higher --floor or a stiffer start (--start-from)"
         )
     clock.lap("minimisation")
-    record(state, minimiser, dropped, clock.laps)
+    record(state, minimiser, pairs, settings.configurations - len(pairs), clock.laps)
     state.constants = from_cellconstructor(minimiser.dyn)
     lowest = np.sort(state.constants.frequencies().ravel())[3]
     state.history[-1]["lowest_cm1"] = float(lowest)
     state.population = number
-    at_rest = not settings.relax_cell or choose_cell(state, *mean_stress(minimiser), settings)
-    state.converged = bool(converged) and at_rest
+    at_rest = not settings.relax_cell or choose_cell(state, *stress_and_error(minimiser.ensemble, pairs), settings)
+    state.stopped = _open_criterion(state, settings, bool(converged), far, at_rest)
+    state.converged = not state.stopped
+
+
+def _open_criterion(state: State, settings: SschaSettings, small: bool, far: bool, at_rest: bool) -> str:
+    """Why the last population does not end the stage; empty when it does."""
+    sample = state.history[-1]["kong_liu"]
+    reasons = {
+        f"a population of {settings.configurations} configurations is too small to call anything converged (at least "
+        f"{MIN_CONFIGURATIONS} are needed)": settings.configurations < MIN_CONFIGURATIONS,
+        "the gradient is not small against its error": not small,
+        "the first population starts far from the solution and uses a lower effective sample": far,
+        f"the effective sample is {sample:.2f}, below the ratio of {settings.kong_liu:g}": sample < settings.kong_liu,
+        "the stress does not meet the target": not at_rest,
+        f"at least {settings.min_populations} populations are asked for": state.population < settings.min_populations,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def draw(dyn: Any, temperature: float, count: int, seed: Sequence[int]) -> Ensemble:
@@ -162,47 +183,6 @@ def draw(dyn: Any, temperature: float, count: int, seed: Sequence[int]) -> Ensem
     ensemble = sscha.Ensemble.Ensemble(dyn, temperature, dyn.GetSupercell())
     ensemble.generate(count)
     return ensemble
-
-
-def free_energy_hessian(
-    constants: ForceConstants,
-    engine: EnsembleEngine,
-    settings: SschaSettings,
-    count: int,
-    *,
-    four_phonon: bool = False,
-    log: Path | None = None,
-) -> ForceConstants:
-    """Second derivative of the free energy with respect to the centroids, on a fresh large ensemble.
-
-    Parameters
-    ----------
-    constants
-        Converged auxiliary force constants.
-    engine, settings
-        As in :func:`run`.
-    count
-        Configurations (5,000-10,000 for converged soft modes).
-    four_phonon
-        Include the fourth-order term; memory ``(3 N)^4 * 8`` bytes for ``N`` atoms in the supercell.
-
-    Raises
-    ------
-    InputError
-        If the fourth-order tensor would not fit into 32 GB.
-    """
-    size = (3 * len(constants.supercell)) ** 4 * 8 / 1e9
-    if four_phonon and size > 32:
-        raise InputError(
-            f"the fourth-order term needs {size:.0f} GB for {len(constants.supercell)} atoms: leave it out"
-        )
-    with output_to(log):
-        dyn = to_cellconstructor(constants)
-        dyn.Symmetrize()
-        ensemble = draw(dyn, settings.temperature, count, (settings.seed, 10**6))
-        ensemble, _ = engine.fill(ensemble, label="free-energy Hessian")
-        ensemble.update_weights(dyn, settings.temperature)
-        return from_cellconstructor(ensemble.get_free_energy_hessian(include_v4=four_phonon))
 
 
 @contextlib.contextmanager

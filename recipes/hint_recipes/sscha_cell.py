@@ -25,6 +25,26 @@ MAX_STRAIN = 0.05
 NO_STRESS = 1e-3 * GPA
 
 
+def require_stress(potential: Potential, crystal: Atoms) -> None:
+    """Refuse before anything is computed a model that gives no stresses.
+
+    Raises
+    ------
+    InputError
+        With the model's own reason, where it has one.
+    """
+    from hint_plugins.potential import PotentialError
+
+    reason = ""
+    try:
+        stresses = potential.evaluate([crystal], stress=True).stresses
+        known = stresses is not None and np.isfinite(np.asarray(stresses, dtype=float)).all()
+    except PotentialError as error:
+        known, reason = False, f" ({error})"
+    if not known:
+        raise InputError(f"the model gives no stresses{reason}: leave out --relax-cell and --stress, or take another")
+
+
 def static_start(potential: Potential, crystal: Atoms, settings: SschaSettings) -> Atoms:
     """The crystal from which a run starts: relaxed at the target pressure, without vibrations, where the cell is free.
 
@@ -93,6 +113,8 @@ def choose_cell(state: State, stress: np.ndarray, error: np.ndarray, settings: S
     wanted = cell.copy()
     with np.errstate(all="ignore"):
         optimiser.UpdateCell(wanted, excess, verbose=False)
+    if not np.isfinite(wanted).all():
+        raise InputError("the next step of the cell is not finite: the stress or the bulk modulus is out of range")
     strain = np.linalg.solve(cell, wanted) - np.eye(3)
     if (largest := np.abs(strain).max()) > MAX_STRAIN:
         strain *= MAX_STRAIN / largest

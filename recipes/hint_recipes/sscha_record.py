@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from hint_recipes.ensemble_averages import free_energy, mean_force, stress_and_error
+from hint_recipes.ensemble_statistics import jackknife
 from hint_recipes.sscha_state import GPA, State
 
 
-def record(state: State, minimiser: Any, dropped: int, laps: dict[str, float]) -> None:
+def record(state: State, minimiser: Any, pairs: np.ndarray, dropped: int, laps: dict[str, float]) -> None:
     """Append one row to ``history`` and the minimisation steps to ``steps``; energies per unit cell in eV.
 
-    Free energy, stress and volume belong to one cell, in which the ensemble was drawn.
+    Free energy, stress and volume belong to one cell, in which the ensemble was drawn. Errors count mirror pairs as one
+    draw, except those of the gradient, which are python-sscha's and serve its test of convergence.
 
     Parameters
     ----------
@@ -20,6 +23,8 @@ def record(state: State, minimiser: Any, dropped: int, laps: dict[str, float]) -
         The run, still before this population.
     minimiser
         python-sscha's, after the minimisation.
+    pairs
+        ``(n,)`` number of the mirror pair of each configuration.
     dropped
         Configurations left out.
     laps
@@ -29,7 +34,8 @@ def record(state: State, minimiser: Any, dropped: int, laps: dict[str, float]) -
 
     to_ev = CC.Units.RY_TO_EV
     ensemble = minimiser.ensemble
-    energy, error = (float(np.real(v)) * to_ev for v in minimiser.get_free_energy(True))
+    cells = state.constants.num_cells
+    energy, error = (value / cells for value in free_energy(ensemble, pairs))
     row: dict[str, Any] = {
         "stage": state.stage + 1,
         "supercell": "x".join(map(str, state.constants.multiples)),
@@ -38,14 +44,14 @@ def record(state: State, minimiser: Any, dropped: int, laps: dict[str, float]) -
         "free_energy_error_eV": error,
         **_gradient(minimiser, -1),
         "structure_gradient_over_error": _ratio(minimiser.__gw__[-1], minimiser.__gw_err__[-1]),
-        **_centroid_force(minimiser),
+        **_centroid_force(ensemble, minimiser.dyn, pairs),
         "kong_liu": float(ensemble.get_effective_sample_size() / ensemble.N),
         "steps": len(minimiser.__gc__),
         "dropped": dropped,
         **{f"seconds_{k}": v for k, v in laps.items()},
     }
     if ensemble.has_stress:
-        tensor, spread = mean_stress(minimiser)
+        tensor, spread = stress_and_error(ensemble, pairs)
         row["pressure_GPa"] = float(np.trace(tensor) / 3 / GPA)
         row["pressure_error_GPa"] = float(np.linalg.norm(np.diag(spread)) / 3 / GPA)
         row["volume_A3"] = float(abs(np.linalg.det(minimiser.dyn.structure.unit_cell)))
@@ -66,15 +72,6 @@ def record(state: State, minimiser: Any, dropped: int, laps: dict[str, float]) -
         )
 
 
-def mean_stress(minimiser: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Stress tensor, positive under compression, and its statistical error, eV/A^3."""
-    import cellconstructor as CC
-
-    tensor, error = minimiser.get_stress_tensor()
-    factor = CC.Units.RY_TO_EV / CC.Units.BOHR_TO_ANGSTROM**3
-    return tensor * factor, error * factor
-
-
 def _gradient(minimiser: Any, index: int) -> dict[str, float]:
     """Gradient with respect to the auxiliary matrix after ``index`` steps, its error, and their ratio.
 
@@ -93,18 +90,12 @@ def _gradient(minimiser: Any, index: int) -> dict[str, float]:
     }
 
 
-def _centroid_force(minimiser: Any) -> dict[str, float]:
+def _centroid_force(ensemble: Any, dyn: Any, pairs: np.ndarray) -> dict[str, float]:
     """Norm of the mean force on the centroids that symmetry leaves, and its statistical error, eV/A."""
-    import cellconstructor as CC
-
-    forces, errors = minimiser.ensemble.get_average_forces(True)
-    symmetry = CC.symmetries.QE_Symmetry(minimiser.dyn.structure)
-    symmetry.SetupQPoint(verbose=False)
-    symmetry.SymmetrizeVector(forces)
-    to_ev = CC.Units.RY_TO_EV
+    errors = jackknife(ensemble, pairs, lambda sample: mean_force(sample, dyn))
     return {
-        "centroid_force_eV_A": float(np.linalg.norm(forces) * to_ev),
-        "centroid_force_error_eV_A": float(np.linalg.norm(errors) / np.sqrt(symmetry.QE_nsym) * to_ev),
+        "centroid_force_eV_A": float(np.linalg.norm(mean_force(ensemble, dyn))),
+        "centroid_force_error_eV_A": float(np.linalg.norm(errors)),
     }
 
 

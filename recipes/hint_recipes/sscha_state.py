@@ -27,12 +27,15 @@ class SschaSettings:
         K.
     configurations
         Configurations of a population (even: each comes with its mirror image).
-    max_populations
-        Populations of a stage at most.
+    min_populations, max_populations
+        Populations of a stage at least and at most.
+    final_configurations
+        Configurations of the fresh ensemble that gives the free energy and all errors at the end (even); 0 takes as
+        many as in a population.
     step
         Starting step of dynamical matrix and positions; the line search adapts it.
     kong_liu
-        A new population is drawn when the effective sample falls below this share.
+        A new population is drawn when the effective sample falls below this share; no result is accepted below it.
     meaningful_factor
         Converged when the gradient is below this share of its statistical error.
     representation
@@ -52,7 +55,9 @@ class SschaSettings:
 
     temperature: float = 0.0
     configurations: int = 500
+    min_populations: int = 2
     max_populations: int = 30
+    final_configurations: int = 0
     step: float = 0.002
     kong_liu: float = 0.5
     meaningful_factor: float = 0.001
@@ -70,7 +75,10 @@ class SschaSettings:
             "the temperature must not be negative": self.temperature < 0,
             "the number of configurations must be even and at least 2": self.configurations < 2
             or self.configurations % 2,
-            "at least one population is needed": self.max_populations < 1,
+            "at least one population is needed": min(self.min_populations, self.max_populations) < 1,
+            "the number of final configurations must be even and at least 4, or 0": self.final_configurations < 0
+            or self.final_configurations == 2
+            or self.final_configurations % 2,
             "the step must be positive": self.step <= 0,
             "the Kong-Liu ratio must lie between 0 and 1": not 0 < self.kong_liu < 1,
             "the meaningful factor must be positive": self.meaningful_factor <= 0,
@@ -92,6 +100,7 @@ class State:
     stage: int = 0
     population: int = 0  #: populations done in this stage
     converged: bool = False
+    stopped: str = ""  #: the criterion that the last population did not meet
     difficult: bool = False  #: the start had imaginary modes
     history: list[dict[str, Any]] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
@@ -105,6 +114,7 @@ class State:
             "stage": self.stage,
             "population": self.population,
             "converged": self.converged,
+            "stopped": self.stopped,
             "difficult": self.difficult,
             "history": self.history,
             "steps": self.steps,
@@ -152,7 +162,8 @@ class State:
 
 
 def fingerprint(settings: SschaSettings, **more: Any) -> dict[str, Any]:
-    """What must be the same for a checkpoint to be continued; more populations may be asked for."""
+    """What must be the same for a checkpoint to be continued; more populations, and another final ensemble, may be."""
     values = {**asdict(settings), **more}
-    values.pop("max_populations")
+    for name in ("max_populations", "final_configurations"):
+        values.pop(name)
     return json.loads(json.dumps(values, default=str))

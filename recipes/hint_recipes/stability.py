@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms, units
 
+from hint_plugins.structures import bare
+from hint_recipes.failures import SearchFailure
+from hint_recipes.steps import check_step
 from hint_recipes.transition_states.bonds import bond_matrix
 
 if TYPE_CHECKING:
@@ -113,7 +116,8 @@ class Walker:
 class Ramp:
     """The dynamics of all molecules.
 
-    A periodic structure, or one without a bond to watch, fails before the first step, with that reason.
+    A periodic structure, one with frozen atoms, or one without a bond to watch fails before the first step, with that
+    reason.
 
     Parameters
     ----------
@@ -133,14 +137,15 @@ class Ramp:
         for index, walker in enumerate(self.walkers):
             if walker.atoms.pbc.any():
                 self._end(index, "periodic", detail="the ramp is for molecules")
+            elif walker.atoms.constraints:
+                self._end(index, "constrained", detail="atoms are frozen or constrained, but the ramp moves every atom")
             elif not len(walker.pairs):
                 self._end(index, "no_bond", detail="there is no bond to watch")
 
     def _walker(self, index: int, atoms: Atoms) -> Walker:
         name = str(atoms.info.get("name", f"{atoms.get_chemical_formula()}-{index}"))
         pairs = np.argwhere(np.triu(bond_matrix(atoms)))
-        moving = atoms.copy()
-        moving.calc = None
+        moving = bare(atoms)
         random = np.random.default_rng([self.settings.seed, index])
         masses = moving.get_masses()[:, None]
         kT = units.kB * self.settings.start_temperature
@@ -168,14 +173,22 @@ class Ramp:
             living = self.living
             for k in living:  # BAOAB splitting (Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34)
                 walker = self.walkers[k]
+                before = walker.atoms.positions.copy()
                 masses = walker.atoms.get_masses()[:, None]
                 velocities = walker.atoms.get_velocities() + 0.5 * dt * self._forces[k] / masses
                 walker.atoms.positions += 0.5 * dt * velocities
                 kick = walker.random.normal(size=velocities.shape)
                 velocities = keep * velocities + np.sqrt((1 - keep**2) * kT / masses) * kick
                 walker.atoms.positions += 0.5 * dt * velocities
+                try:
+                    check_step(walker.atoms.positions, before)
+                except SearchFailure as failure:
+                    self._end(k, failure.reason, detail=failure.detail)
+                    walker.atoms.positions = before
+                    continue
                 walker.atoms.set_velocities(velocities)
-            self._evaluate(living)
+            if living := self.living:
+                self._evaluate(living)
             for k in self.living:
                 walker = self.walkers[k]
                 velocities = walker.atoms.get_velocities()
@@ -236,9 +249,9 @@ class Ramp:
         Returns
         -------
         list of dict
-            Per molecule ``name``, ``survived``, ``reason`` (``bond_broken``, ``potential_failed``, ``no_bond``,
-            ``periodic``, None), ``time_ps``, ``temperature_K`` of the bath at the end, ``bond``, ``ratio`` (length
-            over equilibrium length), ``detail``.
+            Per molecule ``name``, ``survived``, ``reason`` (``bond_broken``, ``flew_apart``, ``potential_failed``,
+            ``no_bond``, ``periodic``, ``constrained``, None), ``time_ps``, ``temperature_K`` of the bath at the end,
+            ``bond``, ``ratio`` (length over equilibrium length), ``detail``.
         """
         while self.living:
             self.advance(every)
@@ -287,14 +300,15 @@ def plot_stability(results: dict[str, Sequence[dict[str, Any]]], path: Any) -> N
     height = 2.8 + 0.05 * min(30, max(map(len, names)))  # slanted names below the bars
     figure, axis = new_figure(max(4.5, 2.5 + 0.5 * len(names) * max(1, len(results) / 2)), height)
     width = 0.8 / len(results)
-    for k, (model, rows) in enumerate(results.items()):
+    for k, rows in enumerate(results.values()):
         places = [names.index(row["name"]) + (k - (len(results) - 1) / 2) * width for row in rows]
-        bars = axis.bar(places, [row["temperature_K"] for row in rows], width, color=f"C{k}", label=model)
+        bars = axis.bar(places, [row["temperature_K"] for row in rows], width, color=f"C{k}")
         for bar, row in zip(bars, rows, strict=True):
             bar.set_hatch("//" if row["survived"] else "")
     labels = [wrapped(name, 2.0, 8) for name in names]
     axis.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
     axis.set(xlabel="molecule", ylabel="temperature at the end (K)")
+    models = [Patch(color=f"C{k}", label=model) for k, model in enumerate(results)]
     survived = Patch(facecolor="none", edgecolor="0.3", hatch="//", label="survived the whole ramp")
-    legend_below(figure, survived)
+    legend_below(figure, *models, survived)
     save_figure(figure, path)

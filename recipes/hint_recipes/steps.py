@@ -64,5 +64,6 @@ class WatchedCalculator(HintCalculator):
             check_step(atoms.positions, self.start)
         check_deadline(self.deadline)
         super().calculate(atoms, *arguments, **options)
-        if not (np.isfinite(self.results["energy"]) and np.isfinite(self.results["forces"]).all()):
-            raise SearchFailure("potential_failed", "energy or forces are not finite")
+        for name, value in self.results.items():
+            if not np.isfinite(value).all():
+                raise SearchFailure("potential_failed", f"the {name} of the potential is not finite")

@@ -29,12 +29,29 @@ def digest(*parts: Any) -> str:
 
 
 def file_digest(spec: str) -> str:
-    """Identity of a potential: its name and, if it is a file, the file's size and time of change."""
-    path = Path(spec.partition("#")[0])
+    """Identity of a potential: its name, and the state of the file behind it.
+
+    For a file that is its size and time of change; for ``module:factory`` a hash of the module's source, so that a
+    changed calculator is another model.
+    """
+    name = spec.partition("#")[0]
+    path = Path(name)
     if path.is_file():
         status = path.stat()
         return f"{spec}:{status.st_size}:{status.st_mtime_ns}"
-    return spec
+    source = _module_source(name.partition(":")[0]) if ":" in name else None
+    return spec if source is None else f"{spec}:{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+
+
+def _module_source(module: str) -> Path | None:
+    """The file of a module that can be imported; None for a built-in one, a package's name or any other text."""
+    import importlib.util
+
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return Path(found.origin) if found is not None and found.origin and Path(found.origin).is_file() else None
 
 
 def safe_name(name: str) -> str:

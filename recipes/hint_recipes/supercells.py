@@ -38,6 +38,13 @@ def find_multiples(primitive: Atoms, supercell: Atoms, *, tolerance: float = 1e-
     raise ValueError(f"the supercell's lattice is no n1 x n2 x n3 repetition of the unit cell (ratio\n{whole})")
 
 
+def multiples_of_length(primitive: Atoms, length: float) -> tuple[int, int, int]:
+    """Fewest repetitions of the unit cell whose opposite faces are at least ``length`` (A) apart in every direction."""
+    widths = 1 / np.linalg.norm(primitive.cell.reciprocal().array, axis=1)
+    n1, n2, n3 = (int(n) for n in np.maximum(np.ceil(length / widths - 1e-6), 1))
+    return n1, n2, n3
+
+
 def match_sites(reference: Atoms, other: Atoms, *, tolerance: float = 0.05) -> np.ndarray:
     """Index array with ``other[index]`` in the order of ``reference``, sites compared under periodicity.
 

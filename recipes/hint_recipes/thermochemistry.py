@@ -80,7 +80,7 @@ def free_energy(
     Raises
     ------
     ValueError
-        Periodic structure, wrong or non-finite Hessian.
+        Periodic structure, frozen atoms, wrong or non-finite Hessian.
     EngineError
         Charge and spin do not fit the electrons.
     """
@@ -89,8 +89,7 @@ def free_energy(
 
     settings = settings or GibbsSettings()
     hessian = np.asarray(hessian, dtype=float)
-    if atoms.pbc.any():
-        raise ValueError("the structure is periodic: a Gibbs energy of a free molecule needs pbc = False")
+    check_molecule(atoms)
     if hessian.shape != (3 * len(atoms),) * 2:
         raise ValueError(f"the Hessian has shape {hessian.shape}, expected {(3 * len(atoms),) * 2}")
     if not np.isfinite(hessian).all() or not np.isfinite(energy):
@@ -130,6 +129,17 @@ def free_energy(
         "n_imaginary": int((waves < 0).sum()),
         "frequencies_cm1": [float(w) for w in waves],
     }
+
+
+def check_molecule(atoms: Atoms) -> None:
+    """Refuse what the rigid rotor does not describe: ValueError for periodic structures and frozen atoms."""
+    if atoms.pbc.any():
+        raise ValueError("the structure is periodic: a Gibbs energy of a free molecule needs pbc = False")
+    if atoms.constraints:
+        raise ValueError(
+            "atoms are frozen or constrained: such a structure neither rotates nor moves as a free molecule; remove "
+            "the constraint (the column move_mask of an extended XYZ file) for a Gibbs energy"
+        )
 
 
 def low_mode_entropy_change(waves: np.ndarray, atoms: Atoms, settings: GibbsSettings) -> float:

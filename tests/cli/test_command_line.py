@@ -1,6 +1,7 @@
 """The command line as a whole: start-up, help, directories left behind, formats read, and what the documents say."""
 
 import argparse
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -14,17 +15,19 @@ from ase.build import bulk, molecule
 from ase.io import write
 from typer.testing import CliRunner
 
-from hint_plugins.cli.main import app
+from hint_plugins.cli.main import app, extra_with, main
 from hint_plugins.labels.store import read_structures
 
 ROOT = Path(__file__).parents[2]
-#: What makes a start slow.
-HEAVY = {"torch", "numpy", "scipy", "ase", "yaml", "matplotlib", "rich", "mace", "fairchem", "phonopy"}
+#: What makes a start slow (typer itself brings rich and pydantic, by its version).
+HEAVY = {"torch", "numpy", "scipy", "ase", "yaml", "matplotlib", "mace", "fairchem", "phonopy"}
 GROUP = typer.main.get_command(app)
 CONTEXT = GROUP.make_context("hint", [], resilient_parsing=True)
-#: Hands everything to MACE's own parser.
-PASSED_ON = {"mace-train"}
-COMMANDS = [name for name in GROUP.list_commands(CONTEXT) if name not in PASSED_ON]
+KNOWN = GROUP.list_commands(CONTEXT)
+#: The others hand everything to a host's own parser.
+COMMANDS = [
+    name for name in KNOWN if not GROUP.get_command(CONTEXT, name).context_settings.get("ignore_unknown_options")
+]
 
 
 def run(*words):
@@ -133,6 +136,50 @@ def test_results_of_a_command_with_bad_items_stay(inputs):
     assert Path("new/a/summary.json").is_file()
 
 
+@pytest.mark.parametrize(
+    ("module", "extra", "line"),
+    [
+        ("geodesic_interpolate", "mace,xtb,datasets", "demo --out new/a"),
+        ("mace", "mace,xtb,datasets", "demo --out new/a"),
+        ("phonopy", "datasets", "phonons cu.xyz --model emt --out new/a"),
+        ("sella", "ts", "ts w.xyz --model emt --out new/a"),
+        ("pyscf", "ts", "gibbs w.xyz --model emt --out new/a"),
+        ("ase_db_backends", "datasets", "convert w.xyz new/a/out.aselmdb"),
+    ],
+)
+def test_missing_package_is_named_before_any_work(inputs, monkeypatch, capsys, module, extra, line):
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == module else find_spec(name))
+    monkeypatch.setattr(sys, "argv", ["hint", *line.split()])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert module in message
+    assert f"hint-plugins[{extra}]" in message
+    assert not Path("new").exists()
+
+
+def test_every_optional_module_belongs_to_an_extra():
+    modules = ["mace", "fairchem", "tblite", "pyscf", "dscribe", "sklearn", "geodesic_interpolate", "h5py", "lmdb"]
+    modules += [
+        "orjson",
+        "ase_db_backends",
+        "pyarrow",
+        "phonopy",
+        "parsl",
+        "sella",
+        "spglib",
+        "cellconstructor",
+        "sscha",
+    ]
+    assert all(extra_with(module) for module in modules)
+    assert extra_with("numpy") is None
+
+
 @pytest.mark.parametrize("name", ["POSCAR", "cu.cif", "cu.traj", "cu.extxyz", "postgres.cif"])
 def test_commands_read_every_format_of_ase(inputs, name):
     write(inputs / name, bulk("Cu", cubic=True), **({"format": "vasp"} if name == "POSCAR" else {}))
@@ -232,7 +279,7 @@ def test_documented_commands_exist(path):
         elif words[0] in COMMANDS:
             wrong += [f"{line}: {option}" for option in given if option not in options_of(words[0]) | {"--help"}]
             wrong += [f"{line}: {problem}" for problem in refusal(words) if whole]
-        elif "|" not in words and words[0] not in PASSED_ON and not words[0].startswith("--"):
+        elif "|" not in words and words[0] not in KNOWN and not words[0].startswith("--"):
             wrong.append(f"{line}: no such command")
     assert not wrong
 

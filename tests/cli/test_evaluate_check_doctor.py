@@ -239,12 +239,96 @@ class TestCheck:
         rows = list(csv.DictReader((tmp_path / "out" / "labels.csv").open()))
         assert len(rows) == 7
 
+    def test_what_is_missing_is_counted(self, tmp_path):
+        structures = labelled_set(4, every=2)
+        del structures[1].info["REF_energy"]
+        del structures[2].arrays["REF_forces"]
+        write_structures(tmp_path / "a.xyz", structures)
+        output = run("check", tmp_path / "a.xyz", "--out", tmp_path / "out")
+        assert "3 energies (1 missing), 3 forces (1 missing), 0 stresses" in output
+        found = summary(tmp_path / "out")
+        assert (found["n_energies"], found["n_forces"], found["n_stresses"], found["n_full"]) == (3, 3, 0, 2)
+        write_structures(tmp_path / "bare.xyz", [molecule("H2O")])
+        assert "No known label was found" in run("check", tmp_path / "bare.xyz")
+
+    def test_energies_in_hartree(self, tmp_path):
+        structures = []
+        for seed in range(5):
+            atoms = molecule("CH3OH")
+            atoms.rattle(0.05, seed=seed)
+            structures.append(label_with_emt(atoms))
+            structures[-1].info["REF_energy"] /= 27.2114
+        write_structures(tmp_path / "a.xyz", structures)
+        output = run("check", tmp_path / "a.xyz", "--out", tmp_path / "out", status=1)
+        assert "the energies are in Hartree" in output
+        assert summary(tmp_path / "out")["n_bad"] == 5
+
+    def test_places_after_an_unreadable_frame(self, data, tmp_path):
+        """Numbered as the file does, in every command."""
+        lines = data.read_text().splitlines(keepends=True)
+        lines[2] = "O broken\n"
+        (tmp_path / "a.xyz").write_text("".join(lines).replace("REF_energy=", "REF_energy=x", 6).replace("=x", "=", 5))
+        output = run("check", tmp_path / "a.xyz", status=1)
+        assert "a.xyz, structure 0" in output
+        assert "a.xyz, structure 5" in output
+        output = run("evaluate", MODEL, tmp_path / "a.xyz", "--out", tmp_path / "out", "--device", "cpu", status=1)
+        assert [item["index"] for item in summary(tmp_path / "out")["failed"]] == [5, 0]
+        output = run("convert", tmp_path / "a.xyz", tmp_path / "o.xyz", status=1)
+        assert [item["index"] for item in json.loads((tmp_path / "o.summary.json").read_text())["bad"]] == [0, 5]
+
     def test_tolerances_can_be_set(self, data):
         run("check", data, "--max-sum-rule", 1e-12, status=1)
 
     def test_bad_files(self, tmp_path):
         assert "no such file" in run("check", tmp_path / "none.xyz", status=2)
         assert "unknown kind" in run("check", _touch(tmp_path / "x.csv"), status=2)
+
+
+class TestConvertKeys:
+    def test_other_names_are_asked_for(self, tmp_path):
+        atoms = label_with_emt(molecule("H2O"), hessian=False)
+        atoms.info["dft_energy"] = atoms.info.pop("REF_energy")
+        atoms.arrays["dft_forces"] = atoms.arrays.pop("REF_forces")
+        write_structures(tmp_path / "a.xyz", [atoms])
+        output = run("convert", tmp_path / "a.xyz", tmp_path / "o.xyz")
+        assert "0 energies, 0 forces" in output
+        assert "No known label was found" in output
+        assert "dft_energy, dft_forces" in output
+        names = ["--energy-key", "dft_energy", "--forces-key", "dft_forces"]
+        assert "1 energies, 1 forces" in run("convert", tmp_path / "a.xyz", tmp_path / "p.xyz", *names)
+        misspelt = run("convert", tmp_path / "p.xyz", tmp_path / "q.xyz", "--energy-key", "dft_enrgy", status=1)
+        assert "has REF_energy but not dft_enrgy" in misspelt
+
+    @pytest.mark.parametrize("shape", [(9,), (3, 3)])
+    def test_virials_and_matrices_of_stress(self, tmp_path, shape):
+        """Both give the six numbers that ASE's EMT has."""
+        backend = pytest.importorskip("ase_db_backends.aselmdb")
+        crystal = bulk("Cu", cubic=True)
+        crystal.rattle(0.1, seed=1)
+        crystal = label_with_emt(crystal, hessian=False, stress=True)
+        six = crystal.info.pop("REF_stress")
+        matrix = six[[0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(shape)
+        for name, values in (("REF_stress", matrix), ("REF_virials", -matrix * crystal.get_volume())):
+            atoms = crystal.copy()
+            atoms.info[name] = values
+            from ase.io import write
+
+            write(tmp_path / "a.xyz", atoms, format="extxyz")
+            output = run("convert", tmp_path / "a.xyz", tmp_path / "o.aselmdb", "--overwrite")
+            assert "1 stresses" in output
+            row = backend.LMDBDatabase(tmp_path / "o.aselmdb", readonly=True)._get_row(1)
+            np.testing.assert_allclose(row.toatoms().get_stress(), six, atol=1e-9)
+
+    def test_several_databases_are_named(self, tmp_path):
+        pytest.importorskip("ase_db_backends")
+        (tmp_path / "db").mkdir()
+        structures = labelled_set(3, every=1)
+        write_structures(tmp_path / "db" / "a.aselmdb", structures)
+        structures[1].info["REF_hessian"] *= -1
+        write_structures(tmp_path / "db" / "b.aselmdb", structures)
+        output = run("convert", tmp_path / "db", tmp_path / "o.xyz", status=1)
+        assert "6 records: 5 written, 1 bad; 5 energies, 5 forces, 0 stresses, 5 Hessians" in output
+        assert "b.aselmdb, record 1" in output
 
 
 class TestDoctor:

@@ -10,8 +10,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from hint_plugins.curvature.probes import draw_probes
 from hint_plugins.labels.checks import check_label, check_structure
 from hint_plugins.labels.hessian_label import HessianLabel
+from hint_plugins.labels.keys import Keys, adopt_labels
+from hint_plugins.labels.series import EnergySeries
 from hint_plugins.potential import Potential
 
 NAMES = ("H2", "F2", "Li2", "NaCl", "CO", "HCN", "CO2", "H2O", "NH3", "H2CO", "SiH4", "CH3OH", "CH3SH", "C2H4", "HCOOH")
@@ -199,3 +202,231 @@ class TestStructure:
     def test_unlabelled(self):
         row = check_structure(molecule("H2O"))
         assert (row["reason"], row["kind"]) == ("", "")
+
+
+@pytest.fixture(scope="module")
+def resting():
+    """(name, atoms, forces, Hessian) of molecules at their GFN2-xTB minimum."""
+    pytest.importorskip("tblite")
+    from ase.optimize import BFGS
+
+    potential = Potential.load("tblite:GFN2-xTB")
+    out = []
+    for name in ("CO", "HCN", "CO2", "H2O", "NH3", "CH3OH", "C2H4", "F2", "H2", "SiH4", "Li2", "NaCl"):
+        atoms = molecule(name)
+        atoms.calc = _gfn2()
+        BFGS(atoms, logfile=None).run(fmax=1e-3, steps=200)
+        atoms = Atoms(atoms.numbers, atoms.positions)
+        found = potential.evaluate([atoms])
+        out.append((name, atoms, found.forces[0], potential.hessians([atoms], symmetrise=False)[0]))
+    return out
+
+
+def _gfn2():
+    from tblite.ase import TBLite
+
+    return TBLite(method="GFN2-xTB", verbosity=0, accuracy=0.01)
+
+
+class TestAtRest:
+    """At a minimum forces say nothing about sign or unit: the bonds do."""
+
+    def test_negative(self, resting):
+        for name, atoms, forces, hessian in resting:
+            for known in (forces, None):
+                assert not reasons(hessian, atoms, known), name
+                assert "sign is wrong" in reasons(-hessian, atoms, known), name
+
+    @pytest.mark.parametrize("factor", [Bohr**2, Bohr**2 / Hartree, mol / kcal], ids=["eV/Bohr^2", "Ha/Bohr^2", "kcal"])
+    def test_units(self, resting, factor):
+        unit = {Bohr**2: "eV/Bohr^2", mol / kcal: "kcal/mol"}.get(factor, "Ha/Bohr^2")
+        for name, atoms, forces, hessian in resting:
+            if name not in ("Li2", "NaCl"):
+                for known in (forces, None):
+                    assert unit in reasons(factor * hessian, atoms, known), name
+
+    @quick
+    @given(case=st.integers(0, 9), seed=st.integers(0, 99), kind=st.sampled_from(["projections", "columns"]))
+    def test_products_of_the_wrong_sign_or_unit(self, resting, case, seed, kind):
+        name, atoms, forces, hessian = resting[case]
+        assume(len(atoms) > 2)  # a few directions may be rigid motions of a diatomic
+        rng, dim = np.random.default_rng(seed), len(hessian)
+        if kind == "projections":
+            z = draw_probes("rademacher", 5, dim, rng)
+            label = HessianLabel.projections(z, z @ hessian.T, len(atoms))
+        else:
+            label = HessianLabel.columns(np.arange(dim), hessian.T)
+        assert check_label(label, atoms, forces).ok, name
+        for factor in (-1.0, mol / kcal):
+            wrong = HessianLabel(kind, factor * label.products, label.directions)
+            assert not check_label(wrong, atoms, forces).ok, (name, factor)
+
+
+@quick
+@given(case=cases, seed=st.integers(0, 99), law=st.sampled_from(["rademacher", "gaussian", "orthogonal", "columns"]))
+def test_products_belong_to_their_directions(labels, case, seed, law):
+    name, atoms, forces, hessian = labels[case]
+    assume(len(atoms) > 2)
+    rng = np.random.default_rng(seed)
+    z = draw_probes(law, 5, len(hessian), rng)
+    products = z @ hessian.T
+    assert check_label(HessianLabel.projections(z, products, len(atoms)), atoms, forces).ok, name
+    for wrong in (np.roll(products, 1, axis=0), draw_probes("rademacher", 5, len(hessian), rng) @ hessian.T):
+        found = check_label(HessianLabel.projections(z, wrong, len(atoms)), atoms, None).reasons
+        assert any("other directions" in reason for reason in found), (name, found)
+    for size in (1 / np.sqrt(len(hessian)), 1e200**0.5, 0.0):
+        if law != "gaussian" or size in (0.0, 1e100):
+            found = check_label(HessianLabel.projections(size * z, size * products, len(atoms)), atoms, forces).reasons
+            assert "|z|^2" in found[0]
+
+
+def test_columns_of_other_indices(labels):
+    for name, atoms, forces, hessian in labels:
+        dim = len(hessian)
+        index = np.arange(0, dim, 2)
+        assert check_label(HessianLabel.columns(index, hessian[:, index].T), atoms, forces).ok, name
+        shifted = HessianLabel.columns(index, hessian[:, (index + 1) % dim].T)
+        assert "asymmetric in the columns" in "; ".join(check_label(shifted, atoms, forces).reasons), name
+
+
+def test_a_rigid_direction_may_have_no_products():
+    atoms = molecule("N2")
+    z = np.tile([1.0, 1.0, -1.0], 2)[None]
+    assert check_label(HessianLabel.projections(z, 0 * z, 2), atoms, np.zeros((2, 3))).ok
+    z = np.array([[1.0, 1.0, 1.0, -1.0, -1.0, -1.0]])
+    assert not check_label(HessianLabel.projections(z, 0 * z, 2), atoms, np.zeros((2, 3))).ok
+
+
+def test_stretched_diatomics_are_genuine():
+    """Soft, but right: 1.05 times the bond length of heavy halogens."""
+    pytest.importorskip("tblite")
+    potential = Potential.load("tblite:GFN2-xTB")
+    for pair, length in (("I2", 2.7), ("Br2", 2.3), ("HI", 1.63)):
+        for factor in (0.9, 1.0, 1.05, 1.1, 1.2):
+            atoms = Atoms(pair, [[0, 0, 0], factor * length / 3 * np.array([1.0, 2.0, 2.0])])
+            forces = potential.evaluate([atoms]).forces[0]
+            hessian = potential.hessians([atoms], symmetrise=False)[0]
+            for known in (forces, None):
+                assert not reasons(hessian, atoms, known), (pair, factor)
+
+
+def test_blame_goes_to_the_right_one(labels):
+    """Forces of the wrong sign or unit are named as such, not as a wrong Hessian."""
+    seen = 0
+    for name, atoms, forces, hessian in labels:
+        if len(atoms) < 3 or np.abs(forces).max() < 0.5:
+            continue
+        seen += 1
+        assert "the forces have the wrong sign" in reasons(hessian, atoms, -forces), name
+        assert "sign is wrong" in reasons(-hessian, atoms, forces), name
+        assert "the forces are in Ha/Bohr" in reasons(hessian, atoms, forces * Bohr / Hartree), name
+        assert "the forces are in kcal/mol/A" in reasons(hessian, atoms, forces * mol / kcal), name
+        assert "the Hessian is in Ha/Bohr^2" in reasons(hessian * Bohr**2 / Hartree, atoms, forces), name
+    assert seen > 5
+
+
+def test_negative_crystal():
+    atoms = label_with_emt(bulk("Cu", cubic=True))
+    label = HessianLabel.from_info(atoms.info, 4)
+    assert "sign is wrong" in reasons(-label.products, atoms, atoms.arrays["REF_forces"])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda a: a.set_cell(np.eye(3) * 1e-3), "repeats every 0.001 A"),
+        (lambda a: a.set_cell(np.full((3, 3), np.nan)), "cell is not finite"),
+        (lambda a: a.set_cell([[5, 0, 0], [5, 1e-9, 0], [0, 0, 5]]), "no volume"),
+        (lambda a: a.set_positions(a.positions + 1e9), "from the origin"),
+        (lambda a: a.set_positions(0 * a.positions), "atoms 0 and"),
+        (lambda a: a.set_positions([[0, 0, 0.01], [2, 2, 2], [2, 0, 2], [0, 0, 3.59]]), "apart"),
+    ],
+)
+def test_impossible_geometries_are_refused_at_once(change, reason):
+    atoms = bulk("Cu", cubic=True)
+    change(atoms)
+    assert reason in check_structure(atoms)["reason"]
+
+
+def test_thousands_of_atoms_at_one_place():
+    assert "apart" in check_structure(Atoms("H20000", np.zeros((20000, 3))))["reason"]
+
+
+class TestKeys:
+    virials = np.array([[1.0, 6, 5], [6, 2, 4], [5, 4, 3]])
+
+    def crystal(self, **info):
+        atoms = bulk("Cu", cubic=True)
+        atoms.info.update(info)
+        return atoms
+
+    def test_virials_become_the_stress(self):
+        atoms = adopt_labels(self.crystal(REF_virials=self.virials.reshape(-1)))
+        np.testing.assert_allclose(atoms.info["REF_stress"], -np.arange(1, 7) / atoms.get_volume())
+        assert "REF_virials" not in atoms.info
+
+    def test_other_names(self):
+        atoms = self.crystal(dft_energy=-1.0, dft_hessian_columns=np.zeros(12), dft_hessian_column_indices=[0])
+        atoms.arrays["dft_forces"] = np.zeros((4, 3))
+        adopt_labels(atoms, Keys(energy="dft_energy", forces="dft_forces", hessian="dft_hessian"))
+        assert {"REF_energy", "REF_hessian_columns", "REF_hessian_column_indices"} == set(atoms.info)
+        assert "REF_forces" in atoms.arrays
+
+    @pytest.mark.parametrize(
+        ("atoms", "keys", "reason"),
+        [
+            (lambda c: c.crystal(REF_energy=1.0), Keys(energy="dft_energy"), "but not dft_energy"),
+            (lambda c: c.crystal(REF_virials=np.arange(9.0)), Keys(), "not symmetric"),
+            (lambda c: c.crystal(REF_virials="1 2"), Keys(), "six or nine"),
+            (lambda c: c.crystal(REF_virials=c.virials, REF_stress=np.ones(6)), Keys(), "contradict"),
+        ],
+    )
+    def test_refused(self, atoms, keys, reason):
+        with pytest.raises(ValueError, match=reason):
+            adopt_labels(atoms(self), keys)
+
+    def test_virials_without_volume(self):
+        atoms = molecule("H2O")
+        atoms.info["REF_virials"] = self.virials
+        with pytest.raises(ValueError, match="not periodic"):
+            adopt_labels(atoms)
+
+
+class TestEnergySeries:
+    """Energies that do not belong to the forces are seen where a file holds neighbouring geometries."""
+
+    def verdict(self, energies=1.0, forces=1.0):
+        series = EnergySeries()
+        for seed in range(6):
+            atoms = molecule("CH3OH")
+            atoms.rattle(0.05, seed=seed)
+            atoms = label_with_emt(atoms, hessian=False)
+            atoms.info["REF_energy"] *= energies
+            atoms.arrays["REF_forces"] *= forces
+            series.add(atoms)
+        return series.verdict()
+
+    def test_right(self):
+        assert self.verdict() == ""
+
+    @pytest.mark.parametrize(
+        ("energies", "forces", "text"),
+        [
+            (1 / 27.2114, 1, "Hartree"),
+            (23.0605, 1, "kcal/mol"),
+            (1, -1, "wrong sign"),
+            (1, Bohr / Hartree, "forces are in Ha/Bohr"),
+        ],
+    )
+    def test_wrong(self, energies, forces, text):
+        assert text in self.verdict(energies, forces)
+
+    def test_all_electrons_in_hartree(self):
+        """wB97X/6-31G(d)-like totals; other compositions, so that no two geometries are neighbours."""
+        for factor, wrong in ((1.0, True), (27.2114, False)):
+            series = EnergySeries()
+            for name, energy in (("H2O", -76.35), ("CH4", -40.46), ("CO2", -188.5), ("C2H6", -79.75), ("HCN", -93.37)):
+                atoms = molecule(name)
+                atoms.info["REF_energy"] = factor * energy
+                series.add(atoms)
+            assert ("Hartree" in series.verdict()) == wrong

@@ -76,6 +76,17 @@ def test_column_estimates_are_unbiased():
         ({"K_probes": np.zeros(7), "K_products": np.zeros(6)}, "multiple of 3N"),
         ({"K_columns": np.zeros(6), "K_column_indices": [9]}, "distinct and in"),
         ({"K_columns": np.zeros(9), "K_column_indices": [0]}, "of 3 atoms on a structure of 2"),
+        ({"K_columns": np.zeros(6), "K_column_indices": [0.5]}, "must be integers"),
+        ({"K_columns": np.zeros(6), "K_column_indices": [np.nan]}, "must be integers"),
+        ({"K_columns": np.zeros(6), "K_column_indices": ["a"]}, "not made of numbers"),
+        ({"K_columns": "1.0D-13 2.0", "K_column_indices": [0]}, "'1.0D-13', Fortran's form"),
+        ({"K": np.zeros(36) * 1j}, "complex"),
+        ({"K": "[1, 2"}, "not made of numbers"),
+        ({"K": {"a": 1}}, "not made of numbers"),
+        ({"K": [None] * 36}, "not made of numbers"),
+        ({"K": [[1.0], [2.0, 3.0]]}, "unequal length"),
+        ({"K": np.ones(36, dtype=bool)}, "not made of numbers"),
+        ({"K_probes": ["x"] * 6, "K_products": np.zeros(6)}, "not made of numbers"),
     ],
 )
 def test_malformed_labels_say_what_is_wrong(info, reason):

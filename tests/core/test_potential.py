@@ -365,3 +365,25 @@ def test_direct_backend_keeps_its_asymmetry():
     raw = potential.hessians([atoms], symmetrise=False)[0]
     assert np.abs(raw - raw.T).max() > 1e-6
     np.testing.assert_allclose(potential.hessian(atoms), 0.5 * (raw + raw.T))
+
+
+def test_a_model_of_nan_is_a_failed_structure():
+    """Energies, forces, Hessians and products: each names the structure, none ends in a linear-algebra error."""
+    structures = mixed()[:3]
+
+    class Broken(Pairs):
+        def forward(self, graph):
+            oxygen = torch.zeros(graph.n_graphs, dtype=graph.positions.dtype)
+            oxygen = oxygen.index_add(0, graph.batch_index, (graph.numbers == 8).to(oxygen))
+            return super().forward(graph) * torch.where(oxygen > 0, torch.nan, 1.0)
+
+    potential = Potential.load(Broken(), dtype="float64")
+    reason = r"structure 1 \(H2O\): the potential's {} is not all finite numbers"
+    ordered = [structures[2], structures[1]]
+    with pytest.raises(PotentialError, match=reason.format("energy")):
+        potential.evaluate(ordered)
+    with pytest.raises(PotentialError, match=reason.format("Hessian")):
+        potential.hessians(ordered)
+    with pytest.raises(PotentialError, match=r"\(H2O\): the potential's Hessian products"):
+        potential.hvp(structures[1], np.ones(9))
+    assert np.isfinite(potential.evaluate([structures[2]]).energies).all()

@@ -5,9 +5,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
+from helpers.processes import alive, wait_for
 
 from hint_plugins import locks
 from hint_plugins.cli.common import InputError, prepare_output
@@ -24,22 +24,6 @@ run(["sh", "-c", "{sys.executable} -c \\"$0\\"; true", {SLEEPER!r}], cwd=Path.cw
 """
 
 
-def wait_for(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with open(f"/proc/{pid}/stat") as handle:
-        return handle.read().rpartition(")")[2].split()[0] != "Z"
-
-
 def started(directory, code=PARENT):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     process = subprocess.Popen([sys.executable, "-c", code], cwd=directory, env=environment, stderr=subprocess.PIPE)
@@ -53,7 +37,7 @@ def test_what_a_process_started_ends_with_it(tmp_path, number):
     process, grandchild = started(tmp_path)
     process.send_signal(number)
     process.communicate()
-    assert wait_for(lambda: not alive(grandchild), 20)
+    assert wait_for(lambda: not alive(grandchild))
 
 
 def test_output_and_status_pass_through(tmp_path):

@@ -193,7 +193,9 @@ def test_kinks_are_reported_as_such(function, word):
     assert result.guilty == []
 
 
-@pytest.mark.parametrize("function", [torch.tanh, torch.sin, lambda x: torch.softmax(x, -1), lambda x: torch.tanh(9 * x)])
+@pytest.mark.parametrize(
+    "function", [torch.tanh, torch.sin, lambda x: torch.softmax(x, -1), lambda x: torch.tanh(9 * x)]
+)
 def test_smooth_functions_have_no_kinks(function):
     torch.manual_seed(0)
     result = report(ToyPotential(Wrapped(function)))

@@ -120,6 +120,28 @@ def test_rgd1(tmp_path, capsys):
     assert "not the layout of RGD1_CHNO.h5" in found[0][1]
 
 
+@pytest.mark.parametrize("name", ["rgd1", "transition1x"])
+def test_hdf5_that_announces_too_much_or_nothing(tmp_path, name):
+    """An array that is announced but never written costs the file nothing and the memory all."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "bomb.h5"
+    keys = {"rgd1": ("elements", "TSG", "TS_E", "RG", "PG")}.get(
+        name, ("atomic_numbers", "positions", "wB97x_6-31G(d).energy", "wB97x_6-31G(d).forces")
+    )
+    with h5py.File(path, "w") as file:
+        group = file.create_group("MR_1_0" if name == "rgd1" else "data/CHN/rxn0001")
+        for key in keys:
+            group.create_dataset(key, shape=(10**12,), dtype="f8", chunks=(1000,))
+    frames, found = collect(path, format=name)
+    assert not frames
+    assert found
+    assert all("announces 1000000000000 numbers" in reason for _, reason in found)
+    with h5py.File(path, "w") as file:
+        file.create_group("data") if name == "transition1x" else None
+    with pytest.raises(StoreError, match="no reactions"):
+        list(read_dataset(path, name))
+
+
 # --- Hessian-QM9 ------------------------------------------------------------------------------------------
 
 
@@ -247,6 +269,69 @@ def test_deepmd_damaged(deepmd):
     (system / "type_map.raw").write_text("O Q")
     with pytest.raises(StoreError, match="'Q' is no element"):
         list(read_dataset(system))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("type.raw", "0\n1\n-1\n", "type -1, but type_map.raw has the types 0 to 1"),
+        ("type.raw", "0\n1\n2\n", "type 2, but type_map.raw has the types 0 to 1"),
+        ("type.raw", "", "no atoms"),
+        ("type.raw", "0 1 one", "one"),
+        ("set.000/coord.npy", np.float64(1.0), "one entry a frame"),
+        ("set.000/energy.npy", np.float64(1.0), "one entry a frame"),
+        ("set.000/energy.npy", np.array(["a", "b"]), "real numbers"),
+        ("set.000/force.npy", np.ones((2, 9), complex), "real numbers"),
+        ("set.000/coord.npy", np.empty((0, 9)), "no frames"),
+        ("set.000/energy.npy", b"", "not a numpy file, or cut short"),
+    ],
+)
+def test_deepmd_damaged_systems_do_not_stop_the_others(deepmd, tmp_path, file, content, message):
+    import shutil
+
+    system, _ = deepmd
+    shutil.copytree(system, tmp_path / "whole")
+    path = system / file
+    if isinstance(content, str):
+        path.write_text(content)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content)
+    frames, found = collect(tmp_path, format="deepmd")
+    assert len(frames) == 2
+    assert len(found) == 1
+    assert message in found[0][1]
+
+
+def test_deepmd_a_size_that_the_file_does_not_have(deepmd):
+    """The header of an array announces 10^13 numbers."""
+    system, _ = deepmd
+    path = system / "set.000" / "hessian.npy"
+    path.write_bytes(path.read_bytes().replace(b"(2, 81)", b"(%d, 81)" % 10**13, 1))
+    frames, found = collect(system)
+    assert not frames
+    assert len(found) == 1
+
+
+def test_deepmd_labels_links_and_isotopes(deepmd, tmp_path):
+    system, _ = deepmd
+    (system / "type_map.raw").write_text("O_w D\n")
+    store = tmp_path / "elsewhere"
+    store.mkdir()
+    system.rename(store / "water")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "linked").symlink_to(store)
+    (folder / "again").symlink_to(folder)
+    frames, found = collect(folder, format="deepmd")
+    assert not found
+    assert [a.get_chemical_formula() for a in frames] == ["H2O", "H2O"]
+    np.testing.assert_allclose(frames[0].get_masses(), [15.999, 2.0141, 2.0141], atol=1e-3)
+    (folder / "type.raw").symlink_to(folder / "type.raw")
+    frames, found = collect(folder, format="deepmd")
+    assert len(frames) == 2
+    assert len(found) == 1
 
 
 def test_deepmd_of_another_layout(deepmd, tmp_path):

@@ -166,3 +166,33 @@ def test_not_horm(tmp_path):
     (tmp_path / "b.lmdb").write_bytes(b"x" * 10_000)
     with pytest.raises(StoreError, match="not an LMDB file"):
         list(read_dataset(tmp_path / "b.lmdb"))
+
+
+def huge(count):
+    """A tensor of ``count`` numbers out of one stored number, by strides of 0."""
+    return torch.zeros(1, dtype=torch.float64).as_strided((count,), (0,))
+
+
+def test_a_tensor_of_more_numbers_than_are_stored(tmp_path):
+    path = write(tmp_path / "a.lmdb", [pickled(record(hessian=huge(10**12))), pickled(record())])
+    found = []
+    assert len(list(read_dataset(path, bad=lambda i, r: found.append((i, r))))) == 1
+    assert found == [(0, "a tensor says it has 1000000000000 numbers where 1 are stored")]
+
+
+@pytest.mark.parametrize("length", [-1, 3.7, "many", None, True])
+def test_length_must_be_a_number(tmp_path, length):
+    path = tmp_path / "a.lmdb"
+    with lmdb.open(str(path), subdir=False, map_size=2**24) as environment, environment.begin(write=True) as txn:
+        txn.put(b"length", pickle.dumps(length))
+    with pytest.raises(StoreError, match="no number of records"):
+        list(read_dataset(path))
+
+
+@pytest.mark.parametrize("length", [10**15, 1])
+def test_length_contradicts_the_records(tmp_path, length):
+    path = write(tmp_path / "a.lmdb", [pickled(record()), pickled(record())], length=length)
+    found = []
+    frames = list(read_dataset(path, bad=lambda i, r: found.append((i, r))))
+    assert len(frames) == min(length, 2)
+    assert "the file holds 2 records" in found[-1][1] or "holds 1 more" in found[-1][1]

@@ -11,7 +11,7 @@ from hint_plugins.datasets.species import element
     [
         ("O", "O"), ("O_s", "O"), ("N_a", "N"), ("C_o", "C"), ("C-o", "C"), ("Co", "Co"), ("Co1", "Co"), ("CO", "Co"),
         ("TE", "Te"), ("te2", "Te"), ("Fe12", "Fe"), ("Sn1", "Sn"), ("H_", "H"), (" Na ", "Na"), ("Si-up", "Si"),
-        ("U1", "U"),
+        ("U1", "U"), ("fe1", "Fe"),
     ],
 )  # fmt: skip
 def test_elements(label, symbol):
@@ -25,7 +25,7 @@ def test_isotopes_of_hydrogen(label, mass):
     assert found == pytest.approx(mass, abs=1e-3)
 
 
-@pytest.mark.parametrize("label", ["", "Q", "X", "1H", "Xy", "O s", "H2O", "Fe1a", "_O", "Æ"])
+@pytest.mark.parametrize("label", ["", "Q", "X", "1H", "Xy", "O s", "H2O", "Fea", "Fe1a", "_O", "Æ"])
 def test_what_names_no_element_is_refused(label):
     with pytest.raises(RecordError, match="is no element"):
         element(label)

@@ -20,6 +20,7 @@ UNITLESS = {
     "stage reached",
     "number of reactions",
     "molecule",
+    "stationary points",
     "minimisation step",
     "effective sample",
     "gradient / its error",

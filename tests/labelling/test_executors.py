@@ -1,17 +1,22 @@
 """Dask and Parsl with real workers give the records of the process pool."""
 
+import os
+import signal
 import subprocess
 import sys
+import uuid
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
+from helpers.processes import marked, wait_for
 
 from hint_plugins.labelling.engine import EngineSpec
 from hint_plugins.labelling.executors import ExecutorError, executor_factory
 from hint_plugins.labelling.record import LabelTask
 from hint_plugins.labelling.run import label_file
-from hint_plugins.labels.store import read_structures
+from hint_plugins.labels.store import read_structures, write_structures
 
 SPEC = EngineSpec("helpers.label_engines:FussyEngine")
 
@@ -50,14 +55,50 @@ def reference(tmp_path):
 @pytest.fixture
 def importable(monkeypatch):
     """Let worker processes find the engines of these tests."""
-    import os
-
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in sys.path if p))
 
 
 def test_dask_local_cluster(tmp_path, reference, importable):
     pytest.importorskip("distributed")
     assert labelled(tmp_path, "dask") == reference
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("executor", "number"),
+    [("local", signal.SIGINT), ("parsl", signal.SIGINT), ("parsl", signal.SIGKILL)],
+)
+def test_nothing_outlives_a_stopped_run(tmp_path, importable, executor, number):
+    """Ctrl-C (to the whole group, as a terminal sends it) is answered in a sentence while a label takes 1,000 s."""
+    if executor == "parsl":
+        pytest.importorskip("parsl")
+    write_structures(tmp_path / "in.xyz", structures())
+    mark = uuid.uuid4().hex
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    words = ["label", "in.xyz", "out.xyz", "--workers", "1", "--executor", executor, "--kind", "forces"]
+    begun = tmp_path / "begun"
+    words += ["--engine", "helpers.label_engines:QuarticEngine", "--set", "delay=1000", "--set", f"begun={begun}"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{start}from hint_plugins.cli.main import main; main()", *words],
+        cwd=tmp_path,
+        env=os.environ | {"MARK": mark},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert wait_for(lambda: begun.exists() or process.poll() is not None)
+        assert len(marked(mark)) > 1
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        assert wait_for(lambda: process.poll() is not None)
+        assert wait_for(lambda: not marked(mark))
+    finally:
+        process.kill()
+    errors = process.communicate()[1]
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert errors.rstrip().endswith("run the same command again to continue where it can be continued")
+        assert "Traceback" not in errors
 
 
 def test_dask_scheduler_by_address(tmp_path, reference, importable):

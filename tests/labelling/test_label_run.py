@@ -236,6 +236,30 @@ def test_kill_minus_nine_three_times(tmp_path):
     assert len(contents(out)) == 24
 
 
+def test_frozen_atoms_are_labelled_whole_and_stay_frozen(tmp_path):
+    from ase.build import bulk
+    from ase.constraints import FixAtoms
+
+    slab = bulk("Cu", cubic=True)
+    slab.rattle(0.05, seed=1)
+    free = slab.copy()
+    slab.set_constraint(FixAtoms([0, 1]))
+    summary, _ = label_file(
+        lambda: iter([slab.copy(), free.copy()]),
+        tmp_path / "out.xyz",
+        EngineSpec("ase", {"calculator": "emt"}),
+        LabelTask("forces"),
+        executor_factory("local", 1),
+        shards=tmp_path / "shards",
+    )
+    assert summary.n_with_frozen_atoms == 1
+    held, loose = read_structures(tmp_path / "out.xyz")
+    assert [c.index.tolist() for c in held.constraints] == [[0, 1]]
+    assert not loose.constraints
+    np.testing.assert_array_equal(held.arrays["REF_forces"], loose.arrays["REF_forces"])
+    assert np.abs(held.arrays["REF_forces"][:2]).min() > 1e-3
+
+
 def _manifest(shards):
     import json
 

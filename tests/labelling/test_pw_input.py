@@ -5,7 +5,6 @@ import pytest
 from ase import Atoms
 
 from hint_plugins.labelling.engine import EngineError, EngineSpec
-from hint_plugins.labelling.pw_input import element
 
 MAGNETIC = """! iron oxide
 &CONTROL
@@ -128,7 +127,7 @@ def test_moments_of_the_structure_replace_those_of_the_template(tmp_path):
         (("HUBBARD (ortho-atomic)", "CONSTRAINTS"), oxide("FeO"), "the card CONSTRAINTS"),
         (("HUBBARD (ortho-atomic)", "ATOMIC_FORCES"), oxide("FeO"), "the card ATOMIC_FORCES"),
         (("HUBBARD (ortho-atomic)", "NEW_CARD"), oxide("FeO"), "K_POINTS must be automatic or gamma"),
-        ((" O   15.999 O.upf", " Xx 15.999 O.upf"), oxide("FeO"), "species 'Xx'"),
+        ((" O   15.999 O.upf", " Xx 15.999 O.upf"), oxide("FeO"), "'Xx' is no element"),
         ((" O   15.999 O.upf", " O 15.999"), oxide("FeO"), "no row of ATOMIC_SPECIES"),
         (("Hubbard_U(3) = 4.3d0", "Hubbard_U = 0, 0, 4.3"), oxide("FeO"), "hubbard_u without an index"),
     ],
@@ -168,17 +167,3 @@ def test_pw_repeats_nothing_that_is_not_periodic(pbc, tmp_path):
     assert cell[2] == "0.000000000000000.0000000000000012.00000000000000"
     with pytest.raises(EngineError, match="between 5 and 1000"):
         pw_text(tmp_path, oxide("O"), vacuum=1)
-
-
-@pytest.mark.parametrize(
-    ("label", "symbol"),
-    [("Fe", "Fe"), ("fe1", "Fe"), ("O_s", "O"), ("N_a", "N"), ("C_o", "C"), ("Co", "Co"), ("O-2", "O"), ("D", "H")],
-)
-def test_element_of_a_species_label(label, symbol):
-    assert element(label) == symbol
-
-
-@pytest.mark.parametrize("label", ["Xx", "Fea", "1H", ""])
-def test_no_species_label(label):
-    with pytest.raises(ValueError, match="expected an element's symbol"):
-        element(label)

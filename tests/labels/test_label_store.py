@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.constraints import FixAtoms, FixBondLength, FixCartesian
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hint_plugins.labels.hessian_label import HessianLabel
-from hint_plugins.labels.store import StoreError, count_structures, read_structures, write_structures
+from hint_plugins.labels.records import frozen_mask, same_values
+from hint_plugins.labels.store import (
+    StoreError,
+    UnwritableError,
+    count_structures,
+    read_numbered,
+    read_structures,
+    write_structures,
+    writing,
+)
 
 FORMATS = ["a.xyz", "a.extxyz.gz", "a.aselmdb"]
 
@@ -227,3 +237,180 @@ def test_mace_reads_our_aselmdb(tmp_path):
             np.testing.assert_array_equal(new.info["hessian"], old.info["REF_hessian"])
     np.testing.assert_array_equal(read[1].info["hessian_probes"], frames[1].info["REF_hessian_probes"])
     np.testing.assert_allclose(read[3].calc.results["stress"], frames[3].info["REF_stress"])
+
+
+texts = st.one_of(
+    st.text(st.characters(codec="utf-8"), max_size=12),
+    st.sampled_from(
+        ["", " ", "two\nlines", 'a "quote"', "17", "1e5", "nan", "T", "false", "x=1", "a\\b", "{}", "[1, 2]"]
+    ),
+)
+plain_values = st.one_of(texts, st.none(), st.booleans(), st.integers(-(2**31), 2**31), st.floats(allow_nan=False))
+values = st.one_of(
+    plain_values,
+    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=10).map(np.array),
+    st.sampled_from([np.zeros((2, 3)), np.arange(9), np.array([1.5]), np.array(["a b", ""]), np.array([True, False])]),
+    st.dictionaries(st.text("abc", min_size=1), plain_values, max_size=3),
+    st.lists(plain_values, max_size=3),
+)
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "a.aselmdb"])
+@given(info=st.dictionaries(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{2,8}", fullmatch=True), values, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_any_entry_survives(tmp_path_factory, name, info):
+    """Whatever is in info comes back equal, and the labels beside it too."""
+    if name.endswith("aselmdb"):
+        pytest.importorskip("ase_db_backends")
+    atoms = molecule("H2O")
+    atoms.info = {"note": "", **info, "REF_energy": -1.5}
+    atoms.arrays["REF_forces"] = np.ones((3, 3))
+    path = tmp_path_factory.mktemp("info") / name
+    write_structures(path, [atoms, molecule("CO")])
+    back, other = read_structures(path)
+    assert other.get_chemical_formula() == "CO"
+    assert set(back.info) == set(atoms.info)
+    for key, value in atoms.info.items():
+        assert same_values(back.info[key], value), key
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_the_next_command_needs_survives(tmp_path, name):
+    if name.endswith("aselmdb"):
+        pytest.importorskip("ase_db_backends")
+    slab = bulk("Cu", cubic=True)
+    slab.pbc = (True, True, False)
+    slab.info = {
+        "charge": -1,
+        "spin": 2,
+        "role": "ts",
+        "reaction": "17",
+        "symmetry_number": 3,
+        "spacegroup": "F m -3 m",
+    }
+    slab.set_masses([63.0, 65.0, 63.0, 62.9])
+    slab.set_tags([0, 1, 2, 1])
+    slab.set_initial_charges([0.1, -0.1, 0.0, 0.0])
+    slab.set_initial_magnetic_moments([1.0, -1.0, 0.0, 2.0])
+    slab.set_momenta(np.arange(12.0).reshape(4, 3))
+    slab.set_constraint([FixAtoms([0, 2]), FixCartesian(1, mask=[True, False, False]), FixBondLength(1, 3)])
+    fixed = molecule("H2O")
+    fixed.set_constraint(FixAtoms([1]))
+    write_structures(tmp_path / name, [slab, fixed])
+    back, other = read_structures(tmp_path / name)
+    assert back.info == slab.info
+    assert isinstance(back.info["reaction"], str)
+    assert back.pbc.tolist() == [True, True, False]
+    for array in ("masses", "tags", "initial_charges", "initial_magmoms", "momenta"):
+        np.testing.assert_allclose(back.arrays[array], slab.arrays[array], err_msg=array)
+    np.testing.assert_array_equal(frozen_mask(back), frozen_mask(slab))
+    assert [c.todict() for c in back.constraints][-1] == FixBondLength(1, 3).todict()
+    assert frozen_mask(other)[:, 0].tolist() == [False, True, False]
+
+
+def test_a_row_keeps_what_hosts_look_for_in_ase(tmp_path):
+    """Constraints, masses and charges are the row's own, where fairchem and MACE find them, not in data."""
+    backend = pytest.importorskip("ase_db_backends.aselmdb")
+    atoms = molecule("H2O")
+    atoms.set_constraint(FixAtoms([0]))
+    atoms.set_masses([18.0, 2.0, 2.0])
+    write_structures(tmp_path / "a.aselmdb", [atoms])
+    row = backend.LMDBDatabase(tmp_path / "a.aselmdb", readonly=True)._get_row(1)
+    assert row.constraints[0].index.tolist() == [0]
+    assert row.masses.tolist() == [18.0, 2.0, 2.0]
+    assert not row.data
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda a: a.info.update(REF_stress=np.arange(9.0)), "not symmetric"),
+        (lambda a: a.info.update(x={1, 2}), "cannot hold"),
+        (lambda a: a.info.update(x=object()), "cannot hold"),
+        (lambda a: a.info.update({3: 1}), "names in info are text"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_and_costs_no_other(tmp_path, name, spoil, reason):
+    if name.endswith("aselmdb"):
+        pytest.importorskip("ase_db_backends")
+    bad = molecule("CO")
+    spoil(bad)
+    with writing(tmp_path / name) as write:
+        write(molecule("H2O"))
+        with pytest.raises(UnwritableError, match=reason):
+            write(bad)
+        write(molecule("NH3"))
+    assert [a.get_chemical_formula() for a in read_structures(tmp_path / name)] == ["H2O", "H3N"]
+
+
+def test_text_of_several_words_in_a_column_is_refused_in_extxyz(tmp_path):
+    atoms = molecule("CO")
+    atoms.arrays["kind"] = np.array(["a b", "c"])
+    with pytest.raises(UnwritableError, match="extended XYZ cannot hold"):
+        write_structures(tmp_path / "a.xyz", [atoms])
+
+
+def test_stress_as_a_matrix_becomes_six_numbers(tmp_path):
+    crystal = bulk("Cu")
+    crystal.info["REF_stress"] = np.array([[1.0, 6, 5], [6, 2, 4], [5, 4, 3]])
+    for name in FORMATS:
+        write_structures(tmp_path / name, [crystal])
+        (back,) = read_structures(tmp_path / name)
+        assert back.info["REF_stress"].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_empty_value_does_not_swallow_the_next(tmp_path):
+    """Files that ASE wrote: `note= REF_energy=-1` holds an energy."""
+    for comment in (
+        "note= REF_energy=-1.5",
+        'note="" REF_energy=-1.5',
+        "REF_energy=-1.5 note=",
+        "REF_energy= -1.5 note=",
+    ):
+        (tmp_path / "a.xyz").write_text(f"1\n{comment}\nH 0 0 0\n")
+        (back,) = read_structures(tmp_path / "a.xyz")
+        assert (back.info["REF_energy"], back.info["note"]) == (-1.5, "")
+
+
+def test_other_results_of_a_calculator_are_kept(tmp_path):
+    (tmp_path / "a.xyz").write_text(
+        '2\nProperties=species:S:1:pos:R:3:magmoms:R:1 energy=-1 REF_energy=-2 dipole="0 0 1" free_energy=-3\n'
+        "C 0 0 0 0.5\nO 0 0 1.1 1.5\n"
+    )
+    (back,) = read_structures(tmp_path / "a.xyz")
+    assert (back.info["REF_energy"], back.info["energy"], back.info["free_energy"]) == (-2, -1, -3)
+    assert back.info["dipole"].tolist() == [0, 0, 1]
+    assert back.arrays["magmoms"].tolist() == [0.5, 1.5]
+
+
+def test_places_are_those_of_the_file(tmp_path):
+    path = tmp_path / "a.xyz"
+    write_structures(path, [molecule("H2O") for _ in range(4)])
+    lines = path.read_text().splitlines(keepends=True)
+    lines[7] = "O not a number\n"
+    lines[10] = "7\n"
+    path.write_text("".join(lines))
+    bad = {}
+    assert [index for index, _ in read_numbered(path, bad.__setitem__)] == [0, 3]
+    assert "the next structure begins after 3" in bad[2]
+
+
+def test_what_a_killed_run_leaves_is_never_data(tmp_path):
+    pytest.importorskip("ase_db_backends")
+    from hint_plugins.datasets import detect_format, read_dataset
+    from hint_plugins.labels.store import store_format
+
+    frames = structures()
+    write_structures(tmp_path / "train.aselmdb", frames)
+    with writing(tmp_path / "other.aselmdb") as write:
+        write(frames[0])
+        (left,) = (p for p in tmp_path.iterdir() if p.name.startswith(".") and not p.name.endswith("-lock"))
+        with pytest.raises(StoreError, match="unknown kind"):
+            store_format(left)
+        content = left.read_bytes()
+        assert len(list(read_dataset(tmp_path))) == len(frames)
+    (tmp_path / "other.aselmdb").rename(tmp_path / ".train-x1.aselmdb")  # as earlier versions left them
+    assert detect_format(tmp_path) == "aselmdb"
+    assert len(list(read_dataset(tmp_path))) == len(frames)
+    assert content

@@ -244,3 +244,46 @@ def test_command_trains_and_checks(tmp_path, crystal, constants, cells, energy):
     assert summary["models"]["hint"]["hessian_mae"] > 0
     assert np.isfinite(summary["models"]["hint"]["held_out"]["forces_mae"])
     assert "Hessian label" in (tmp_path / "out" / "hint" / "hint.out").read_text()
+
+
+@pytest.mark.parametrize(("epochs", "interval"), [(1, 1), (5, 1), (9, 1), (10, 1), (50, 5), (500, 10)])
+def test_short_trainings_are_evaluated_too(epochs, interval):
+    """With MACE's interval of ten a training of nine epochs ends with the model of epoch 0."""
+    words = trainer_command(Path("train.xyz"), Path("valid.xyz"), name="m", epochs=epochs, seed=0)
+    assert f"--eval_interval={interval}" in words
+
+
+def test_the_cell_brings_its_own_energy_and_stress(crystal, constants, cells, energy, tmp_path):
+    from hint_recipes.hydride_data import cell_label
+
+    write(tmp_path / "bare.extxyz", crystal)
+    write(tmp_path / "labelled.extxyz", labelled(crystal))
+    own, stress = cell_label(tmp_path / "labelled.extxyz")
+    assert own == pytest.approx(energy)
+    np.testing.assert_allclose(stress, labelled(crystal).get_stress(voigt=False), atol=1e-10)
+    assert cell_label(tmp_path / "bare.extxyz", -3.0) == (-3.0, None)
+    with pytest.raises(InputError, match="give --cell-energy"):
+        cell_label(tmp_path / "bare.extxyz")
+    with pytest.raises(InputError, match="leave one out"):
+        cell_label(tmp_path / "labelled.extxyz", energy + 1)
+    data = build(constants, cells, cell_energy=own, cell_stress=stress)
+    np.testing.assert_allclose(data.train[0].info["REF_stress"], stress.ravel())
+
+
+def test_pressure_and_stress_errors(crystal, constants, cells, energy, tmp_path):
+    """EMT against its own labels is right; against labels that are 1 GPa off it is 1 GPa off."""
+    from ase.units import GPa
+
+    potential = Potential.load("emt")
+    stress = labelled(crystal).get_stress(voigt=False)
+    shifted = stress - np.eye(3) * GPa
+    test = [labelled(crystal.repeat((1, 1, 2)))]
+    found = check({"m": potential}, constants, tmp_path, cell_energy=energy, cell_stress=shifted, test=test)["models"][
+        "m"
+    ]
+    assert found["pressure_error_GPa"] == pytest.approx(-1.0, abs=1e-6)
+    assert found["pressure_GPa"] == pytest.approx(-np.trace(stress) / 3 / GPa, rel=1e-6)
+    assert found["held_out"]["stress_mae_GPa"] == pytest.approx(0, abs=1e-6)
+    from hint_recipes.finetune import describe
+
+    assert "pressure of the undisplaced cell off by -1.00 GPa" in describe(found)

@@ -176,3 +176,33 @@ def test_q2r_in_any_setting_of_the_cell(tmp_path):
     moved = read_force_constants(file, other)
     back = ForceConstants.from_supercell(own.primitive, moved.supercell, moved.hessian)
     np.testing.assert_allclose(back.hessian, own.hessian, atol=1e-12)
+
+
+def test_imaginary_modes_left_out_are_said(tmp_path, capsys):
+    """Body-centred copper is unstable: how many modes the free energy lacks stands on terminal, table and picture."""
+    bulk("Cu", "bcc", a=2.87).write(tmp_path / "cell.extxyz")
+    summary = run_phonons(
+        tmp_path / "cell.extxyz", tmp_path, models=["emt"], supercell=(2, 2, 2), mesh=(4, 4, 4), t_max=300, t_step=300
+    )
+    (source,) = summary["sources"].values()
+    finest = source["free_energy"][-1]
+    assert finest["num_imaginary"] > 0
+    assert finest["num_modes"] == 4**3 * 3
+    said = capsys.readouterr().out
+    assert f"{finest['num_imaginary']} of 192 modes on the 4x4x4 mesh are imaginary and left out" in said
+    header, row, *_ = (tmp_path / "thermal.csv").read_text().splitlines()
+    assert dict(zip(header.split(","), row.split(","), strict=True))["imaginary_modes_left_out"] == str(
+        finest["num_imaginary"]
+    )
+
+
+@pytest.mark.parametrize("width", [10.0, 2.0])
+def test_densities_of_elements_add_up(width, tmp_path):
+    """To the whole density, and each to three modes per atom."""
+    constants = read_force_constants(q2r_file(tmp_path), pdh()).symmetrized().acoustic_sum_rule()
+    result = harmonic(constants, mesh=(4, 4, 4), temperatures=[0.0], points=3, smearing=width)
+    total = sum(result.dos_of_elements.values())
+    np.testing.assert_allclose(total, result.dos[:, 1], atol=0.03 * result.dos[:, 1].max())
+    for part in result.dos_of_elements.values():
+        assert np.trapezoid(part, result.dos[:, 0]) == pytest.approx(3, rel=2e-3)
+    assert set(result.dos_of_elements) == {"Pd", "H"}

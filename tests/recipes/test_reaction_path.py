@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from ase.io import read, write
 
 from hint_plugins.objective.metrics import frequencies
 from hint_plugins.potential import Potential
@@ -79,6 +80,33 @@ def test_interrupted_band_goes_on_where_it_stood(
     assert resumed["converged"]
     assert resumed["n_forces"] < whole["n_forces"]
     assert resumed["barrier"] == pytest.approx(whole["barrier"], abs=0.02)
+
+
+def test_path_of_an_inversion_keeps_its_charge_when_continued(xtb: Potential, tmp_path: Path) -> None:
+    """No bond changes; a band that goes on where it stood is still that of the cation."""
+    pytest.importorskip("geodesic_interpolate")
+    item = Reaction("inversion", {"reactant": hydronium(0.2), "product": hydronium(-0.2)})
+    settings = BandSettings(num_images=5, fmax=0.1, steps=4)
+    run_path("inversion", item, xtb, settings, tmp_path, "key", checkpoint_every=1)
+    folder = tmp_path / "inversion"
+    images = read(folder / "path.extxyz", index=":")
+    write(folder / "band.extxyz", [Atoms(a.numbers, a.positions, info={"run": "key"}) for a in images])
+    record = run_path("inversion", item, xtb, BandSettings(num_images=5, fmax=0.1), tmp_path, "key")
+    assert record["converged"], record["reason"]
+    assert record["barrier_kcal_mol"] == pytest.approx(record["barrier"] / 0.0433641, rel=1e-5)
+    images = read(folder / "path.extxyz", index=":")
+    assert {atoms.info["charge"] for atoms in images} == {1}
+    assert [atoms.info["role"] for atoms in images] == ["reactant", "path", "path", "path", "product"]
+    assert images[2].get_potential_energy() == pytest.approx(xtb.evaluate([images[2]]).energies[0], abs=1e-6)
+
+
+def hydronium(height: float) -> Atoms:
+    atoms = molecule("NH3")
+    atoms.numbers[0] = 8
+    atoms.positions[1:, 2] = atoms.positions[0, 2] - height
+    atoms.positions[1:, :2] *= 0.98 / np.linalg.norm(atoms.positions[1] - atoms.positions[0])
+    atoms.info["charge"] = 1
+    return atoms
 
 
 def test_end_points_that_do_not_fit_are_named(xtb: Potential, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from ase import Atoms, units
 from ase.build import molecule
 from ase.calculators.calculator import Calculator, all_changes
+from ase.constraints import FixAtoms
 
 from hint_plugins.potential import Potential
 from hint_recipes.stability import Ramp, RampSettings
@@ -116,9 +117,39 @@ def test_company_does_not_matter() -> None:
     assert np.array_equal(alone.walkers[0].atoms.positions, together.walkers[0].atoms.positions)
 
 
+def test_a_step_to_nowhere_is_not_evaluated() -> None:
+    """Forces that are finite but absurd throw the atoms away; the other molecule goes on."""
+
+    class Kick(Springs):
+        def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+            super().calculate(atoms, properties, system_changes)
+            assert np.abs(atoms.positions).max() < 1e3
+            if "N" in atoms.symbols:
+                self.results["forces"] = np.full((2, 3), 1e9)
+
+    potential = Potential.load(Kick(length=CO.get_distance(0, 1)))
+    first, second = Ramp([molecule("N2"), CO], potential, RampSettings(**FAST)).run()
+    assert first["reason"] == "flew_apart"
+    assert second["survived"]
+
+
+def test_what_is_left_of_a_structure() -> None:
+    """Charge and masses stay with the walker, the labels of the start do not; frozen atoms are refused."""
+    charged, frozen = CO.copy(), CO.copy()
+    charged.info |= {"charge": 1, "REF_energy": -3.0}
+    charged.set_masses([16, 13])
+    frozen.set_constraint(FixAtoms([0]))
+    ramp = Ramp([charged, frozen], springs(), RampSettings(**FAST))
+    first, second = (walker.atoms for walker in ramp.walkers)
+    assert first.info == {"charge": 1}
+    assert first.get_masses().tolist() == [16, 13]
+    assert ramp.walkers[1].outcome["reason"] == "constrained"
+    assert np.array_equal(second.positions, CO.positions)
+
+
 def test_bad_input() -> None:
     others = [Atoms("He"), Atoms("CO", CO.positions, cell=[5, 5, 5], pbc=True)]
-    found = Ramp([CO, *others], springs(length=CO.get_distance(0, 1)), RampSettings(max_temperature=310)).run()
+    found = Ramp([CO, *others], springs(length=CO.get_distance(0, 1)), RampSettings(max_temperature=310, interval=0.01)).run()
     assert [row["reason"] for row in found] == [None, "no_bond", "periodic"]
     assert [row["time_ps"] > 0 for row in found] == [True, False, False]
     with pytest.raises(ValueError, match="shortest"):

@@ -182,6 +182,19 @@ def test_bad_options_are_refused(tmp_path):
         run_tc(tmp_path, {"einstein": einstein(1.0)}, [-0.5])
 
 
+def test_tc_below_the_reach_of_the_solver_is_said(tmp_path, capsys, monkeypatch):
+    """Neither 0 K nor a picture without points."""
+    monkeypatch.setattr("hint_recipes.eliashberg.MAX_FREQUENCIES", 40)
+    summary = run_tc(tmp_path, {"weak": einstein(0.3)}, [0.12], eliashberg=True)
+    reach = Eliashberg(einstein(0.3), 0.12).lowest_temperature
+    assert summary["tc_eliashberg_K"]["0.12"] is None
+    assert summary["solver_reaches_K"]["0.12"] == pytest.approx(reach)
+    assert f"below {reach:.2g} K (Migdal-Eliashberg)" in capsys.readouterr().out
+    assert not (tmp_path / "gap.png").exists()
+    assert f"below {reach:.2g}" in (tmp_path / "tc.csv").read_text()
+    assert "1/mu*' = 1/mu* - ln 10" in summary["mu_star_convention"]
+
+
 def test_gap_below_the_reach_of_the_solver_is_named(tmp_path, capsys):
     summary = run_tc(tmp_path, {"einstein": einstein(1.0)}, [0.1], eliashberg=True, temperatures=[1e-4, 20.0])
     assert [row["temperature_K"] for row in summary["gap"]] == [20.0]
@@ -270,12 +283,48 @@ class TestCarriedOver:
         assert np.abs(own.primitive.cell - harmonic.primitive.cell).max() > 1
         save_force_constants(own, tmp_path, "pdd")
         found = carried_spectra(
-            tmp_path, DATA / "a2F_222" / "elph_dir", DATA / "a2F_222" / "dyn", [tmp_path / f"pdd.{suffix}"]
-        )
+            tmp_path, DATA / "a2F_222" / "elph_dir", DATA / "a2F_222" / "dyn", [tmp_path / f"pdd.{suffix}"],
+            route="projected",
+        )  # fmt: skip
         expected = reproject(couplings, harmonic, harmonic.with_masses({"H": 2.014})).spectrum(1.0)
         assert found["pdd"].coupling == pytest.approx(expected.coupling, rel=1e-4)
         assert found["pdd"].omega_log == pytest.approx(expected.omega_log, rel=1e-4)
         assert found["harmonic"].omega_log > 1.2 * found["pdd"].omega_log
+
+    def test_route_is_chosen_by_what_is_there(self, run, tmp_path, monkeypatch, capsys):
+        from hint_recipes.electron_phonon import choose_route
+
+        directory = DATA / "a2F_222" / "elph_dir"
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert choose_route(directory) == "projected"
+        assert "matdyn.x are not in PATH" in capsys.readouterr().err
+        for name in ("q2r.x", "matdyn.x"):
+            (tmp_path / name).write_text("#!/bin/sh\n")
+            (tmp_path / name).chmod(0o755)
+        assert choose_route(directory) == "matdyn"
+        assert choose_route(tmp_path) == "projected"
+        assert "ten files" in capsys.readouterr().err
+
+    def test_convergence_table(self, run, tmp_path):
+        """Ten broadenings and three cutoffs; the chosen ones are those of a single run."""
+        from hint_recipes.electron_phonon import reproject
+        from hint_recipes.tc_convergence import convergence
+
+        rows = convergence(
+            tmp_path, DATA / "a2F_222" / "elph_dir", DATA / "a2F_222" / "dyn", [], 0.1, route="projected",
+            eliashberg=True, cutoff=6.0,
+        )  # fmt: skip
+        assert [r["value"] for r in rows if r["varied"] == "broadening"] == list(range(1, 11))
+        couplings, harmonic = run
+        expected = reproject(couplings, harmonic, harmonic).spectrum(1.0)
+        third = next(r for r in rows if r["varied"] == "broadening" and r["value"] == 3)
+        assert third["lambda"] == pytest.approx(expected.coupling)
+        assert third["tc_allen_dynes_K"] > 20
+        cutoffs = [r["tc_eliashberg_K"] for r in rows if r["varied"] == "cutoff"]
+        assert len(cutoffs) == 3
+        assert max(cutoffs) / min(cutoffs) < 1.1
+        for name in ("convergence.csv", "convergence.png"):
+            assert (tmp_path / name).stat().st_size > 500
 
     def test_bad_input(self, run, tmp_path):
         from ase.build import bulk

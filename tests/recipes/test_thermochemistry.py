@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import molecule
+from ase.constraints import FixAtoms
 from ase.thermochemistry import IdealGasThermo
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -161,6 +162,45 @@ def test_reactions_and_errors() -> None:
     assert maes["gibbs_mae_ts"] == pytest.approx(0.1)
     assert maes["gibbs_mae_minima"] == 0.0
     assert maes["activation_gibbs_mae_kcal_mol"] == pytest.approx(2.306, abs=1e-3)
+
+
+def test_uneven_reactions_get_no_free_energy() -> None:
+    """A side that lacks atoms or charge of the reactants is said, not subtracted."""
+    row = {"reaction": "r", "gibbs": 1.0, "charge": 0}
+    reactants = [row | {"role": "reactant", "formula": "H2"}, row | {"role": "reactant", "formula": "O"}]
+    assert reaction_free_energies([*reactants, row | {"role": "product", "formula": "H2O"}])[0]["reaction_gibbs"] == -1
+    for wrong in ({"formula": "HO"}, {"formula": "H2O", "charge": 1}):
+        (found,) = reaction_free_energies([*reactants, row | {"role": "product"} | wrong])
+        assert "reaction_gibbs" not in found
+        assert "product structures do not add up" in found["error"]
+
+
+def test_what_is_no_free_molecule_at_a_stationary_point_is_refused(xtb: Potential) -> None:
+    frozen, saddle, image = molecule("H2"), molecule("H2"), molecule("H2")
+    frozen.set_constraint(FixAtoms([0]))
+    saddle.info["role"] = "saddle"
+    image.info["role"] = "path"
+    rows = gibbs_energies(xtb, [frozen, saddle, image], relax=True)
+    for row, text in zip(rows, ("frozen", "role 'saddle'", "role 'path'"), strict=True):
+        assert text in row["error"]
+
+
+def test_roles_are_read_in_any_case(xtb: Potential, monkeypatch: pytest.MonkeyPatch) -> None:
+    atoms = molecule("H2O")
+    atoms.info["role"] = " TS"
+    monkeypatch.setattr("hint_recipes.transition_states.stationary.find_saddle", lambda *_, **__: (atoms, False, 0))
+    (row,) = gibbs_energies(xtb, [atoms], relax=True)
+    assert row["role"] == "ts"
+    assert "did not reach" in row["error"]
+
+
+def test_a_saddle_search_that_ends_elsewhere_is_an_error(xtb: Potential, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its activation free energy would be that of another point."""
+    atoms = molecule("H2O")
+    atoms.info["role"] = "ts"
+    monkeypatch.setattr("hint_recipes.transition_states.stationary.find_saddle", lambda *_, **__: (atoms, True, 0))
+    (row,) = gibbs_energies(xtb, [atoms], relax=True)
+    assert "0 imaginary modes instead of one" in row["error"]
 
 
 def test_one_bad_structure_does_not_stop_the_set(xtb: Potential) -> None:

@@ -15,12 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms, units
-from ase.build import molecule
+from ase.build import add_adsorbate, bulk, fcc100, molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms, FixBondLength
+from ase.io import read
 from recipe_workers import upper
 
 from hint_plugins.cli.common import InputError
 from hint_plugins.labelling.executors import ExecutorError, executor_factory
-from hint_plugins.potential import Potential
+from hint_plugins.labels.constraints import free_components
+from hint_plugins.objective.metrics import CM1
+from hint_plugins.potential import Potential, Predictions
+from hint_recipes.crystal_input import relax as relax_crystal
 from hint_recipes.elastic_band import geodesic_path, path_length, relax_band
 from hint_recipes.parallel import WorkerDied, map_items
 from hint_recipes.store import ItemStore, digest, safe_name
@@ -35,10 +41,11 @@ from hint_recipes.transition_states import (
     summarise,
 )
 from hint_recipes.transition_states.bonds import bond_matrix, changed_bonds, num_fragments
-from hint_recipes.transition_states.ends import rmsd
+from hint_recipes.transition_states.ends import EndPoints, rmsd
 from hint_recipes.transition_states.pysisyphus import AtomicUnits, needs_pysisyphus
 from hint_recipes.transition_states.search import KCAL
 from hint_recipes.transition_states.stationary import minimise
+from hint_recipes.transition_states.study import barrier_rows, barrier_table
 
 HCN = Atoms("HCN", [[0, 0, -1.07], [0, 0, 0], [0, 0, 1.15]])
 HNC = Atoms("HCN", [[0, 0, 2.15], [0, 0, 0], [0, 0, 1.17]])
@@ -168,6 +175,175 @@ def test_flying_apart_is_named() -> None:
     record = search(reaction("boom", HCN, HNC), Potential.load(Pushing())).record
     assert record["reason"] == "flew_apart"
     assert "reactant" in record["detail"]
+
+
+@pytest.mark.parametrize("step", [np.nan, np.inf, 1e6])
+def test_a_step_to_nowhere_is_not_evaluated(xtb: Potential, monkeypatch: pytest.MonkeyPatch, step: float) -> None:
+    """Whatever the optimiser divides by: a step that is not finite, or absurd, has flown apart."""
+    from ase.optimize import BFGS
+    from ase.optimize.fire2 import FIRE2
+
+    def jump(self, *_: object, **__: object) -> None:
+        where = self.optimizable.get_x()
+        self.optimizable.set_x(where + step)
+
+    monkeypatch.setattr(BFGS, "step", jump)
+    monkeypatch.setattr(FIRE2, "step", jump)
+    calls = xtb.calls.forces
+    record = search(reaction("jump", HCN, HNC), xtb).record
+    assert (record["reason"], xtb.calls.forces - calls) == ("flew_apart", 1)
+    with pytest.raises(SearchFailure, match="moved atoms further"):
+        relax_band(geodesic_path(HCN, HNC, 3), xtb, fmax=1e-3)
+    with pytest.raises(InputError, match="the relaxation failed"):
+        relax_crystal(Potential.load("emt"), bulk("Cu", a=3.7), cell=True)
+
+
+def test_an_optimiser_without_a_finite_curvature_has_flown_apart(
+    xtb: Potential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise np.linalg.LinAlgError("Eigenvalues did not converge")
+
+    monkeypatch.setattr("ase.optimize.BFGS.step", broken)
+    with pytest.raises(SearchFailure) as caught:
+        minimise(HCN, xtb)
+    assert caught.value.reason == "flew_apart"
+
+
+def test_forces_that_are_not_finite_are_the_potentials_failure(xtb: Potential, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate = xtb.evaluate
+
+    def broken(structures: list[Atoms], **options: object) -> object:
+        found = evaluate(structures, **options)
+        return Predictions(found.energies, [np.full_like(f, np.nan) for f in found.forces])
+
+    monkeypatch.setattr(xtb, "evaluate", broken)
+    record = search(reaction("nan", HCN, HNC), xtb).record
+    assert record["reason"] == "potential_failed"
+    assert "forces of the potential is not finite" in record["detail"]
+
+
+def ammonia(height: float) -> Atoms:
+    angles = np.deg2rad([0, 120, 240])
+    ring = np.stack([0.94 * np.cos(angles), 0.94 * np.sin(angles), np.full(3, -2.25 * height)], axis=1)
+    return Atoms("NH3", np.concatenate([[[0, 0, height]], ring]))
+
+
+def test_inversion_is_a_conformational_reaction(xtb: Potential, tmp_path: Path) -> None:
+    """No bond changes: the ends are told apart by geometry. Barrier: planar minus pyramidal NH3, relaxed one by one."""
+    item = reaction("inversion", ammonia(0.12), ammonia(-0.12))
+    (record,) = search_set([item], xtb, tmp_path)
+    assert record["intended"], record["reason"]
+    assert record["conformational"]
+    assert record["barrier_kcal_mol"] == pytest.approx(6.11, abs=0.02)
+    assert record["n_imaginary"] == 1
+    planar, _ = minimise(ammonia(0.0), xtb, fmax=0.001)
+    pyramid, _ = minimise(ammonia(0.12), xtb, fmax=0.001)
+    apart = planar.get_potential_energy() - pyramid.get_potential_energy()
+    assert record["barrier"] == pytest.approx(apart, abs=1e-4)
+    for role in ("reactant", "product"):
+        assert record[f"irc_{role}_conformer"] == "same"
+        assert record[f"irc_{role}_energy"] == pytest.approx(0.0, abs=1e-3)
+        assert record[f"irc_{role}_rmsd"] < 0.05
+    folder = tmp_path / "reactions" / "inversion"
+    coordinate = read(folder / "irc.extxyz", index=":")
+    saddle = next(frame for frame in coordinate if frame.info["role"] == "ts")
+    heights = saddle.positions - saddle.positions.mean(axis=0)
+    assert np.linalg.svd(heights)[1][-1] < 0.01  # planar
+    assert rmsd(coordinate[0], item.reactant) < 0.1 < rmsd(coordinate[0], item.product)
+    assert ["frequencies_cm1" in frame.info for frame in coordinate] == [f is saddle for f in coordinate]
+    points = read(folder / "stationary_points.extxyz", index=":")
+    assert [frame.info["role"] for frame in points] == ["reactant", "ts", "product"]
+    energies = [frame.get_potential_energy() for frame in points]
+    assert energies[1] - energies[0] == pytest.approx(record["barrier"], abs=1e-6)
+    (row,) = barrier_rows([record])
+    assert (row["barrier_kcal_mol"], row["result"]) == (6.11, "intended")
+    assert "6.11" in barrier_table([row])
+
+
+def evaluated(atoms: Atoms, energy: float) -> Atoms:
+    copy = atoms.copy()
+    copy.calc = SinglePointCalculator(copy, energy=energy, forces=np.zeros((len(atoms), 3)))
+    return copy
+
+
+def test_an_end_that_is_another_conformer_is_said() -> None:
+    """Hydroxyl turned: in a reaction it is the same molecule; between conformers it is another end."""
+    turned = VINYL.copy()
+    turned.set_dihedral(3, 0, 1, 2, VINYL.get_dihedral(3, 0, 1, 2) + 180, indices=[3])
+    assert np.array_equal(bond_matrix(turned), bond_matrix(VINYL))
+    vinyl, rotamer, aldehyde = evaluated(VINYL, 0.0), evaluated(turned, 0.1), evaluated(ACETALDEHYDE, -0.2)
+    bonds = EndPoints((bond_matrix(VINYL), bond_matrix(ACETALDEHYDE)), (vinyl, aldehyde))
+    assert not bonds.conformational
+    ends = bonds.order(aldehyde, rotamer)
+    assert ends[0] is rotamer
+    bonds.judge(ends)
+    found = bonds.describe(ends)
+    assert (found["irc_reactant_conformer"], found["irc_product_conformer"]) == ("other", "same")
+    assert (found["irc_reactant_energy"], found["irc_product_energy"]) == (0.1, -0.2)
+    assert found["irc_reactant_rmsd"] > 0.25
+
+    rotation = EndPoints((bond_matrix(VINYL),) * 2, (vinyl, rotamer))
+    assert rotation.conformational
+    assert not rotation.merged()
+    rotation.judge((vinyl, rotamer))
+    for ends, reason in (((vinyl, vinyl), "same_end_twice"), ((vinyl, evaluated(turned, 0.5)), "one_end_wrong")):
+        with pytest.raises(SearchFailure) as caught:
+            rotation.judge(ends)
+        assert caught.value.reason == reason
+    assert EndPoints((bond_matrix(VINYL),) * 2, (vinyl, vinyl)).merged()
+
+
+def test_mirror_images_and_exchanged_atoms_are_other_structures() -> None:
+    mirrored = ammonia(0.12)
+    mirrored.positions[:, 2] *= -1
+    assert rmsd(ammonia(0.12), mirrored) > 0.25
+    rotated = ammonia(0.12)
+    rotated.rotate(120, "z")
+    assert rmsd(ammonia(0.12), rotated) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda a: a.info.update(charge=1), "different_charge"),
+        (lambda a: a.info.update(spin=3), "different_charge"),
+        (lambda a: a.set_constraint(FixAtoms([1])), "frozen_atoms"),
+        (lambda a: a.set_constraint(FixBondLength(0, 1)), "frozen_atoms"),
+        (lambda a: (a.set_cell([9, 9, 9]), a.set_pbc(True)), "different_atoms"),
+    ],
+)
+def test_end_points_on_other_surfaces_are_refused(change: Callable, reason: str) -> None:
+    item = reaction("odd", HCN, HNC)
+    change(item.product)
+    with pytest.raises(SearchFailure) as caught:
+        check_reaction(item)
+    assert caught.value.reason == reason
+
+
+def test_frozen_atoms_stay_where_they_are() -> None:
+    """A copper atom hops between two hollows of a frozen slab: frequencies are those of the free block."""
+    pytest.importorskip("sella")
+    slab = fcc100("Cu", (2, 2, 2), a=3.6, vacuum=6.0)
+    add_adsorbate(slab, "Cu", 1.8, "hollow")
+    slab.pbc = True
+    slab.set_constraint(FixAtoms(range(8)))
+    other = slab.copy()
+    other.positions[-1] += slab.cell[0] / 2
+    potential = Potential.load("emt")
+    result = search(reaction("hop", slab, other), potential, SearchSettings(num_images=5, irc_steps=10))
+    record = result.record
+    assert record["intended"], (record["reason"], record["detail"])
+    assert record["conformational"]
+    assert len(record["frequencies_cm1"]) == 3
+    for atoms in (*result.ends, result.ts, *result.irc, *result.path):
+        assert free_components(atoms).all(axis=1).tolist() == [False] * 8 + [True]
+        assert atoms.positions[:8] == pytest.approx(slab.positions[:8], abs=1e-7)
+    block = potential.hessian(result.ts)[24:, 24:] / slab.get_masses()[-1]
+    values = np.linalg.eigvalsh(block)
+    assert record["frequencies_cm1"] == pytest.approx(np.sign(values) * np.sqrt(np.abs(values)) * CM1, abs=0.1)
+    bridge = 0.5 * (result.ends[0].positions[-1] + result.ends[1].positions[-1])
+    assert result.ts.positions[-1][:2] == pytest.approx(bridge[:2], abs=0.05)
 
 
 def test_time_limit_is_named(xtb: Potential) -> None:

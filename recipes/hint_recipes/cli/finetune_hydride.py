@@ -9,15 +9,24 @@ import typer
 
 
 def finetune_hydride(
-    cell: Annotated[Path, typer.Argument(help="Undisplaced unit cell (any format of ASE).")],
+    cell: Annotated[
+        Path,
+        typer.Argument(
+            help="Undisplaced unit cell (any format of ASE). Its own energy and stress, where the file holds them, are "
+            "used."
+        ),
+    ],
     hessian: Annotated[
         Path, typer.Option(help="Supercell Hessian: phonopy yaml, q2r .fc, prefix of dyn files, or .npz.")
     ],
     cells: Annotated[
         list[Path], typer.Option(help="Displaced cells (or supercells) with energy, forces, stress; repeatable.")
     ],
-    cell_energy: Annotated[float, typer.Option(help="Energy of the undisplaced unit cell, eV, same scale.")],
     out: Annotated[Path, typer.Option(help="Output directory; a model that is there already is kept.")],
+    cell_energy: Annotated[
+        float | None,
+        typer.Option(help="Energy of the undisplaced unit cell, eV, same scale; by default that in the file CELL."),
+    ] = None,
     test: Annotated[Path | None, typer.Option(help="Held-out labelled supercells.")] = None,
     scan: Annotated[
         Path | None, typer.Option(help="line_scan.extxyz of an earlier run, labelled: points beside the line scan.")
@@ -27,6 +36,9 @@ def finetune_hydride(
     valid_fraction: Annotated[float, typer.Option(help="Share of the cells for validation.")] = 0.1,
     max_energy: Annotated[float, typer.Option(help="Leave out cells higher than this, eV a unit cell.")] = 4.0,
     copies: Annotated[int, typer.Option(help="How often the supercell occurs in the training set.")] = 1,
+    stress_weight: Annotated[
+        float, typer.Option(min=0, help="Weight of the stresses in the loss; pressures and --relax-cell live on it.")
+    ] = 100.0,
     foundation: Annotated[
         Path | None, typer.Option(help="Local model to start from (AlphaNet with --option model=AlphaNet).")
     ] = None,
@@ -44,7 +56,7 @@ def finetune_hydride(
     from hint_recipes.crystal_input import parse_options
     from hint_recipes.finetune import run_finetune
 
-    values = parse_options(option or [])
+    values = {"stress_weight": stress_weight, **parse_options(option or [])}
     if epochs < 1 or copies < 1 or not 0 < valid_fraction < 1:
         raise InputError("--epochs and --copies must be positive and --valid-fraction between 0 and 1")
     prepare_output(out, overwrite=overwrite)

@@ -43,7 +43,6 @@ def gibbs(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: the GPU when there is one].")] = None,
     dtype: Annotated[str | None, typer.Option(help="float64 or float32 [default: the model's].")] = None,
-    seed: Annotated[int, typer.Option(help="Unused: nothing here is random.", hidden=True)] = 0,
     overwrite: Annotated[bool, typer.Option(help="Discard an earlier result in --out.")] = False,
 ) -> None:
     """Gibbs energies (rigid rotor, harmonic oscillator), reaction and activation free energies, errors."""
@@ -52,14 +51,15 @@ def gibbs(
 
     from tqdm import tqdm
 
-    from hint_plugins.cli.common import finish, write_csv, write_summary
+    from hint_plugins.cli.common import InputError, finish, write_csv, write_summary
     from hint_recipes.cli.inputs import load_potential, need, open_run, read_frames, settings_or_fail
     from hint_recipes.gibbs import (
         errors_against,
         gibbs_energies,
+        label,
         plot_gibbs_errors,
         reaction_free_energies,
-        structure_name,
+        role,
         write_stationary_points,
     )
     from hint_recipes.store import ItemStore, digest, file_digest
@@ -76,7 +76,15 @@ def gibbs(
             "symmetry_tolerance": symmetry_tolerance,
         },
     )
-    frames = read_frames(structures)
+    found = read_frames(structures)
+    frames = [atoms for atoms in found if role(atoms) != "path"]
+    if not frames:
+        raise InputError("all structures are images of a path (role path): a Gibbs energy needs stationary points")
+    if len(frames) < len(found):
+        typer.echo(
+            f"{len(found) - len(frames)} structures are images of a path (role path), no stationary points: left out",
+            err=True,
+        )
     potential = load_potential(model, device, dtype)
     other = load_potential(reference, device, dtype) if reference is not None else None
     moves = relax if relax is not None else reference is None
@@ -87,18 +95,14 @@ def gibbs(
 
     def compute(which: Potential, spec: str) -> list[dict]:
         identity = (file_digest(spec), dtype, asdict(settings))
-        moved = ["saddle" if moves and atoms.info.get("role") == "ts" else moves for atoms in frames]
+        moved = ["saddle" if moves and role(atoms) == "ts" else moves for atoms in frames]
         keys = [digest(*identity, how, fmax, atoms) for how, atoms in zip(moved, frames, strict=True)]
         with tqdm(total=len(frames), desc=f"Gibbs energies, {which.name}", unit="molecule", disable=None) as bar:
 
             def known(index: int) -> dict | None:
                 row = store.get(keys[index], keys[index])
                 bar.update(row is not None)
-                if row is None:
-                    return None
-                atoms = frames[index]
-                own = {k: atoms.info.get(k) for k in ("role", "reaction")}
-                return row | own | {"name": structure_name(atoms, index)}
+                return None if row is None else row | label(frames[index], index)
 
             def done(index: int, row: dict) -> None:
                 if "error" not in row:  # it may work the next time
@@ -140,12 +144,22 @@ def gibbs(
             f"{row['name']}: G - E = {row['gibbs_correction']:.4f} eV, symmetry number {row['symmetry_number']}, "
             f"{row['n_imaginary']} imaginary"
         )
+        expected = int(row["role"] == "ts")
+        if row["fmax"] <= 0.05 and sum(wave < -10.0 for wave in row["frequencies_cm1"]) != expected:
+            typer.echo(
+                f"  note: a {'transition state has one' if expected else 'minimum has no'} imaginary mode, so this is "
+                "another stationary point",
+                err=True,
+            )
         if row["fmax"] > 0.05:
             typer.echo(
                 f"  note: the largest force is {row['fmax']:.2f} eV/A, so this is no stationary point and the "
                 "harmonic approximation does not hold; --relax goes to one",
                 err=True,
             )
+    for row in summary["reactions"]:
+        if "error" in row:
+            typer.echo(f"{row['reaction']}: no reaction free energy: {row['error']}", err=True)
     for key in ("gibbs_mae", "gibbs_correction_mae", "reaction_gibbs_mae", "activation_gibbs_mae"):
         if key in summary:
             typer.echo(f"{key} = {summary[key]:.4f} eV = {summary[f'{key}_kcal_mol']:.2f} kcal/mol")

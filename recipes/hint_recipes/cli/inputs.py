@@ -42,7 +42,8 @@ def need(extra: str, *modules: str) -> None:
     """Refuse to start without the libraries of a study; ``extra`` is the one of this package that brings them."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"{', '.join(missing)} is not installed: pip install 'hint-plugins[{extra}]'")
+        verb = "is" if len(missing) == 1 else "are"
+        raise InputError(f"{', '.join(missing)} {verb} not installed: pip install 'hint-plugins[{extra}]'")
 
 
 def load_potential(spec: str, device: str | None, dtype: str | None) -> Potential:

@@ -89,7 +89,8 @@ def path(
                 store.put(name, key, record)
         records.append(record)
         state = record["reason"] or (
-            f"barrier {record['barrier']:.3f} eV, {record['n_imaginary_top']} imaginary at the top"
+            f"barrier {record['barrier']:.3f} eV = {record['barrier_kcal_mol']:.2f} kcal/mol, "
+            f"{record['n_imaginary_top']} imaginary at the top"
             + ("" if record["converged"] else " (band not converged)")
         )
         typer.echo(f"{name}: {state}")

@@ -29,6 +29,7 @@ def phonons(
     mesh: Annotated[str, typer.Option(metavar=METAVAR, help="q mesh for density of states, free energy.")] = "12x12x12",
     t_max: Annotated[float, typer.Option(help="Highest temperature, K.")] = 1000.0,
     t_step: Annotated[float, typer.Option(help="Temperature step, K.")] = 100.0,
+    dos_width: Annotated[float, typer.Option(help="Gaussian width of the density of states, cm^-1.")] = 10.0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: what the model chooses.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result.")] = False,
@@ -59,6 +60,7 @@ def phonons(
         mesh=options["mesh"],
         t_max=t_max,
         t_step=t_step,
+        dos_width=dos_width,
         device=device,
         dtype=dtype,
     )

@@ -15,6 +15,13 @@ def rank(
     model: Annotated[str, typer.Option(help="Model or reference calculator.")],
     out: Annotated[Path, typer.Option(help="Output directory; candidates there are continued.")],
     supercell: Annotated[str, typer.Option(metavar=METAVAR, help="Repetitions of each unit cell.")] = "2x2x2",
+    supercell_length: Annotated[
+        float | None,
+        typer.Option(
+            help="Choose the repetitions for each candidate so that its supercell reaches at least this far in every "
+            "direction, A (instead of --supercell). Use it when the unit cells have different sizes."
+        ),
+    ] = None,
     stage: Annotated[
         list[str] | None,
         typer.Option(metavar=METAVAR, help="Smaller supercell to converge first, e.g. 1x1x1; repeatable."),
@@ -23,7 +30,15 @@ def rank(
     pressure: Annotated[float, typer.Option(help="GPa.")] = 0.0,
     relax_cell: Annotated[bool, typer.Option(help="Relax the cells to the pressure.")] = True,
     configurations: Annotated[int, typer.Option(help="Configurations of a population (even).")] = 500,
+    min_populations: Annotated[int, typer.Option(help="Populations of a stage at least.")] = 2,
     max_populations: Annotated[int, typer.Option(help="Populations of a stage at most.")] = 30,
+    final_configurations: Annotated[
+        int,
+        typer.Option(
+            help="Configurations (even) of the fresh ensemble that gives free energy, stress and all errors at the "
+            "end; 0 takes as many as a population."
+        ),
+    ] = 0,
     meaningful_factor: Annotated[float, typer.Option(help="Converged below this gradient over its error.")] = 0.001,
     bulk_modulus: Annotated[float, typer.Option(help="GPa, sets cell steps.")] = 100.0,
     reference: Annotated[str | None, typer.Option(help="Reference calculator for the free-energy correction.")] = None,
@@ -47,7 +62,9 @@ def rank(
         pressure=pressure,
         relax_cell=relax_cell,
         configurations=configurations,
+        min_populations=min_populations,
         max_populations=max_populations,
+        final_configurations=final_configurations,
         meaningful_factor=meaningful_factor,
         bulk_modulus=bulk_modulus,
         stress=True,
@@ -64,6 +81,7 @@ def rank(
         out,
         settings,
         stages,
+        supercell_length=supercell_length,
         reference=load_potential(reference, device, dtype) if reference else None,
         reference_configurations=reference_configurations,
         label=model,

@@ -23,9 +23,22 @@ def sscha(
     ] = None,
     temperature: Annotated[float, typer.Option(help="K.")] = 0.0,
     configurations: Annotated[int, typer.Option(help="Configurations of a population (even).")] = 500,
+    min_populations: Annotated[int, typer.Option(help="Populations of a stage at least.")] = 2,
     max_populations: Annotated[int, typer.Option(help="Populations of a stage at most.")] = 30,
+    final_configurations: Annotated[
+        int,
+        typer.Option(
+            help="Configurations (even) of the fresh ensemble that gives free energy, stress and all errors at the "
+            "end; 0 takes as many as a population."
+        ),
+    ] = 0,
     step: Annotated[float, typer.Option(help="Starting step of the minimisation.")] = 0.002,
-    kong_liu: Annotated[float, typer.Option(help="New population below this effective sample share.")] = 0.5,
+    kong_liu: Annotated[
+        float,
+        typer.Option(
+            help="A new population is drawn, and no result accepted, below this share of effective configurations."
+        ),
+    ] = 0.5,
     meaningful_factor: Annotated[float, typer.Option(help="Converged below this gradient over its error.")] = 0.001,
     representation: Annotated[str, typer.Option(help="auto, normal, sqrt or root4.")] = "auto",
     relax_positions: Annotated[bool, typer.Option(help="Let the centroids relax.")] = True,
@@ -58,6 +71,7 @@ def sscha(
     from hint_plugins.cli.common import InputError, finish, prepare_output
     from hint_recipes.crystal_input import load_potential, parse_supercell, read_crystal
     from hint_recipes.ensemble import EnsembleEngine
+    from hint_recipes.sscha_output import print_result
     from hint_recipes.sscha_request import CHECKPOINT
     from hint_recipes.sscha_state import SschaSettings
     from hint_recipes.sscha_study import run_sscha
@@ -65,7 +79,9 @@ def sscha(
     settings = SschaSettings(
         temperature=temperature,
         configurations=configurations,
+        min_populations=min_populations,
         max_populations=max_populations,
+        final_configurations=final_configurations,
         step=step,
         kong_liu=kong_liu,
         meaningful_factor=meaningful_factor,
@@ -104,8 +120,7 @@ def sscha(
         overwrite=overwrite,
         config={**options, "overwrite": False},
     )
-    if not summary["converged"]:
-        print(f"hint: not converged after {summary['n_populations']} populations (see populations.csv)")
+    print_result(summary, out)
     finish(0 if summary["converged"] else 1)
 
 

@@ -35,13 +35,12 @@ def stability(
     options = {k: v for k, v in locals().items() if isinstance(v, str | int | float | list | Path | None)}
     from dataclasses import asdict
 
-    from ase.io import write
     from tqdm import tqdm
 
-    from hint_plugins.cli.common import InputError, finish, replacing, write_csv, write_json, write_summary
+    from hint_plugins.cli.common import InputError, finish, write_csv, write_json, write_summary
     from hint_recipes.cli.inputs import load_potential, open_run, read_frames, settings_or_fail
     from hint_recipes.stability import Ramp, RampSettings, plot_stability
-    from hint_recipes.store import digest, file_digest
+    from hint_recipes.store import digest, file_digest, write_frames
 
     names = RampSettings.__dataclass_fields__
     settings = settings_or_fail(RampSettings, {name: options[name] for name in names})
@@ -74,10 +73,9 @@ def stability(
 
         results = ramp.run(checkpoint_every, keep)
     write_csv(out / "stability.csv", results)
-    with replacing(out / "final.extxyz") as temporary:
-        for walker in ramp.walkers:
-            walker.atoms.info |= {"name": walker.name, "temperature_K": walker.outcome["temperature_K"]}
-        write(temporary, [walker.atoms for walker in ramp.walkers], format="extxyz")
+    for walker in ramp.walkers:
+        walker.atoms.info |= {"name": walker.name, "temperature_K": walker.outcome["temperature_K"]}
+    write_frames(out / "final.extxyz", [walker.atoms for walker in ramp.walkers])
     label = potential.name if potential.name not in others else f"{potential.name} ({out})"
     plot_stability({**others, label: results}, out / "stability.png")
     started = [row for row in results if row["survived"] or row["time_ps"] > 0]

@@ -44,10 +44,21 @@ def tc(
     ] = None,
     broadening: Annotated[int, typer.Option(min=1, help="Electronic broadening, number in the files.")] = 3,
     route: Annotated[
-        str, typer.Option(help="projected (mode-resolved couplings) or matdyn (stock Quantum ESPRESSO, exact).")
-    ] = "projected",
+        str,
+        typer.Option(
+            help="matdyn (stock Quantum ESPRESSO, exact), projected (mode-resolved couplings; loses couplings between "
+            "modes), or auto: matdyn where its files and programs are there."
+        ),
+    ] = "auto",
     mesh: Annotated[str, typer.Option(metavar=METAVAR, help="q mesh of the matdyn route.")] = "12x12x12",
     smearing: Annotated[float, typer.Option(help="Width of alpha2F in the projected route, meV.")] = 1.0,
+    converge: Annotated[
+        bool,
+        typer.Option(
+            help="With --elph-dir: also vary broadening, q mesh and cutoff, one at a time, at the first mu* "
+            "(convergence.csv, convergence.png)."
+        ),
+    ] = False,
     prepare_only: Annotated[bool, typer.Option(help="matdyn route: write the inputs, do not run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result.")] = False,
 ) -> None:
@@ -65,11 +76,13 @@ def tc(
         raise InputError("--anharmonic needs --elph-dir and --harmonic")
     if not spectrum and elph_dir is None:
         raise InputError("give alpha2F files, or --elph-dir with --harmonic")
-    if route not in ("projected", "matdyn"):
-        raise InputError(f"--route {route}: choose projected or matdyn")
+    if route not in ("auto", "projected", "matdyn"):
+        raise InputError(f"--route {route}: choose auto, matdyn or projected")
+    if converge and (elph_dir is None or prepare_only):
+        raise InputError("--converge needs --elph-dir and --harmonic, and cannot go with --prepare-only")
+    spectra = read_spectra(spectrum or [], unit=unit, column=column, clip_negative=clip_negative)
     prepare_output(out, overwrite=overwrite)
     write_config(out, "tc", options)
-    spectra = read_spectra(spectrum or [], unit=unit, column=column, clip_negative=clip_negative)
     if elph_dir is not None and harmonic is not None:
         from hint_recipes.electron_phonon import carried_spectra
 
@@ -85,6 +98,25 @@ def tc(
             smearing=smearing,
             prepare_only=prepare_only,
             clip_negative=clip_negative,
+        )
+    if converge:
+        from hint_recipes.tc_convergence import convergence
+
+        assert elph_dir is not None
+        assert harmonic is not None
+        convergence(
+            out,
+            elph_dir,
+            harmonic,
+            anharmonic or [],
+            (mu_star or [0.1])[0],
+            masses=mass or [],
+            broadening=broadening,
+            route=route,
+            mesh=options["mesh"],
+            smearing=smearing,
+            cutoff=cutoff,
+            eliashberg=eliashberg,
         )
     if not spectra:
         print(f"inputs written into {out}: run run.sh in each directory, then give its a2F.dosN to `hint tc`")

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.build import minimize_rotation_and_translation
 from ase.geometry import find_mic
 
-from hint_plugins.structures import frozen_atoms
+from hint_plugins.labels.constraints import free_components
 from hint_recipes.failures import SearchFailure
 from hint_recipes.transition_states.bonds import bond_matrix
 
@@ -26,7 +26,7 @@ def rmsd(first: Atoms, second: Atoms) -> float:
     atoms); crystals, slabs and structures with frozen atoms stay where they are.
     """
     moved = first.copy()
-    if first.pbc.any() or frozen_atoms(first).any():
+    if first.pbc.any() or not free_components(first).all():
         apart = find_mic(first.positions - second.positions, first.cell, first.pbc)[0]
     else:
         minimize_rotation_and_translation(second, moved)
@@ -61,7 +61,7 @@ class EndPoints:
 
     def merged(self) -> bool:
         """Whether the relaxed end points are the same molecule, or conformer where no bond changes."""
-        if not np.array_equal(*map(bond_matrix, self.relaxed)):
+        if not same_bonds(*self.relaxed):
             return False
         return not self.conformational or same_geometry(*self.relaxed, SAME_RMSD / 2)
 
@@ -121,13 +121,18 @@ class EndPoints:
         ]
         if found[0][0] and found[1][1]:
             return
-        if np.array_equal(*graphs) and (not self.conformational or same_geometry(*ends, self.tolerance)):
+        if same_bonds(*ends) and (not self.conformational or same_geometry(*ends, self.tolerance)):
             raise SearchFailure("same_end_twice", "an end point" if any(found[0]) else "neither end point")
         what = "conformer" if self.conformational else "molecule"
         if any(found[0]) or any(found[1]):
             here = "reactant" if found[0][0] or found[1][0] else "product"
             raise SearchFailure("one_end_wrong", f"only the {here} is reached; the other end is another {what}")
         raise SearchFailure("both_ends_wrong", f"both ends are other {what}s")
+
+
+def same_bonds(first: Atoms, second: Atoms) -> bool:
+    """Whether the same atoms are bonded in two structures."""
+    return bool(np.array_equal(bond_matrix(first), bond_matrix(second)))
 
 
 def same_geometry(first: Atoms, second: Atoms, tolerance: float) -> bool:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.structures import frozen_atoms, moved
+from hint_plugins.labels.constraints import free_components
+from hint_plugins.structures import moved
 from hint_recipes.steps import WatchedCalculator
 from hint_recipes.transition_states.stationary import minimise, snapshot
 
@@ -74,9 +75,10 @@ def follow(
     silent: Any = None  # declared as str there, but documented as None
 
     moving = moved(saddle)
+    moving.info["role"] = "path"
     moving.set_masses(saddle.get_masses())
     moving.calc = WatchedCalculator(potential, moving, deadline)
-    held = np.repeat(frozen_atoms(saddle), 3)
+    held = ~free_components(saddle).reshape(-1)
 
     def hessian(atoms: Atoms) -> np.ndarray:
         found = potential.hessian(atoms)

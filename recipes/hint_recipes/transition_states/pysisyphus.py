@@ -15,7 +15,7 @@ from ase import Atoms, units
 from hint_plugins.charges import charge_and_multiplicity
 from hint_plugins.cli.common import InputError
 from hint_plugins.structures import moved
-from hint_recipes.elastic_band import evaluate_images
+from hint_recipes.elastic_band import evaluate_images, with_roles
 from hint_recipes.failures import SearchFailure
 from hint_recipes.steps import check_deadline, check_step
 from hint_recipes.transition_states.stationary import snapshot
@@ -107,7 +107,7 @@ def growing_string(
     images = []
     for node in string.images:
         images.append(moved(reactant, node.cart_coords.reshape(-1, 3) * units.Bohr))
-    evaluate_images(potential, images)
+    evaluate_images(potential, with_roles(images))
     return images, bool(optimizer.is_converged)
 
 

@@ -12,10 +12,11 @@ from ase.geometry import find_mic
 
 from hint_plugins.charges import charge_and_multiplicity, raw_info, stated
 from hint_plugins.labelling.engine import EngineError
-from hint_plugins.structures import bare, frozen_atoms
+from hint_plugins.labels.constraints import free_components
+from hint_plugins.labels.hessian_label import LabelError
+from hint_plugins.structures import bare
 from hint_recipes.failures import SearchFailure
-from hint_recipes.transition_states.bonds import bond_matrix
-from hint_recipes.transition_states.ends import rmsd
+from hint_recipes.transition_states.ends import rmsd, same_bonds
 
 ROLES = ("reactant", "product", "ts")
 #: End points with the same bonds must differ by this much (A, :func:`~hint_recipes.transition_states.ends.rmsd`).
@@ -43,14 +44,18 @@ class Reaction:
 def group_reactions(frames: Iterable[Atoms]) -> list[Reaction]:
     """Frames grouped by ``info["reaction"]`` and ``info["role"]``, in the order of first appearance.
 
+    Images of a path (role "path") are no end points and left out.
+
     Raises
     ------
     ValueError
-        If a frame lacks either key or has an unknown role: which frame, and what it has.
+        If a frame lacks either key or has an unknown role: which frame, and what it has. If there is no reaction.
     """
     reactions: dict[str, Reaction] = {}
     for index, frame in enumerate(frames):
-        role = str(frame.info.get("role", "")).lower()
+        role = str(frame.info.get("role", "")).strip().lower()
+        if role == "path":
+            continue
         if "reaction" not in frame.info or role not in ROLES:
             raise ValueError(
                 f"frame {index} needs info 'reaction' and 'role' ({', '.join(ROLES)}); it has "
@@ -72,6 +77,8 @@ def group_reactions(frames: Iterable[Atoms]) -> list[Reaction]:
         energy = _energy(frame)
         if energy is not None:
             reaction.energies[role] = energy
+    if not reactions:
+        raise ValueError("there is no reaction: no structure has the role reactant, product or ts")
     return list(reactions.values())
 
 
@@ -123,7 +130,7 @@ def check_reaction(reaction: Reaction, *, closest: float = 0.5) -> None:
                 "overlapping_atoms", f"atoms {i} and {j} of the {role}, {atoms.get_distance(i, j):.3f} A apart"
             )
     ends = reaction.reactant, reaction.product
-    if np.array_equal(*map(bond_matrix, ends)) and (apart := rmsd(*ends)) < SAME_INPUT:
+    if same_bonds(*ends) and (apart := rmsd(*ends)) < SAME_INPUT:
         raise SearchFailure("same_molecule", f"{apart:.3f} A apart (root mean square, {SAME_INPUT} A at least)")
 
 
@@ -139,16 +146,14 @@ def _check_surroundings(reactant: Atoms, atoms: Atoms, role: str) -> None:
             "different_charge",
             f"reactant: charge {charge}, spin multiplicity {spin}; {role}: {other}, {multiplicity}",
         )
-    try:
-        held, also = frozen_atoms(reactant), frozen_atoms(atoms)
-    except ValueError as error:
-        raise SearchFailure("frozen_atoms", str(error)) from error
     if role == "ts":  # a reference: only its geometry is used
         return
-    if held.all():
-        raise SearchFailure("frozen_atoms", "every atom is frozen")
-    if not np.array_equal(held, also):
+    try:
+        free, also = free_components(reactant), free_components(atoms)
+    except LabelError as error:
+        raise SearchFailure("frozen_atoms", str(error)) from error
+    if not np.array_equal(free, also):
         raise SearchFailure("frozen_atoms", f"the {role} has other frozen atoms than the reactant")
-    apart = find_mic(atoms.positions[held] - reactant.positions[held], atoms.cell, atoms.pbc)[0]
-    if np.abs(apart).max(initial=0.0) > 1e-3:
+    apart = find_mic(atoms.positions - reactant.positions, atoms.cell, atoms.pbc)[0]
+    if np.abs(apart[~free]).max(initial=0.0) > 1e-3:
         raise SearchFailure("frozen_atoms", f"frozen atoms of the {role} are at other places than in the reactant")

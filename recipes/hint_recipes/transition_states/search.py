@@ -15,12 +15,11 @@ from ase import Atoms, units
 
 from hint_plugins.cli.common import plain
 from hint_plugins.objective.metrics import frequencies
-from hint_plugins.structures import frozen_atoms
 from hint_recipes.elastic_band import evaluate_images, initial_path, relax_band, without_repeats
 from hint_recipes.failures import SearchFailure
 from hint_recipes.steps import check_deadline
 from hint_recipes.transition_states.bonds import bond_matrix, changed_bonds
-from hint_recipes.transition_states.ends import EndPoints, rmsd
+from hint_recipes.transition_states.ends import ROLES, EndPoints, rmsd
 from hint_recipes.transition_states.irc import follow
 from hint_recipes.transition_states.reaction import Reaction, check_reaction
 from hint_recipes.transition_states.stationary import find_saddle, minimise
@@ -162,7 +161,7 @@ def _search(
     reaction: Reaction, potential: Potential, settings: SearchSettings, result: SearchResult, deadline: float
 ) -> None:
     record = result.record
-    if (settings.path == "gsm" or settings.saddle == "rsirfo") and frozen_atoms(reaction.reactant).any():
+    if (settings.path == "gsm" or settings.saddle == "rsirfo") and reaction.reactant.constraints:
         raise SearchFailure("frozen_atoms", "gsm and rsirfo move every atom: choose neb and sella")
     graphs = bond_matrix(reaction.reactant), bond_matrix(reaction.product)
     record["conformational"] = bool(np.array_equal(*graphs))
@@ -325,6 +324,8 @@ def _coordinate(
     if not (first.end_converged and second.end_converged):
         raise SearchFailure("irc_end_not_converged")
     ends.judge(reached)
+    for end, role in zip((result.irc[0], result.irc[-1]), ROLES, strict=True):
+        end.info["role"] = role
 
 
 def _compare_with_reference(reaction: Reaction, result: SearchResult) -> None:

@@ -94,7 +94,8 @@ def find_saddle(
     steps
         At most so many.
     internal
-        Redundant internal coordinates; Cartesian ones are taken when they break down.
+        Redundant internal coordinates; Cartesian ones are taken when they break down, and for crystals, slabs and
+        structures with frozen atoms.
     deadline
         As in :func:`minimise`.
 
@@ -107,6 +108,7 @@ def find_saddle(
 
     silent: Any = None  # declared as str there, but documented as None
 
+    internal = internal and not (guess.pbc.any() or guess.constraints)
     moving = bare(guess)
     moving.calc = WatchedCalculator(potential, moving, deadline)
     with warnings.catch_warnings():

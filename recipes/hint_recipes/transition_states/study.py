@@ -21,16 +21,6 @@ from hint_recipes.transition_states.search import FIELDS, KCAL, SearchResult, Se
 
 #: Fields of a record that are lists.
 LISTS = {"frequencies_cm1", "irc_converged", "bonds", "attempts"}
-#: Fields of a record that are in eV.
-EV = {
-    "reactant_energy",
-    "barrier",
-    "reaction_energy",
-    "irc_reactant_energy",
-    "irc_product_energy",
-    "barrier_error",
-    "reaction_energy_error",
-}
 #: Columns of the table on the terminal; energies in kcal/mol above the relaxed reactant.
 BARRIER_HEADINGS = ("reaction", "barrier", "products", "end R", "end P", "imaginary", "result")
 
@@ -208,10 +198,10 @@ def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records as rows of a table (no lists), energies in eV named so, with the reason spelt out."""
+    """Records as rows of a table (no lists, energies in eV), with the reason spelt out."""
     columns = [field for field in FIELDS if field not in LISTS | {"detail"}]
     return [
-        {f"{column}_eV" if column in EV else column: record.get(column) for column in columns}
+        {column: record.get(column) for column in columns}
         | {"explanation": f"{REASONS[record['reason']]}: {record.get('detail')}" if record.get("reason") else None}
         for record in records
     ]
@@ -233,7 +223,7 @@ def barrier_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "name": record["name"],
                 "barrier_kcal_mol": _rounded(record.get("barrier_kcal_mol")),
                 "reaction_energy_kcal_mol": _rounded(record.get("reaction_energy_kcal_mol")),
-                **{f"end_{role}_kcal_mol": _rounded(ends[role] and ends[role] / KCAL) for role in ends},
+                **{f"end_{role}_kcal_mol": _rounded(energy, unit=KCAL) for role, energy in ends.items()},
                 "imaginary_cm1": _rounded(record.get("imaginary_cm1"), 0),
                 "result": ("intended" if record["intended"] else str(record["reason"])) + note,
             }
@@ -241,8 +231,8 @@ def barrier_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _rounded(value: float | None, digits: int = 2) -> float | None:
-    return None if value is None else round(value, digits) + 0.0  # no -0.0
+def _rounded(value: float | None, digits: int = 2, unit: float = 1.0) -> float | None:
+    return None if value is None else round(value / unit, digits) + 0.0  # no -0.0
 
 
 def barrier_table(rows: Sequence[dict[str, Any]], at_most: int = 40) -> str:

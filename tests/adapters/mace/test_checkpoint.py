@@ -65,7 +65,9 @@ class Killed(BaseException):
     """Like a kill: nothing catches it."""
 
 
-MOMENTS = [(name, count, when) for name in ("save", "replace") for count in (1, 2) for when in ("before", "half", "after")]
+MOMENTS = [
+    (name, count, when) for name in ("save", "replace") for count in (1, 2) for when in ("before", "half", "after")
+]
 
 
 @pytest.mark.parametrize(("name", "count", "when"), MOMENTS)
@@ -103,7 +105,9 @@ def test_a_full_disk_keeps_the_checkpoint_before(handler, monkeypatch, tmp_path)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(CheckpointError, match=r"epoch-1.pt cannot be written: .*No space left.*earlier epochs are whole"):
+    with pytest.raises(
+        CheckpointError, match=r"epoch-1.pt cannot be written: .*No space left.*earlier epochs are whole"
+    ):
         save(handler, 1)
     assert newest(handler) == (0.0, 0)
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
@@ -177,7 +181,15 @@ def test_nothing_but_the_known_options_may_change_freely():
     known = {action.dest for action in build_default_arg_parser()._actions} | set(HintConfig.model_fields)
     known |= {"plugins", "hessian_allow_changes"}
     assert set(checkpoint.FREE) <= known
-    for name in ("hessian_weight", "hessian_ramp_end", "hessian_num_probes", "hessian_key", "default_dtype", "lr", "seed"):
+    for name in (
+        "hessian_weight",
+        "hessian_ramp_end",
+        "hessian_num_probes",
+        "hessian_key",
+        "default_dtype",
+        "lr",
+        "seed",
+    ):
         assert name not in checkpoint.FREE
 
 
@@ -195,8 +207,15 @@ OPTIONS = HINT | {"hessian_metrics": "probes", "max_num_epochs": 2}
 @pytest.mark.slow
 def test_restarts_under_other_settings_are_refused_until_allowed(trained):
     changed = {
-        **{"hessian_weight": 0.02, "hessian_ramp_end": 1, "hessian_num_probes": 3, "hessian_probes": "gaussian"},
-        **{"batch_size": 3, "default_dtype": "float32", "lr": 0.1, "hessian_engine": "reverse", "max_num_epochs": 3},
+        "hessian_weight": 0.02,
+        "hessian_ramp_end": 1,
+        "hessian_num_probes": 3,
+        "hessian_probes": "gaussian",
+        "batch_size": 3,
+        "default_dtype": "float32",
+        "lr": 0.1,
+        "hessian_engine": "reverse",
+        "max_num_epochs": 3,
     }
     done = train(trained, check=False, **OPTIONS | changed, restart_latest="")
     assert done.returncode == 2
@@ -250,10 +269,10 @@ def test_a_checkpoint_that_does_not_fit_never_means_the_first_epoch(trained, dam
 
 def test_the_parser_says_each_default_once():
     import pluggy
+    from mace.tools import build_default_arg_parser
 
     from hint_mace.options import extend_parser
     from hint_plugins.plugins import load_plugins
-    from mace.tools import build_default_arg_parser
 
     manager: pluggy.PluginManager = load_plugins(["hint"])
     text = " ".join(extend_parser(build_default_arg_parser(), manager).format_help().split())

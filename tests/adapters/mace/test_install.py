@@ -1,6 +1,8 @@
 """What the adapter refuses before MACE starts, and what it hands to the plugins."""
 
 import argparse
+import re
+import subprocess
 import sys
 
 import numpy as np
@@ -11,11 +13,11 @@ pytestmark = pytest.mark.mace
 
 from helpers.mace import manager_with  # noqa: E402
 from helpers.structures import label_with_emt, molecules  # noqa: E402
-from helpers.training import HINT, train, write_data  # noqa: E402
+from helpers.training import HINT, environment, train, write_data  # noqa: E402
 from mace.data.utils import KeySpecification, config_from_atoms  # noqa: E402
 
 from hint_mace import install  # noqa: E402
-from hint_mace.data import read_into, take_labels  # noqa: E402
+from hint_mace.data import read_into, require_numbers, take_labels  # noqa: E402
 from hint_mace.session import Session  # noqa: E402
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError  # noqa: E402
 from hint_plugins.labels.store import write_structures  # noqa: E402
@@ -40,6 +42,46 @@ def test_the_oldest_host_lacks_the_process_group_function(monkeypatch):
     monkeypatch.delattr(sys.modules["mace.data.utils"], "load_from_xyz")
     with pytest.raises(install.IncompatibleHostError, match="load_from_xyz is missing"):
         install.check_host()
+
+
+@pytest.mark.parametrize(
+    ("module", "owner", "method"),
+    [
+        ("mace.data.lmdb_dataset", "LMDBDataset", "__getitem__"),
+        ("mace.data.hdf5_dataset", "HDF5Dataset", "__getitem__"),
+        ("mace.tools.checkpoint", "CheckpointIO", "_get_checkpoint_filename"),
+        ("mace.tools.checkpoint", "CheckpointBuilder", "load_checkpoint"),
+    ],
+)
+def test_every_wrapped_method_is_checked_first(monkeypatch, module, owner, method):
+    monkeypatch.setattr(getattr(sys.modules[module], owner), method, lambda: None)
+    with pytest.raises(install.IncompatibleHostError, match=f"{owner}.{method} has parameters"):
+        install.check_host()
+
+
+def test_torch_is_left_alone():
+    """Data parallelism on CPUs is a matter of MACE's run, not of torch's class."""
+    code = (
+        "import argparse, sys, mace.data, torch.distributed as dist\n"
+        "from torch.nn.parallel import DistributedDataParallel as DDP\n"
+        "from hint_mace.install import install\n"
+        "before = DDP, DDP.__init__\n"
+        "install(['hint'])\n"
+        "import mace.cli.run_train as run\n"
+        "from mace.tools import distributed_tools as tools\n"
+        "assert run.DDP is DDP\n"
+        "dist.init_process_group = lambda *a, **k: None\n"
+        "dist.is_initialized = lambda: False\n"
+        "tools.init_distributed(argparse.Namespace(distributed=True, device='cpu', launcher='torchrun'))\n"
+        "from torch.nn.parallel import DistributedDataParallel\n"
+        "assert (DistributedDataParallel, DistributedDataParallel.__init__) == before\n"
+        "assert run.DDP is not DDP\n"
+        "print('done')\n"
+    )
+    ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29599"}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=environment(**ranks), capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("done"), done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("flag", ["enable_cueq", "only_cueq", "enable_oeq", None])
@@ -100,6 +142,8 @@ def test_bad_label_in_a_database_is_named(tmp_path):
     [
         ({"model": "AlphaNet", "enable_cueq": True}, "--enable_cueq is for MACE's own models"),
         ({"hessian_ramp_start": 1.5, "hessian_ramp_end": None}, "give an end, or begin earlier"),
+        ({"hessian_ramp_start": 2, "hessian_ramp_end": 3}, "lies after the end of the run"),
+        ({"hessian_weight": "inf"}, "hessian_weight"),
     ],
 )
 def test_refused_with_a_sentence(tmp_path, options, message):
@@ -107,4 +151,37 @@ def test_refused_with_a_sentence(tmp_path, options, message):
     done = train(tmp_path, check=False, **HINT | options)
     assert done.returncode == 2, done.stderr[-2000:]
     assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("positions", np.nan), ("energy", np.inf), ("forces", np.nan), ("energy", "abc")]
+)
+def test_references_that_are_no_numbers_are_named(name, value):
+    atoms = label_with_emt(molecules(1)[0])
+    keys = KeySpecification(info_keys={"energy": "REF_energy"}, arrays_keys={"forces": "REF_forces"})
+    config = config_from_atoms(atoms, keys)
+    require_numbers(config, "train.xyz, frame 0")
+    if name == "positions":
+        config.positions[1, 2] = value
+    else:
+        config.properties[name] = np.full_like(config.properties[name], value) if name == "forces" else value
+    with pytest.raises(LabelError, match=f"train.xyz, frame 0: {name} is not all finite numbers"):
+        require_numbers(config, "train.xyz, frame 0")
+    config.property_weights[name] = 0.0
+    if name != "positions":
+        require_numbers(config, "train.xyz, frame 0")
+
+
+@pytest.mark.parametrize("value", ["abc", "nan"])
+def test_a_structure_without_a_finite_energy_is_named(tmp_path, value):
+    write_data(tmp_path)
+    text = (tmp_path / "train.xyz").read_text()
+    lines = text.splitlines(keepends=True)
+    frames = [k for k, line in enumerate(lines) if "REF_energy=" in line]
+    lines[frames[2]] = re.sub(r"REF_energy=\S+", f"REF_energy={value}", lines[frames[2]])
+    (tmp_path / "train.xyz").write_text("".join(lines))
+    done = train(tmp_path, check=False, **HINT)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "train.xyz, frame 2" in done.stderr
     assert "Traceback" not in done.stderr

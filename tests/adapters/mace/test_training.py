@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -53,6 +54,13 @@ def test_the_command_trains_and_reports(data):
     assert "4 of 12 training structures carry a Hessian label" in log
     assert "self-test in float64" in log
     assert "HVP engine: " in log
+    assert "Epochs done" not in log
+    assert re.findall(r"INFO: (\w+ ?\d?): head: Default, hessian_weight", log) == [
+        "Initial",
+        "Epoch 0",
+        "Epoch 1",
+        "Epoch 2",
+    ]
     rows = records(data, "eval")
     assert all(set(WHOLE) <= set(row) for row in rows)
     assert [row["hessian_weight"] for row in rows] == [0.0, 0.005, 0.01, 0.01]
@@ -63,6 +71,34 @@ def test_the_command_trains_and_reports(data):
         )
         loaded = subprocess.run([sys.executable, "-c", code], cwd=data, capture_output=True, text=True, check=False)
         assert "ScaleShiftMACE" in loaded.stdout, loaded.stderr
+
+
+def test_the_last_tables_hold_the_errors_of_hessians(data):
+    """For train, valid and test; those of valid are the ones of the last validation."""
+    result = train(data, **HINT | {"max_num_epochs": 1}, test_file="valid.xyz")
+    table = {}
+    heading = "MAE H / eV / A^2"
+    for line in (result.stdout + result.stderr).splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if cells and cells[0] == "config_type":
+            names = cells
+        elif len(cells) > 4:
+            table[cells[0]] = dict(zip(names, cells, strict=True))
+    assert set(table) == {"train_Default", "valid_Default", "Default_Default"}
+    last = records(data, "eval")[-1]
+    columns = {"MAE eigenvalues / eV / A^2": "eigenvalue_mae", "MAE frequencies / cm^-1": "frequency_mae_cm1"}
+    for name, key in {heading: "hessian_mae", **columns}.items():
+        assert float(table["valid_Default"][name]) == pytest.approx(last[key], rel=1e-3)
+        assert table["Default_Default"][name] == table["valid_Default"][name]
+        assert float(table["train_Default"][name]) > 0
+
+
+def test_a_run_that_diverges_stops_with_a_sentence_and_keeps_its_checkpoint(data):
+    result = train(data, check=False, **HINT | {"max_num_epochs": 4, "clip_grad": None}, lr=1e200, eval_interval=1)
+    assert result.returncode == 1, result.stderr[-2000:]
+    assert re.search(r"hint-plugins: Epoch 0: the validation loss is (nan|inf)", result.stderr)
+    assert "Traceback" not in result.stderr
+    assert not list((data / "checkpoints").glob("*.pt"))
 
 
 def test_zero_weight_trains_exactly_as_the_plain_loss(data):
@@ -224,15 +260,24 @@ def test_prepared_hdf5_files_keep_their_labels(data):
         capture_output=True,
         text=True,
     )
-    result = train(
-        data,
-        **HINT | {"max_num_epochs": 1},
-        train_file="prepared/train",
-        valid_file="prepared/val",
-        atomic_numbers="[1, 6, 7, 8]",
-        E0s="{1: 0.0, 6: 0.0, 7: 0.0, 8: 0.0}",
-    )
+    files = {"train_file": "prepared/train", "valid_file": "prepared/val", "atomic_numbers": "[1, 6, 7, 8]"}
+    files["E0s"] = "{1: 0.0, 6: 0.0, 7: 0.0, 8: 0.0}"
+    result = train(data, **HINT | {"max_num_epochs": 1}, **files)
     assert "4 of 12 training structures carry a Hessian label" in result.stdout + result.stderr
+    with h5py.File(data / "prepared" / "train" / "train_0.h5", "r+") as file:
+        labels = []
+        file.visit(lambda name: labels.append(name) if name.endswith("properties/hint.hessian") else None)
+        labels = [name for name in labels if file[name].dtype.kind == "f" and file[name].shape]
+        values = file[labels[0]][()]
+        del file[labels[0]]
+        file[labels[0]] = values + np.arange(values.size)
+    result = train(data, check=False, **HINT | {"max_num_epochs": 1}, **files)
+    assert result.returncode == 2
+    assert re.search(r"bad Hessian label: \S*train_0.h5, structure \d+: asymmetric", result.stderr)
+    assert "Traceback" not in result.stderr
+    result = train(data, **HINT | {"max_num_epochs": 1, "hessian_on_bad_label": "drop"}, **files)
+    assert "3 of 12 training structures carry a Hessian label" in result.stdout + result.stderr
+    assert "1 Hessian labels failed their checks and were dropped" in result.stdout + result.stderr
 
 
 def test_databases_are_read_lazily(data):

@@ -1,0 +1,164 @@
+"""What a converged SSCHA run is worth: free energy, stress and forces from configurations that it has not seen.
+
+The free energy at the minimum of one sample is biased low, since the minimisation also fits the noise of that sample.
+On a fresh ensemble of the converged auxiliary matrix the average is unbiased: an upper bound of the true free energy
+(Gibbs and Bogoliubov), with an error that can be trusted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hint_recipes.dynamical_matrices import from_cellconstructor, to_cellconstructor
+from hint_recipes.ensemble_averages import free_energy, mean_force, stress_and_error
+from hint_recipes.ensemble_statistics import jackknife
+from hint_recipes.force_constants import ForceConstants
+from hint_recipes.sscha import draw
+from hint_recipes.sscha_state import GPA, SschaSettings
+
+if TYPE_CHECKING:
+    from cellconstructor.Phonons import Phonons
+    from sscha.Ensemble import Ensemble
+
+    from hint_recipes.ensemble import EnsembleEngine
+
+#: Self-consistency on a resampled ensemble: half steps, until they are below this share of the first, or this many.
+_TOLERANCE, _MAX_STEPS = 0.05, 30
+#: A run is doubtful when a frequency from the fresh ensemble differs by more than this many standard errors.
+MAX_DEVIATION = 5.0
+
+
+@dataclass(frozen=True)
+class FreshEnsemble:
+    """Averages over a fresh ensemble, with standard errors; energies per unit cell.
+
+    Attributes
+    ----------
+    configurations, dropped
+        Used, and left out.
+    free_energy, free_energy_error
+        eV.
+    frequencies, frequency_errors
+        ``(num_q, 3n)`` of the auxiliary matrix that is self-consistent on the fresh ensemble, cm^-1; the errors are
+        those of as many configurations. Not a number where a resampled ensemble gave no positive definite matrix.
+    centroid_force, centroid_force_error
+        Norm of the mean force on the centroids that symmetry leaves, eV/A.
+    stress, stress_error
+        ``(3, 3)``, eV/A^3, positive under compression; None where stresses were not asked for.
+    """
+
+    configurations: int
+    dropped: int
+    free_energy: float
+    free_energy_error: float
+    frequencies: np.ndarray
+    frequency_errors: np.ndarray
+    centroid_force: float
+    centroid_force_error: float
+    stress: np.ndarray | None = None
+    stress_error: np.ndarray | None = None
+
+    def errors_for(self, effective_configurations: float) -> np.ndarray:
+        """``(num_q, 3n)`` errors (cm^-1) of a matrix that was minimised on another number of configurations."""
+        return self.frequency_errors * np.sqrt(self.configurations / effective_configurations)
+
+    def deviation(self, frequencies: np.ndarray, effective_configurations: float) -> float:
+        """Largest difference to ``frequencies`` (cm^-1) of a run, in standard errors of the difference."""
+        spread = np.hypot(self.frequency_errors, self.errors_for(effective_configurations))
+        known = np.isfinite(spread) & (spread > 1e-6)
+        return float((np.abs(self.frequencies - frequencies)[known] / spread[known]).max(initial=0.0))
+
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` holds."""
+        values: dict[str, Any] = {
+            "configurations": self.configurations,
+            "dropped": self.dropped,
+            "free_energy": self.free_energy,
+            "free_energy_error": self.free_energy_error,
+            "centroid_force_eV_A": self.centroid_force,
+            "centroid_force_error_eV_A": self.centroid_force_error,
+        }
+        if self.stress is not None and self.stress_error is not None:
+            values |= {
+                "stress_GPa": self.stress / GPA,
+                "stress_error_GPa": self.stress_error / GPA,
+                "pressure_GPa": float(np.trace(self.stress) / 3 / GPA),
+                "pressure_error_GPa": float(np.linalg.norm(np.diag(self.stress_error)) / 3 / GPA),
+            }
+        return values
+
+
+def fresh_ensemble(
+    constants: ForceConstants, engine: EnsembleEngine, settings: SschaSettings, count: int
+) -> FreshEnsemble:
+    """Draw ``count`` configurations of ``constants``, evaluate them and average.
+
+    Parameters
+    ----------
+    constants
+        Auxiliary force constants of a finished run.
+    engine, settings
+        Of the run.
+    count
+        Configurations (even: mirror pairs).
+    """
+    dyn = to_cellconstructor(constants)
+    dyn.Symmetrize()
+    stress = settings.stress or settings.relax_cell
+    drawn = draw(dyn, settings.temperature, count, (settings.seed, 3 * 10**6))
+    ensemble, pairs = engine.fill(drawn, stress=stress, label="fresh ensemble")
+    ensemble.update_weights(dyn, settings.temperature)
+    energy, error = free_energy(ensemble, pairs)
+    cells = constants.num_cells
+
+    def frequencies(sample: Ensemble) -> np.ndarray:
+        return _self_consistent(sample, dyn.Copy(), settings)
+
+    force = mean_force(ensemble, dyn)
+    tensor, tensor_error = stress_and_error(ensemble, pairs) if stress else (None, None)
+    return FreshEnsemble(
+        configurations=len(pairs),
+        dropped=count - len(pairs),
+        free_energy=energy / cells,
+        free_energy_error=error / cells,
+        frequencies=frequencies(ensemble.split(np.ones(len(pairs), bool))),
+        frequency_errors=jackknife(ensemble, pairs, frequencies),
+        centroid_force=float(np.linalg.norm(force)),
+        centroid_force_error=float(np.linalg.norm(jackknife(ensemble, pairs, lambda sample: mean_force(sample, dyn)))),
+        stress=tensor,
+        stress_error=tensor_error,
+    )
+
+
+def _self_consistent(ensemble: Ensemble, dyn: Phonons, settings: SschaSettings) -> np.ndarray:
+    """Frequencies (cm^-1) of the auxiliary matrix that is self-consistent on this ensemble, found from ``dyn``.
+
+    Half steps along ``<d2V/dR2> - Phi`` and, where the centroids are free, along the mean force over the curvature.
+    """
+    import cellconstructor as CC
+
+    first = None
+    for _ in range(_MAX_STEPS):
+        ensemble.update_weights(dyn, settings.temperature)
+        gradient = np.array(ensemble.get_preconditioned_gradient())
+        before = from_cellconstructor(dyn)
+        if settings.relax_positions:
+            force = mean_force(ensemble, dyn) / CC.Units.RY_TO_EV * CC.Units.BOHR_TO_ANGSTROM  # Ry/Bohr
+            curvature = np.linalg.pinv(np.real(dyn.dynmats[0]), rcond=1e-6, hermitian=True)
+            shift = (curvature @ force.ravel()).reshape(-1, 3) * CC.Units.BOHR_TO_ANGSTROM
+            dyn.structure.coords += 0.5 * shift
+        for index, matrix in enumerate(gradient):
+            dyn.dynmats[index] = dyn.dynmats[index] - 0.5 * matrix
+        dyn.Symmetrize()
+        after = from_cellconstructor(dyn)
+        lowest = np.sort(after.frequencies().ravel())[3]
+        if not np.isfinite(lowest) or lowest <= 0:
+            return np.full(after.frequencies().shape, np.nan)
+        change = float(np.abs(after.hessian - before.hessian).max())
+        first = first or change
+        if change <= _TOLERANCE * first:
+            break
+    return after.frequencies()

@@ -1,0 +1,225 @@
+"""Errors that cover: fresh ensembles, mirror pairs, supercells of different size, what counts as converged."""
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from quartic_crystal import QuarticCrystal
+
+from hint_plugins.cli.common import InputError
+from hint_plugins.potential import Potential
+from hint_recipes.ensemble_statistics import mean_and_error
+from hint_recipes.force_constants import hessian_from_potential
+
+pytest.importorskip("sscha")
+pytestmark = pytest.mark.sscha
+
+from hint_recipes.dense_mesh import dense_mesh, harmonic_free_energy  # noqa: E402
+from hint_recipes.dynamical_matrices import output_to, to_cellconstructor  # noqa: E402
+from hint_recipes.ensemble import EnsembleEngine  # noqa: E402
+from hint_recipes.ensemble_averages import free_energy  # noqa: E402
+from hint_recipes.free_energy_hessian import free_energy_hessian  # noqa: E402
+from hint_recipes.fresh_ensemble import fresh_ensemble  # noqa: E402
+from hint_recipes.sscha import draw, run, start  # noqa: E402
+from hint_recipes.sscha_state import SschaSettings, State  # noqa: E402
+
+TEMPERATURE = 300.0
+
+
+@pytest.fixture(scope="module")
+def quartic():
+    """A crystal with a known answer, its exact auxiliary matrix and free energy (eV per unit cell)."""
+    crystal = QuarticCrystal(k=0.5, g=8.0)
+    exact, energy = crystal.solve(TEMPERATURE)
+    return crystal, exact, energy
+
+
+def test_mirror_pairs_are_one_draw():
+    """Twins say nothing new: the error is that of one of each."""
+    values = np.random.default_rng(0).normal(size=50)
+    mean, error = mean_and_error(np.repeat(values, 2), np.repeat(np.arange(50), 2))
+    assert mean == pytest.approx(values.mean())
+    assert error == pytest.approx(values.std(ddof=1) / np.sqrt(50))
+    assert mean_and_error(values[:2], np.zeros(2))[1] == np.inf
+    weights = np.random.default_rng(1).uniform(0.1, 2, size=50)
+    mean, _ = mean_and_error(values, np.arange(50), weights)
+    assert mean == pytest.approx(np.average(values, weights=weights))
+
+
+def test_free_energy_errors_cover(quartic):
+    """Of 200 intervals 68 % hold the exact free energy; those of python-sscha, which counts twins twice, far fewer."""
+    crystal, exact, energy = quartic
+    engine = EnsembleEngine(Potential.load(crystal))
+    dyn = to_cellconstructor(exact)
+    ours, theirs = [], []
+    with output_to(None):
+        for seed in range(200):
+            ensemble, pairs = engine.fill(draw(dyn, TEMPERATURE, 20, (seed,)))
+            ensemble.update_weights(dyn, TEMPERATURE)
+            value, error = free_energy(ensemble, pairs)
+            naive = (
+                float(np.real(ensemble.get_free_energy(True)[1])) * value / float(np.real(ensemble.get_free_energy()))
+            )
+            off = abs(value / exact.num_cells - energy) * exact.num_cells
+            ours.append(off < error)
+            theirs.append(off < naive)
+    spread = np.sqrt(0.683 * 0.317 / 200)
+    assert abs(np.mean(ours) - 0.683) < 3 * spread + 0.02  # ten pairs: Student's t covers 0.66
+    assert np.mean(theirs) < 0.683 - 3 * spread
+
+
+@pytest.mark.slow
+def test_frequency_errors_cover(quartic):
+    """Self-consistent frequencies of independent ensembles scatter about the exact ones as their errors say."""
+    crystal, exact, _ = quartic
+    engine = EnsembleEngine(Potential.load(crystal))
+    deviations = []
+    for seed in range(8):
+        settings = SschaSettings(temperature=TEMPERATURE, seed=seed, relax_positions=False)
+        with output_to(None):
+            fresh = fresh_ensemble(exact, engine, settings, 60)
+        # the exact modes are threefold: their mean is free of the order of sorted values
+        mean = (fresh.frequencies - exact.frequencies())[1:].mean()
+        assert np.isfinite(fresh.frequency_errors).all()
+        assert fresh.deviation(exact.frequencies(), 60) < 5
+        deviations.append((fresh.frequencies - exact.frequencies())[1:] / fresh.frequency_errors[1:])
+        assert abs(mean) < 3 * fresh.frequency_errors[1:].mean()
+    assert 0.6 < np.sqrt((np.array(deviations) ** 2).mean()) < 1.6
+
+
+def test_minimised_free_energy_is_biased_and_fresh_is_not(quartic):
+    """The value at the minimum of a small sample lies below that of a fresh ensemble of the same matrix."""
+    crystal, _, energy = quartic
+    potential = Potential.load(crystal)
+    engine = EnsembleEngine(potential)
+    first = start(hessian_from_potential(potential, crystal.primitive, (2, 2, 2)))[0]
+    minimised, fresh = [], []
+    for seed in range(4):
+        settings = SschaSettings(
+            temperature=TEMPERATURE, configurations=20, max_populations=3, seed=seed, relax_positions=False
+        )
+        state = run(State(first), engine, settings, [(2, 2, 2)])
+        minimised.append(state.history[-1]["free_energy_eV"])
+        dyn = to_cellconstructor(state.constants)
+        with output_to(None):
+            ensemble, pairs = engine.fill(draw(dyn, TEMPERATURE, 400, (seed, 99)))
+            ensemble.update_weights(dyn, TEMPERATURE)
+            fresh.append(free_energy(ensemble, pairs)[0] / 8)
+    assert np.mean(minimised) < np.mean(fresh)
+    assert np.mean(fresh) > energy - 0.0005  # an upper bound, up to its statistical error
+
+
+class TestConvergence:
+    def run(self, quartic, **options):
+        crystal, exact, _ = quartic
+        settings = SschaSettings(**{"temperature": TEMPERATURE, "configurations": 20, "max_populations": 2} | options)
+        return run(State(start(exact)[0]), EnsembleEngine(Potential.load(crystal)), settings, [(2, 2, 2)])
+
+    def test_small_populations_never_converge(self, quartic):
+        state = self.run(quartic, configurations=4)
+        assert not state.converged
+        assert "4 configurations is too small" in state.stopped
+
+    def test_the_effective_sample_keeps_its_ratio(self, quartic):
+        """A first population far from the solution uses its own ratio and is never the last."""
+        crystal, _, _ = quartic
+        potential = Potential.load(QuarticCrystal(k=-0.3, g=12.0))
+        first, changed = start(hessian_from_potential(potential, crystal.primitive, (2, 2, 2)), floor=50.0)
+        settings = SschaSettings(configurations=20, max_populations=1, min_populations=1)
+        state = run(State(first, difficult=changed > 0), EnsembleEngine(potential), settings, [(2, 2, 2)])
+        assert not state.converged
+        assert state.stopped
+        settings = SschaSettings(configurations=40, max_populations=8)
+        state = run(State(first, difficult=changed > 0), EnsembleEngine(potential), settings, [(2, 2, 2)])
+        assert state.converged
+        assert state.history[-1]["kong_liu"] >= settings.kong_liu
+        assert state.population >= settings.min_populations
+
+    def test_populations_at_least(self, quartic):
+        state = self.run(quartic, max_populations=1, meaningful_factor=0.5)
+        assert not state.converged
+        assert "at least 2 populations" in state.stopped
+        assert self.run(quartic, max_populations=1, min_populations=1, meaningful_factor=0.5).converged
+
+
+class TestDenseMesh:
+    def test_single_mode(self):
+        """Zero point, and the classical limit of a soft mode at high temperature."""
+        from ase.units import invcm, kB
+
+        assert harmonic_free_energy(np.array([100.0]), 0.0)[0] == pytest.approx(50 * invcm)
+        soft = harmonic_free_energy(np.array([1.0]), 1000.0)[0]
+        assert soft == pytest.approx(kB * 1000 * np.log(invcm / (kB * 1000)), rel=1e-4)
+
+    @pytest.mark.parametrize("temperature", [0.0, 300.0])
+    def test_supercells_agree_with_it(self, temperature):
+        """Free energies of 2x2x2 and 4x4x4 cells of one harmonic crystal: most of their difference goes."""
+        values = []
+        for size in (2, 4):
+            crystal = QuarticCrystal(k=0.5, g=0.0, multiples=(size,) * 3)
+            constants, own = crystal.solve(temperature)
+            mesh = dense_mesh(constants, temperature)
+            assert mesh.usable
+            assert mesh.uncertainty < 2e-4
+            values.append((own, own + mesh.difference))
+        (small, small_full), (large, large_full) = values
+        assert abs(small_full - large_full) < 0.1 * abs(small - large)
+
+    def test_imaginary_modes_are_counted(self):
+        crystal = QuarticCrystal(k=0.5, g=0.0)
+        constants, _ = crystal.solve(0.0)
+        unstable = constants.replace(-constants.hessian)
+        mesh = dense_mesh(unstable.replace(constants.hessian - 0.2 * np.eye(len(constants.hessian))), 0.0)
+        assert mesh.num_imaginary > 0
+        assert not mesh.usable
+
+
+def test_one_crystal_in_two_cells_has_one_free_energy(tmp_path, capsys):
+    """Palladium as a primitive and as a cubic cell: per atom the same within errors, though not in the supercells."""
+    from hint_recipes.rank import rank
+
+    potential = Potential.load("emt")
+    bulk("Pd", a=3.95).write(tmp_path / "primitive.extxyz")
+    bulk("Pd", a=3.95, cubic=True).write(tmp_path / "cubic.extxyz")
+    settings = SschaSettings(temperature=300.0, configurations=40, max_populations=2, meaningful_factor=0.1)
+    cells = [tmp_path / "primitive.extxyz", tmp_path / "cubic.extxyz"]
+    rows = rank(cells, potential, tmp_path, settings, [(2, 2, 2)])["ranking"]
+    assert "different numbers of atoms" in capsys.readouterr().err
+    assert sorted(row["atoms_in_supercell"] for row in rows) == [8, 32]
+    first, second = rows
+    error = np.hypot(first["error_eV_per_atom"], second["error_eV_per_atom"])
+    assert abs(first["gibbs_eV_per_atom"] - second["gibbs_eV_per_atom"]) < 4 * error + 2e-4
+    apart = abs(first["free_energy_supercell_eV_per_atom"] - second["free_energy_supercell_eV_per_atom"])
+    assert apart > 1e-3
+
+
+def test_supercells_of_one_length():
+    from hint_recipes.supercells import multiples_of_length
+
+    assert multiples_of_length(bulk("Pd", a=4.0), 4.6) == (2, 2, 2)
+    assert multiples_of_length(bulk("Pd", a=4.0, cubic=True), 4.6) == (2, 2, 2)
+    assert multiples_of_length(bulk("Pd", a=4.0, cubic=True), 4.0) == (1, 1, 1)
+    assert multiples_of_length(bulk("Mg", a=3.2, c=5.2), 10.0) == (4, 4, 2)
+
+
+def test_free_energy_hessian_has_errors(quartic):
+    """The quoted error of a mode is what its values scatter by from draw to draw."""
+    crystal, exact, _ = quartic
+    engine = EnsembleEngine(Potential.load(crystal))
+    found = [free_energy_hessian(exact, engine, SschaSettings(temperature=TEMPERATURE, seed=s), 100) for s in range(6)]
+    highest = np.array([[h.squares[1:].mean(), h.square_errors[1:].mean()] for h in found])
+    assert (highest[:, 1] > 0).all()
+    square, error = found[0].lowest
+    assert square > 0
+    assert error > 0
+    lowest = np.array([h.lowest for h in found])
+    ratio = lowest[:, 0].std(ddof=1) / lowest[:, 1].mean()
+    assert 0.3 < ratio < 3
+    summary = found[0].summary()
+    assert summary["lowest_cm1"] > 1  # the translations are left out
+    assert summary["lowest_error_cm1"] == pytest.approx(error / (2 * summary["lowest_cm1"]), rel=0.2)
+
+
+def test_options_that_cannot_work():
+    for options in ({"final_configurations": 3}, {"final_configurations": 2}, {"min_populations": 0}):
+        with pytest.raises(InputError):
+            SschaSettings(**options)
