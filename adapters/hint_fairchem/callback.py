@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,8 @@ class HintCallback(Callback):
         self.checkpoints: Path | None = None
         self.last_loss: Tensor | None = None
         self._saved: dict[str, Any] = {}
-        self._joined: list[tuple[nn.Module, Any]] = []
+        self._handles: list[Any] = []
+        self._spare: nn.Module | None = None
         self._run: TrainingRun | None = None
         self._datasets: list[tuple[str, HessianAseDBDataset]] = []
         self._dropped = 0
@@ -116,7 +117,8 @@ class HintCallback(Callback):
         self.hint.hook.training_started(run=self._run)
         averaged = inner_model(unit.eval_unit.model)
         swap_layer_norms(averaged)
-        self._join({id(m): m for m in (self.model, averaged)}.values())
+        for model in {id(m): m for m in (self.model, averaged)}.values():
+            self._handles.append(model.register_forward_hook(self._add_loss))
         for dataset in hessian_datasets(loader.dataset):
             dataset.set_epoch(unit.train_progress.num_epochs_completed)
 
@@ -155,7 +157,10 @@ class HintCallback(Callback):
     def on_train_end(self, state: State, unit: MLIPTrainEvalUnit) -> None:
         """Plots; the model is the host's again."""
         self._report_dropped()
-        self._leave()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._spare = None
         if self._run is not None:
             self.hint.hook.training_finished(run=self._run)
 
@@ -277,23 +282,11 @@ class HintCallback(Callback):
         return graphs
 
     def _double(self, loader: Any, count: int) -> tuple[nn.Module, LabelledGraphs]:
-        joined = self._leave()  # a copy of the model with its hook would be one of this callback and of all it holds
-        model = deepcopy(self.model).double()
-        self._join(joined)
-        return model, self._example(model, loader, count, torch.float64)
-
-    def _join(self, models: Iterable[nn.Module]) -> None:
-        """Let models put the Hessian loss among their outputs from now on."""
-        for model in models:
-            self._joined.append((model, model.register_forward_hook(self._add_loss)))
-
-    def _leave(self) -> list[nn.Module]:
-        """The models are as they were before; give them."""
-        for _, handle in self._joined:
-            handle.remove()
-        models = [model for model, _ in self._joined]
-        self._joined.clear()
-        return models
+        if self._spare is None:  # before the first step: no hook and no forward pass have left anything in the model
+            self._spare = deepcopy(self.model).cpu()
+        model = deepcopy(self._spare).to(get_device_for_local_rank())
+        model.load_state_dict(self.model.state_dict())
+        return model.double(), self._example(model, loader, count, torch.float64)
 
     # --- state beside the checkpoints ----------------------------------------------------------------------
 

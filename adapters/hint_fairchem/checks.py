@@ -81,10 +81,11 @@ def check_plugins(hint: Hint) -> None:
     ConfigError
         Naming plugin and hook.
     """
-    for implementation in hint.hook.batch_sampler.get_hookimpls():
-        if implementation.plugin_name != "hint":
+    for name, plugin in hint.manager.list_name_plugin():
+        hooks = {caller.name for caller in hint.manager.get_hookcallers(plugin) or ()}
+        if name != "hint" and "batch_sampler" in hooks:
             raise ConfigError(
-                f"plugin {implementation.plugin_name!r} makes a batch sampler (hook batch_sampler), which fairchem "
+                f"plugin {name!r} makes a batch sampler (hook batch_sampler), which fairchem "
                 "never asks for: leave the plugin out of hint.plugins, and name a sampler as "
                 "batch_sampler_fn of the loader"
             )
