@@ -236,16 +236,28 @@ def test_critical_temperature(tmp_path, figures):
     assert [faults(figure) for figure in figures] == [[]] * 3
 
 
+def test_convergence_of_tc(tmp_path, figures):
+    from hint_recipes.tc_convergence import _plot
+
+    rows = [
+        {"source": name, "varied": "broadening", "value": k, "lambda": 1 + 0.1 * k, "tc_allen_dynes_K": 10.0 + k}
+        for name in ("PdH harmonic", LONG)
+        for k in range(1, 11)
+    ]
+    _plot(rows, 0.125, tmp_path / "convergence.png")
+    assert not faults(figures[0])
+
+
 def test_sscha_history(tmp_path, figures):
+    from hint_recipes.sscha_output import write_history
     from hint_recipes.sscha_state import State
-    from hint_recipes.sscha_study import _write_history
 
     steps = [
         {"stage": 0, "population": k // 5, "free_energy_eV": -1 + 0.01 / (1 + k), "error_eV": 0.001}
         | {"gradient_over_error": 10 / (1 + k), "kong_liu": 1 - 0.02 * k}
         for k in range(15)
     ]
-    _write_history(tmp_path, State(None, steps=steps, history=[{"population": 0}]), -1.2)
+    write_history(tmp_path, State(None, steps=steps, history=[{"population": 0}]), -1.2)
     assert not faults(figures[0])
 
 

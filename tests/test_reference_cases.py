@@ -110,7 +110,7 @@ def test_a_layer_is_no_crystal(tmp_path, pbc):
     text = result.output + str(result.exception)
     assert result.exit_code != 0
     assert "pbc" in text
-    assert not (tmp_path / "out.xyz").exists() or not len(list(read_structures(tmp_path / "out.xyz")))
+    assert not (tmp_path / "out.xyz").exists() or not (tmp_path / "out.xyz").read_text().strip()
 
 
 # transition states

@@ -29,6 +29,7 @@ UNITLESS = {
     r"$\alpha^2F$",
     r"$\lambda(\omega)$, dashed",
     r"$\mu^*$",
+    r"$\lambda$",
 }
 
 
