@@ -1,6 +1,6 @@
 """False alarms and misses of the label checks on GFN2-xTB labels, and on a HORM file if one is given.
 
-    python benchmarks/label_checks.py [sample.lmdb]
+    python benchmarks/label_checks.py [sample.lmdb] [--method GFN1-xTB] [--seed 1] [--limit 20]
 
 Molecules of ASE's G2 set at their minimum, rattled by 0.05 and 0.12 A; those of up to three atoms also stretched and
 compressed by factors from 0.85 to 1.4, and diatomics of heavier elements. Every label is checked whole, as columns and
@@ -9,6 +9,7 @@ as products with 1, 2 and 5 directions of three laws, with and without forces.
 
 from __future__ import annotations
 
+import argparse
 import collections
 import sys
 from collections.abc import Iterator
@@ -32,19 +33,19 @@ FACTORS = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.4)
 MISTAKES = {"sign": -1.0, "eV/Bohr^2": 0.280028, "Ha/Bohr^2": 0.0102909, "kcal/mol/A^2": 23.0605}
 
 
-def geometries() -> Iterator[Atoms]:
+def geometries(method: str, seed: int, limit: int | None) -> Iterator[Atoms]:
     """Closed shells at their minimum, and around it."""
     from tblite.ase import TBLite
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     starts = [molecule(name) for name in g2.names]
     starts = [a for a in starts if len(a) > 1 and abs(a.get_initial_magnetic_moments().sum()) < 0.1]
     for pair in DIATOMICS:
         atoms = Atoms(pair, [[0.0, 0.0, 0.0], [0.5, 1.0, 1.6]])
         atoms.set_distance(0, 1, covalent_radii[atoms.numbers].sum())
         starts.append(atoms)
-    for start in starts:
-        atoms = Atoms(start.numbers, start.positions, calculator=TBLite(method="GFN2-xTB", verbosity=0, accuracy=0.01))
+    for start in starts[:limit]:
+        atoms = Atoms(start.numbers, start.positions, calculator=TBLite(method=method, verbosity=0, accuracy=0.01))
         try:
             BFGS(atoms, logfile=None).run(fmax=1e-3, steps=300)
         except Exception as error:  # elements or states beyond the method
@@ -56,16 +57,16 @@ def geometries() -> Iterator[Atoms]:
             yield Atoms(atoms.numbers, factor * (atoms.positions - atoms.positions[0]))
 
 
-def labels(paths: list[str]) -> Iterator[tuple[Atoms, np.ndarray, np.ndarray]]:
+def labels(options: argparse.Namespace) -> Iterator[tuple[Atoms, np.ndarray, np.ndarray]]:
     """Structure, forces (N, 3) and Hessian (3N, 3N)."""
-    potential = Potential.load("tblite:GFN2-xTB")
-    for atoms in geometries():
+    potential = Potential.load(f"tblite:{options.method}")
+    for atoms in geometries(options.method, options.seed, options.limit):
         try:
             yield atoms, potential.evaluate([atoms]).forces[0], potential.hessians([atoms], symmetrise=False)[0]
         except Exception as error:  # not converged far from equilibrium
             print(f"{atoms.get_chemical_formula()} left out: {error}", file=sys.stderr)
-    for path in paths:
-        for atoms in read_dataset(Path(path)):
+    for path in options.files:
+        for atoms in read_dataset(path):
             dim = 3 * len(atoms)
             yield atoms, atoms.arrays["REF_forces"], atoms.info["REF_hessian"].reshape(dim, dim)
 
@@ -85,11 +86,17 @@ def parts(hessian: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, 
 
 def main() -> None:
     """Print counts of false alarms, and the share of each mistake that is seen."""
-    rng = np.random.default_rng(1)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", type=Path, nargs="*", help="HORM files")
+    parser.add_argument("--method", default="GFN2-xTB")
+    parser.add_argument("--seed", type=int, default=0, help="of the rattled geometries and the directions")
+    parser.add_argument("--limit", type=int, default=None, help="molecules")
+    options = parser.parse_args()
+    rng = np.random.default_rng(options.seed + 1)
     made, alarms = 0, []
     tried: collections.Counter = collections.Counter()
     seen: collections.Counter = collections.Counter()
-    for atoms, forces, hessian in labels(sys.argv[1:]):
+    for atoms, forces, hessian in labels(options):
         made += 1
         for kind, label in parts(hessian, rng):
             for known in (forces, None):

@@ -12,12 +12,14 @@ from helpers.training import ROOT, environment
 SMALL = {
     "alphanet": "--repeats 1 --copies 1 --out {out}/table.csv",
     "alphanet_ablation": "--steps 2 --seeds 1 --each 1 1 --only smooth --data {out}/data.npz --out {out}/table.csv",
+    "label_checks": "--limit 1",
     "labels": "--sizes 5 --repeats 1 --count 40",
     "minireactions_search": "{out}/found.json 'hydrogen cyanide = hydrogen isocyanide'",
     "molecules_table": "--out {out}/table --limit 1 --models MACE --seeds 1 --per-image 1 --structures 2 --labelled 1 "
     "--probes 1 --steps 2 --ramp 500 0.002 500 --max-seconds 20",
     "pretrain": "{out} --models MACE --few 6 --epochs 1 --engine '--engine xtb'",
     "projections": "{out} --epochs 1 --structures 5 --seeds 1",
+    "sscha_errors": "--configurations 20 --runs 2 --out {out}/table.csv",
     "training_step": "--out {out} --device cpu --channels 4 --batch-size 2 --structures 4 --rounds 1 --shares 1 "
     "--only 'vmap, m = 1'",
 }
@@ -40,6 +42,8 @@ def test_every_script_is_tried():
 @pytest.mark.mace
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in SMALL])
 def test_script_runs(name, tmp_path):
+    if name == "sscha_errors":
+        pytest.importorskip("sscha")
     done = run(name, tmp_path)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert "nan" not in done.stdout.split()
