@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hint_recipes.cli.repetitions import METAVAR, RepetitionsCommand
+from hint_recipes.cli.repetitions import LIST_METAVAR, METAVAR, RepetitionsCommand, numbers
 
 
 def sscha(
@@ -21,7 +21,9 @@ def sscha(
         list[str] | None,
         typer.Option(metavar=METAVAR, help="Smaller supercell to converge first, e.g. 1x1x1; repeatable."),
     ] = None,
-    temperature: Annotated[float, typer.Option(help="K.")] = 0.0,
+    temperature: Annotated[
+        str, typer.Option(metavar=LIST_METAVAR, help="K; several (0 100 200) are a scan, each from its neighbour.")
+    ] = "0",
     configurations: Annotated[int, typer.Option(help="Configurations of a population (even).")] = 500,
     min_populations: Annotated[int, typer.Option(help="Populations of a stage at least.")] = 2,
     max_populations: Annotated[int, typer.Option(help="Populations of a stage at most.")] = 30,
@@ -44,7 +46,9 @@ def sscha(
     relax_positions: Annotated[bool, typer.Option(help="Let the centroids relax.")] = True,
     relax_cell: Annotated[bool, typer.Option(help="Relax the cell to --pressure.")] = False,
     fix_volume: Annotated[bool, typer.Option(help="With --relax-cell: shape only.")] = False,
-    pressure: Annotated[float, typer.Option(help="GPa.")] = 0.0,
+    pressure: Annotated[
+        str, typer.Option(metavar=LIST_METAVAR, help="GPa; several, with --relax-cell, are a scan.")
+    ] = "0",
     bulk_modulus: Annotated[float, typer.Option(help="GPa, sets cell steps.")] = 100.0,
     stress: Annotated[bool, typer.Option(help="Report the pressure at fixed cell too.")] = False,
     mass: Annotated[list[str] | None, typer.Option(help="Isotope, SYMBOL=MASS in u (H=2.014); repeatable.")] = None,
@@ -73,11 +77,17 @@ def sscha(
     from hint_recipes.ensemble import EnsembleEngine
     from hint_recipes.sscha_output import print_result
     from hint_recipes.sscha_request import CHECKPOINT
+    from hint_recipes.sscha_scan import print_scan, run_scan
     from hint_recipes.sscha_state import SschaSettings
     from hint_recipes.sscha_study import run_sscha
 
+    temperatures, pressures = numbers(temperature, "--temperature"), numbers(pressure, "--pressure")
+    options |= {
+        name: values[0] if len(values) == 1 else ",".join(f"{value:g}" for value in values)
+        for name, values in (("temperature", temperatures), ("pressure", pressures))
+    }
     settings = SschaSettings(
-        temperature=temperature,
+        temperature=min(temperatures),
         configurations=configurations,
         min_populations=min_populations,
         max_populations=max_populations,
@@ -89,7 +99,7 @@ def sscha(
         relax_positions=relax_positions,
         relax_cell=relax_cell,
         fix_volume=fix_volume,
-        pressure=pressure,
+        pressure=pressures[0],
         bulk_modulus=bulk_modulus,
         stress=stress,
         seed=seed,
@@ -101,7 +111,29 @@ def sscha(
     options |= {"supercell": whole, "stage": ["x".join(map(str, s)) for s in smaller] if stage else None}
     stages = [*smaller, whole]
     potential = load_potential(model, device, dtype)
-    prepare_output(out, overwrite=overwrite, resume=(out / CHECKPOINT).exists())
+    prepare_output(out, overwrite=overwrite, resume=(out / CHECKPOINT).exists() or (out / "points").is_dir())
+    if len(temperatures) > 1 or len(pressures) > 1:
+        if reference or overwrite:
+            raise InputError("a scan takes neither --reference nor --overwrite: remove the directory to start again")
+        found = run_scan(
+            crystal,
+            potential,
+            out,
+            settings,
+            stages,
+            temperatures,
+            pressures,
+            limits={"on_bad": on_bad, "max_energy": max_energy, "max_force": max_force},
+            start_from=start_from,
+            floor=floor,
+            hessian_configurations=hessian_configurations,
+            four_phonon=four_phonon,
+            label=model,
+            config=options,
+        )
+        print_scan(found, out)
+        finish(sum(not row["converged"] for row in found["points"]))
+        return
     summary = run_sscha(
         crystal,
         potential,
