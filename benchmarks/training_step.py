@@ -28,10 +28,10 @@ ENGINES = ("reverse", "replicate", "vmap", "finite_difference", "finite_differen
 
 
 def spring_hessian(atoms: Atoms) -> np.ndarray:
-    """(3N, 3N) in eV/A^2: springs between all pairs of atoms, at rest."""
+    """(3N, 3N) in eV/A^2: springs between all pairs of atoms, at rest; bonds are about as stiff as real ones."""
     r = atoms.positions[:, None] - atoms.positions
     square = (r**2).sum(-1) + np.eye(len(atoms))
-    blocks = -20 / square[..., None, None] ** 2 * r[..., :, None] * r[..., None, :]
+    blocks = -45 / square[..., None, None] ** 2 * r[..., :, None] * r[..., None, :]
     blocks[np.arange(len(atoms)), np.arange(len(atoms))] = -blocks.sum(1)
     return blocks.transpose(0, 2, 1, 3).reshape(3 * len(atoms), -1)
 

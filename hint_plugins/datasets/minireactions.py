@@ -168,6 +168,7 @@ def main() -> None:
     import json
     import subprocess
     import sys
+    from collections import Counter
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -208,10 +209,12 @@ def main() -> None:
     command = tethered([sys.executable, "-c", start, "label", plain, labelled, *words[cut + 1 :]])
     if subprocess.run(command).returncode not in (0, 1):
         raise SystemExit(2)
+    counts = Counter(atoms.info["split"] for atoms in read_structures(labelled))
     with ExitStack() as stack:
-        write = {p: stack.enter_context(writing(arguments.out / f"{p}.xyz")) for p in ("train", "val", "test")}
+        write = {part: stack.enter_context(writing(arguments.out / f"{part}.xyz")) for part in counts}
         for atoms in read_structures(labelled):
             write[atoms.info["split"]](atoms)
+    print(", ".join(f"{part}.xyz: {count} structures" for part, count in counts.items()))
 
 
 if __name__ == "__main__":

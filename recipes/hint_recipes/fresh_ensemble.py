@@ -7,17 +7,21 @@ On a fresh ensemble of the converged auxiliary matrix the average is unbiased: a
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hint_plugins.cli.common import replacing
 from hint_recipes.dynamical_matrices import from_cellconstructor, to_cellconstructor
 from hint_recipes.ensemble_averages import free_energy, mean_force, stress_and_error
 from hint_recipes.ensemble_statistics import jackknife
 from hint_recipes.force_constants import ForceConstants
 from hint_recipes.sscha import draw
 from hint_recipes.sscha_state import GPA, SschaSettings
+from hint_recipes.store import digest
 
 if TYPE_CHECKING:
     from cellconstructor.Phonons import Phonons
@@ -131,6 +135,28 @@ def fresh_ensemble(
         stress=tensor,
         stress_error=tensor_error,
     )
+
+
+def kept_fresh_ensemble(
+    path: Path, constants: ForceConstants, engine: EnsembleEngine, settings: SschaSettings, count: int
+) -> FreshEnsemble:
+    """:func:`fresh_ensemble`, or what an earlier call with the same arguments left in ``path``; kept there."""
+    key = digest(
+        constants.primitive,
+        hashlib.sha256(np.ascontiguousarray(constants.hessian).tobytes()).hexdigest(),
+        {"count": count, "temperature": settings.temperature, "seed": settings.seed, "stress": settings.stress},
+    )
+    try:
+        with np.load(path) as content:
+            if str(content["key"]) == key:
+                values = {name: content[name] for name in content.files if name != "key"}
+                return FreshEnsemble(**{name: v if v.ndim else v.item() for name, v in values.items()})
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        pass  # none, or a damaged one: made again
+    found = fresh_ensemble(constants, engine, settings, count)
+    with replacing(path) as temporary:
+        np.savez(temporary, key=key, **{name: value for name, value in vars(found).items() if value is not None})
+    return found
 
 
 def _self_consistent(ensemble: Ensemble, dyn: Phonons, settings: SschaSettings) -> np.ndarray:

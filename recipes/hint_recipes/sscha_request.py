@@ -15,8 +15,10 @@ from hint_recipes.sscha_state import SschaSettings, State, fingerprint
 from hint_recipes.store import digest, file_digest
 
 CHECKPOINT = "checkpoint.npz"
+#: Averages over the fresh ensemble at the end of a run.
+FRESH = "fresh_ensemble.npz"
 #: What an overwritten run leaves behind and must not.
-DISCARDED = (CHECKPOINT, "summary.json", "bad_configurations.extxyz", "sscha.log", "correction.extxyz")
+DISCARDED = (CHECKPOINT, FRESH, "summary.json", "bad_configurations.extxyz", "sscha.log", "correction.extxyz")
 
 
 def check_request(

@@ -16,7 +16,7 @@ from hint_recipes.dynamical_matrices import output_to
 from hint_recipes.ensemble import EnsembleEngine, require_sscha
 from hint_recipes.force_constants import ForceConstants, hessian_from_potential
 from hint_recipes.free_energy_hessian import free_energy_hessian
-from hint_recipes.fresh_ensemble import MAX_DEVIATION, fresh_ensemble
+from hint_recipes.fresh_ensemble import MAX_DEVIATION, kept_fresh_ensemble
 from hint_recipes.phonons import read_force_constants
 from hint_recipes.sscha import report_raised, run, start
 from hint_recipes.sscha_cell import require_stress, static_start
@@ -24,6 +24,7 @@ from hint_recipes.sscha_correction import correct
 from hint_recipes.sscha_output import Progress, write_history, write_tables
 from hint_recipes.sscha_request import (
     CHECKPOINT,
+    FRESH,
     check_request,
     correction_mark,
     discard_run,
@@ -157,9 +158,8 @@ def run_sscha(
     last = state.history[-1]
     crystal_now = state.constants.primitive
     with output_to(log):
-        fresh = fresh_ensemble(
-            state.constants, engine, settings, settings.final_configurations or settings.configurations
-        )
+        count = settings.final_configurations or settings.configurations
+        fresh = kept_fresh_ensemble(out / FRESH, state.constants, engine, settings, count)
         mesh = dense_mesh(state.constants, settings.temperature)
     effective = last["kong_liu"] * (settings.configurations - last["dropped"])
     deviation = fresh.deviation(state.constants.frequencies(), effective)

@@ -18,7 +18,7 @@ from hint_recipes.dynamical_matrices import output_to, to_cellconstructor  # noq
 from hint_recipes.ensemble import EnsembleEngine  # noqa: E402
 from hint_recipes.ensemble_averages import free_energy  # noqa: E402
 from hint_recipes.free_energy_hessian import free_energy_hessian  # noqa: E402
-from hint_recipes.fresh_ensemble import fresh_ensemble  # noqa: E402
+from hint_recipes.fresh_ensemble import fresh_ensemble, kept_fresh_ensemble  # noqa: E402
 from hint_recipes.sscha import draw, run, start  # noqa: E402
 from hint_recipes.sscha_state import SschaSettings, State  # noqa: E402
 
@@ -201,22 +201,39 @@ def test_supercells_of_one_length():
     assert multiples_of_length(bulk("Mg", a=3.2, c=5.2), 10.0) == (4, 4, 2)
 
 
-def test_free_energy_hessian_has_errors(quartic):
-    """The quoted error of a mode is what its values scatter by from draw to draw."""
+def test_free_energy_hessian_has_errors():
+    """The quoted error of the lowest mode is what it scatters by from draw to draw; the translations are left out."""
+    potential = Potential.load("emt")
+    constants = start(hessian_from_potential(potential, bulk("Pd", a=4.1), (2, 2, 2)))[0]
+    engine = EnsembleEngine(potential)
+    found = [free_energy_hessian(constants, engine, SschaSettings(temperature=600.0, seed=s), 100) for s in range(8)]
+    lowest = np.array([h.lowest for h in found])
+    assert (lowest > 0).all()
+    assert 0.4 < lowest[:, 0].std(ddof=1) / lowest[:, 1].mean() < 2.5
+    square, error = lowest[0]
+    summary = found[0].summary()
+    assert summary["lowest_cm1"] == pytest.approx(np.sqrt(square))
+    assert summary["lowest_cm1"] > 20
+    assert summary["lowest_error_cm1"] == pytest.approx(error / (2 * summary["lowest_cm1"]), rel=0.2)
+    assert np.abs(found[0].squares[0][:3]).max() < 1
+
+
+def test_kept_averages_are_those_of_the_same_run(quartic, tmp_path):
+    """Read back to the last digit for the same matrix and count, made again for another."""
     crystal, exact, _ = quartic
     engine = EnsembleEngine(Potential.load(crystal))
-    found = [free_energy_hessian(exact, engine, SschaSettings(temperature=TEMPERATURE, seed=s), 100) for s in range(6)]
-    highest = np.array([[h.squares[1:].mean(), h.square_errors[1:].mean()] for h in found])
-    assert (highest[:, 1] > 0).all()
-    square, error = found[0].lowest
-    assert square > 0
-    assert error > 0
-    lowest = np.array([h.lowest for h in found])
-    ratio = lowest[:, 0].std(ddof=1) / lowest[:, 1].mean()
-    assert 0.3 < ratio < 3
-    summary = found[0].summary()
-    assert summary["lowest_cm1"] > 1  # the translations are left out
-    assert summary["lowest_error_cm1"] == pytest.approx(error / (2 * summary["lowest_cm1"]), rel=0.2)
+    settings = SschaSettings(temperature=TEMPERATURE, relax_positions=False)
+    path = tmp_path / "fresh.npz"
+    with output_to(None):
+        first = kept_fresh_ensemble(path, exact, engine, settings, 4)
+        stamp = path.stat().st_mtime_ns
+        again = kept_fresh_ensemble(path, exact, engine, settings, 4)
+        assert path.stat().st_mtime_ns == stamp
+        assert again.summary() == first.summary()
+        np.testing.assert_array_equal(again.frequency_errors, first.frequency_errors)
+        assert kept_fresh_ensemble(path, exact, engine, settings, 6).configurations == 6
+        path.write_bytes(b"rubbish")
+        assert kept_fresh_ensemble(path, exact, engine, settings, 4).configurations == 4
 
 
 def test_options_that_cannot_work():

@@ -180,6 +180,7 @@ def test_one_form_of_repetitions(tmp_path, form, monkeypatch):
     seen = []
     monkeypatch.setattr("hint_recipes.phonon_study.run_phonons", lambda *_, **options: seen.append(options))
     monkeypatch.setattr("hint_recipes.sscha_study.run_sscha", lambda *a, **_: seen.append(a) or {"converged": True})
+    monkeypatch.setattr("hint_recipes.sscha_output.print_result", lambda *_: None)
     monkeypatch.setattr("hint_recipes.crystal_input.load_potential", lambda *_: None)
     arguments = ["phonons", str(tmp_path / "cell.extxyz"), "--model", "emt", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, [*arguments, "--supercell", *form, "--mesh", *form], catch_exceptions=False)
