@@ -95,7 +95,7 @@ def test_minimised_free_energy_is_biased_and_fresh_is_not(quartic):
     minimised, fresh = [], []
     for seed in range(4):
         settings = SschaSettings(
-            temperature=TEMPERATURE, configurations=20, max_populations=3, seed=seed, relax_positions=False
+            temperature=TEMPERATURE, configurations=20, max_populations=3, seed=seed, relax_positions=False, step=0.2
         )
         state = run(State(first), engine, settings, [(2, 2, 2)])
         minimised.append(state.history[-1]["free_energy_eV"])
@@ -111,7 +111,8 @@ def test_minimised_free_energy_is_biased_and_fresh_is_not(quartic):
 class TestConvergence:
     def run(self, quartic, **options):
         crystal, exact, _ = quartic
-        settings = SschaSettings(**{"temperature": TEMPERATURE, "configurations": 20, "max_populations": 2} | options)
+        small = {"temperature": TEMPERATURE, "configurations": 20, "max_populations": 2, "step": 0.2}
+        settings = SschaSettings(**small | options)
         return run(State(start(exact)[0]), EnsembleEngine(Potential.load(crystal)), settings, [(2, 2, 2)])
 
     def test_small_populations_never_converge(self, quartic):
@@ -128,7 +129,7 @@ class TestConvergence:
         state = run(State(first, difficult=changed > 0), EnsembleEngine(potential), settings, [(2, 2, 2)])
         assert not state.converged
         assert state.stopped
-        settings = SschaSettings(configurations=40, max_populations=8)
+        settings = SschaSettings(configurations=40, max_populations=8, step=0.2)
         state = run(State(first, difficult=changed > 0), EnsembleEngine(potential), settings, [(2, 2, 2)])
         assert state.converged
         assert state.history[-1]["kong_liu"] >= settings.kong_liu
@@ -180,7 +181,7 @@ def test_one_crystal_in_two_cells_has_one_free_energy(tmp_path, capsys):
     potential = Potential.load("emt")
     bulk("Pd", a=3.95).write(tmp_path / "primitive.extxyz")
     bulk("Pd", a=3.95, cubic=True).write(tmp_path / "cubic.extxyz")
-    settings = SschaSettings(temperature=300.0, configurations=40, max_populations=2, meaningful_factor=0.1)
+    settings = SschaSettings(temperature=300.0, configurations=40, max_populations=2, meaningful_factor=0.1, step=0.2)
     cells = [tmp_path / "primitive.extxyz", tmp_path / "cubic.extxyz"]
     rows = rank(cells, potential, tmp_path, settings, [(2, 2, 2)])["ranking"]
     assert "different numbers of atoms" in capsys.readouterr().err

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.sscha
 from hint_recipes.sscha_scan import Point, _add_expansion, _neighbour, run_scan, transition  # noqa: E402
 from hint_recipes.sscha_state import SschaSettings  # noqa: E402
 
-SETTINGS = SschaSettings(configurations=40, max_populations=4, meaningful_factor=0.05, relax_positions=False)
+SETTINGS = SschaSettings(configurations=40, max_populations=4, meaningful_factor=0.05, relax_positions=False, step=0.2)
 
 
 def row(temperature, square, error=1.0, pressure=0.0, volume=10.0):
@@ -105,7 +105,7 @@ def test_command_takes_lists(tmp_path):
     """``--temperature 0 300`` is a scan, and its config.yaml repeats it."""
     bulk("Pd", a=3.95).write(tmp_path / "cell.extxyz")
     words = f"sscha {tmp_path}/cell.extxyz --model emt --out {tmp_path}/out --temperature 0 300 --configurations 20"
-    words += " --max-populations 2 --meaningful-factor 0.5"
+    words += " --max-populations 2 --meaningful-factor 0.5 --step 0.2"
     done = CliRunner().invoke(app, words.split())
     assert done.exit_code in (0, 1), done.output
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
