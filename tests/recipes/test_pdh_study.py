@@ -21,7 +21,7 @@ pytest.importorskip("sscha")
 def test_harmonic_model_gives_the_harmonic_answers(tmp_path, route):
     if route == "matdyn" and not shutil.which("matdyn.x"):
         pytest.skip("needs Quantum ESPRESSO")
-    size = StudySize(configurations=10, max_populations=2)
+    size = StudySize(configurations=20, max_populations=2)
     options = {"model": "harmonic_pdh:HarmonicPdH", "isotopes": ("H", "D"), "route": route}
     summary = run_pdh(tmp_path, size, **options)
     light, heavy = (summary["sscha"][name] for name in ("H", "D"))
