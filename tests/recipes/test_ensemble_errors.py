@@ -204,7 +204,8 @@ def test_supercells_of_one_length():
 def test_free_energy_hessian_has_errors():
     """The quoted error of the lowest mode is what it scatters by from draw to draw; the translations are left out."""
     potential = Potential.load("emt")
-    constants = start(hessian_from_potential(potential, bulk("Pd", a=3.95), (2, 2, 2)))[0]
+    crystal = bulk("Cu", "hcp", a=2.56, c=4.18)  # where every atom is a centre of inversion, third derivatives vanish
+    constants = start(hessian_from_potential(potential, crystal, (2, 2, 1)))[0]
     engine = EnsembleEngine(potential)
     found = [free_energy_hessian(constants, engine, SschaSettings(temperature=600.0, seed=s), 100) for s in range(8)]
     lowest = np.array([h.lowest for h in found])
