@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,14 @@ from hint_plugins.cli.common import InputError, write_config, write_csv, write_s
 from hint_plugins.figures import new_figure, save_figure, wrapped
 from hint_recipes.crystal_input import read_crystal
 from hint_recipes.ensemble import EnsembleEngine
-from hint_recipes.sscha_request import check_request, correction_mark, discard_run, earlier_run, identity
+from hint_recipes.sscha_request import (
+    check_request,
+    correction_mark,
+    discard_run,
+    earlier_run,
+    finished_run,
+    identity,
+)
 from hint_recipes.sscha_state import GPA, SschaSettings
 from hint_recipes.sscha_study import run_sscha
 from hint_recipes.supercells import multiples_of_length
@@ -110,8 +116,8 @@ def rank(
         directory = out / name
         directory.mkdir(exist_ok=True)
         try:
-            summary = _finished(directory, mark, settings, wanted)
-            if summary is None:
+            summary = finished_run(directory, mark, settings)
+            if summary is None or (wanted is not None and not wanted.items() <= summary.get("correction", {}).items()):
                 summary = run_sscha(
                     crystal,
                     potential,
@@ -168,20 +174,6 @@ def holds_ranking(out: Path) -> bool:
 
     config = Path(out) / "config.yaml"
     return config.is_file() and (yaml.safe_load(config.read_text()) or {}).get("command") == "rank"
-
-
-def _finished(
-    directory: Path, mark: dict[str, Any], settings: SschaSettings, wanted: dict[str, Any] | None
-) -> dict[str, Any] | None:
-    """The candidate's summary, if nothing is left to do: no population and not the correction."""
-    path = directory / "summary.json"
-    summary = json.loads(path.read_text()) if path.exists() else {}
-    if summary.get("fingerprint") != mark:
-        return None
-    if not summary["converged"] and summary["max_populations"] < settings.max_populations:
-        return None
-    found = summary.get("correction", {})
-    return summary if wanted is None or wanted.items() <= found.items() else None
 
 
 def _row(name: str, summary: dict[str, Any], atoms: int, pressure: float, *, corrected: bool) -> dict[str, Any]:

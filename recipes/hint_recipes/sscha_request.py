@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,22 @@ def earlier_run(out: Path, mark: dict[str, Any]) -> State | None:
             "--overwrite"
         )
     return None
+
+
+def finished_run(out: Path, mark: Mapping[str, Any], settings: SschaSettings) -> dict[str, Any] | None:
+    """The summary of the run in ``out``, if it is this run and ``settings`` ask for nothing more.
+
+    More are further populations of an unconverged run, and another size of the fresh ensemble.
+    """
+    path = out / "summary.json"
+    summary = json.loads(path.read_text()) if path.exists() else {}
+    if summary.get("fingerprint") != mark:
+        return None
+    if not summary["converged"] and summary["max_populations"] < settings.max_populations:
+        return None
+    fresh = summary.get("fresh_ensemble", {"configurations": 0, "dropped": 0})
+    wanted = settings.final_configurations or settings.configurations
+    return summary if fresh["configurations"] + fresh["dropped"] == wanted else None
 
 
 def discard_run(out: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from ase import Atoms
 from hint_plugins.cli.common import InputError, write_config, write_csv, write_summary
 from hint_plugins.figures import legend_below, new_figure, save_figure
 from hint_recipes.ensemble import EnsembleEngine
-from hint_recipes.sscha_request import identity
+from hint_recipes.sscha_request import finished_run, identity
 from hint_recipes.sscha_state import GPA, SschaSettings
 from hint_recipes.sscha_study import run_sscha
 
@@ -102,8 +101,9 @@ def run_scan(
         own_stages = list(stages) if before is None else [stages[-1]]
         engine = EnsembleEngine(potential, directory=directory, **(limits or {}))
         mark = identity(start, engine, own, own_stages, start_from=source, floor=floor, label=label)
-        summary = _finished(directory, mark, own, hessian_configurations)
-        if summary is None:
+        summary = finished_run(directory, mark, own)
+        made = (summary or {}).get("free_energy_hessian", {}).get("configurations", 0)
+        if summary is None or made != hessian_configurations:
             print(f"{point.temperature:g} K, {point.pressure:g} GPa")
             summary = run_sscha(
                 start,
@@ -147,24 +147,6 @@ def _moved(crystal: Atoms, source: Path) -> Atoms:
         moved.set_cell(content["cell"])
         moved.set_positions(content["positions"])
     return moved
-
-
-def _finished(
-    directory: Path, mark: Mapping[str, Any], settings: SschaSettings, hessian_configurations: int
-) -> dict[str, Any] | None:
-    """The point's summary, if nothing that is asked for is missing."""
-    path = directory / "summary.json"
-    summary = json.loads(path.read_text()) if path.exists() else {}
-    if summary.get("fingerprint") != mark:
-        return None
-    if not summary["converged"] and summary["max_populations"] < settings.max_populations:
-        return None
-    wanted = settings.final_configurations or settings.configurations
-    fresh = summary["fresh_ensemble"]
-    if fresh["configurations"] + fresh["dropped"] != wanted:
-        return None
-    made = summary.get("free_energy_hessian", {}).get("configurations", 0)
-    return summary if made == hessian_configurations else None
 
 
 def _row(point: Point, summary: Mapping[str, Any]) -> dict[str, Any]:
