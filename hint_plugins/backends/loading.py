@@ -208,10 +208,12 @@ def _tblite(method: str) -> Backend:
     method = method or "GFN2-xTB"
     if method not in ("GFN1-xTB", "GFN2-xTB", "IPEA1-xTB"):
         raise PotentialError(f"tblite has no method {method!r}: GFN2-xTB, GFN1-xTB, IPEA1-xTB")
+    from hint_plugins.labelling.tblite_library import import_tblite
+
     try:
-        from tblite.ase import TBLite
+        TBLite = import_tblite("tblite.ase").TBLite
     except ImportError as error:
-        raise PotentialError(f"tblite is not installed ({error}): pip install 'hint-plugins[xtb]'") from error
+        raise PotentialError(f"tblite cannot be used ({error}): pip install 'hint-plugins[xtb]'") from error
 
     # Accuracy 0.01 converges the density a hundred times tighter than the default: differences of forces need it.
     return CalculatorBackend(

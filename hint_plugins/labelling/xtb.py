@@ -12,6 +12,7 @@ from ase.units import Bohr, Hartree
 from hint_plugins.charges import charge_and_multiplicity
 from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar
 from hint_plugins.labelling.periodicity import check_vacuum, is_partial, with_vacuum
+from hint_plugins.labelling.tblite_library import import_tblite
 from hint_plugins.labelling.threads import single_threaded
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class XTBEngine:
         if not 0 < accuracy <= 100:
             raise ValueError(f"accuracy must be positive (smaller is tighter), got {accuracy}")
         with single_threaded():
-            import tblite.interface  # noqa: F401  (a missing library is an error now, not in each structure)
+            import_tblite()  # a missing library is an error now, not in each structure
 
         self.method = matches[0]
         self.accuracy = accuracy
@@ -88,7 +89,7 @@ class XTBSurface:
     """One structure under :class:`XTBEngine`; units as in :class:`~hint_plugins.labelling.engine.Surface`."""
 
     def __init__(self, engine: XTBEngine, atoms: Atoms) -> None:
-        from tblite.interface import Calculator
+        Calculator = import_tblite().Calculator
 
         charge, multiplicity = charge_and_multiplicity(atoms)
         periodic, boxed = bool(atoms.pbc.any()), is_partial(atoms)
