@@ -214,7 +214,8 @@ def _implied(label: HessianLabel, atoms: Atoms, forces: np.ndarray, unlikely: bo
     if unit := _unit(label, atoms, forces, unlikely):
         return [f"the Hessian implies forces of another size than those given: {unit}?"]
     if np.abs(forces + implied).max() < 0.2 * np.abs(implied).max():
-        return ["the forces have the wrong sign: the Hessian implies the opposite ones"]
+        guilty = "the Hessian has" if unlikely else "the forces have"
+        return [f"{guilty} the wrong sign: the Hessian implies forces opposite to those given"]
     return []
 
 
