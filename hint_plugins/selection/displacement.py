@@ -34,7 +34,8 @@ def gaussian(
     rng
         Source of randomness.
     keep_centre
-        Take the mean displacement away, so that the centre of the atoms does not move.
+        Take the mean displacement away, so that the centre of the atoms does not move; not where atoms are frozen,
+        which stay in their places.
 
     Returns
     -------
@@ -43,9 +44,11 @@ def gaussian(
     """
     if sigma <= 0 or count < 1:
         raise DisplacementError(f"sigma and count must be positive, got {sigma} and {count}")
+    free = _free_components(atoms)
     structures = []
     for shift in rng.normal(0.0, sigma, (count, len(atoms), 3)):
-        if keep_centre:
+        shift[~free] = 0.0
+        if keep_centre and free.all():
             shift -= shift.mean(axis=0)
         structures.append(_moved(atoms, shift))
     return structures
@@ -90,6 +93,10 @@ def normal_modes(
     """
     if atoms.pbc.any():
         raise DisplacementError("normal-mode sampling is for molecules; use Gaussian displacements for crystals")
+    if not _free_components(atoms).all():
+        raise DisplacementError(
+            "normal-mode sampling is for free molecules; use Gaussian displacements with frozen atoms"
+        )
     if temperature < 0 or (temperature == 0 and not quantum):
         raise DisplacementError(f"the temperature must be positive, got {temperature} K")
     dim = 3 * len(atoms)
@@ -173,6 +180,17 @@ def interpolate(start: Atoms, end: Atoms, count: int) -> list[Atoms]:
     finally:
         np.random.set_state(np_state)  # noqa: NPY002
     return [_moved(start, positions - start.positions) for positions in smoother.path]
+
+
+def _free_components(atoms: Atoms) -> np.ndarray:
+    """(N, 3) of bool: which components may be displaced."""
+    from hint_plugins.labels.constraints import free_components
+    from hint_plugins.labels.hessian_label import LabelError
+
+    try:
+        return free_components(atoms)
+    except LabelError as error:
+        raise DisplacementError(str(error)) from None
 
 
 def _moved(atoms: Atoms, shift: np.ndarray) -> Atoms:

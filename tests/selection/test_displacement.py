@@ -30,6 +30,24 @@ def test_gaussian_statistics_and_centre():
         np.testing.assert_array_equal(atoms.cell, crystal.cell)
 
 
+def test_frozen_atoms_stay_in_their_places():
+    from ase.build import fcc111
+    from ase.constraints import FixAtoms, FixCartesian
+
+    slab = fcc111("Cu", (2, 2, 3), vacuum=8)
+    slab.set_constraint([FixAtoms(range(8)), FixCartesian([9], mask=(True, True, False))])
+    (made,) = gaussian(slab, 0.2, 1, np.random.default_rng(0))
+    shift = made.positions - slab.positions
+    assert not shift[:8].any()
+    assert not shift[9, :2].any()
+    assert (shift[10:] != 0).all()
+    assert shift[9, 2] != 0
+    water = molecule("H2O")
+    water.set_constraint(FixAtoms([0]))
+    with pytest.raises(DisplacementError, match="free molecules"):
+        normal_modes(water, np.eye(9), 300, 1, np.random.default_rng(0))
+
+
 def diatomic(k):
     """Two hydrogen atoms on x with spring constant k in eV/A^2."""
     hessian = np.zeros((6, 6))
