@@ -46,7 +46,7 @@ def main() -> None:
         for seed in range(options.runs):
             settings = SschaSettings(
                 temperature=options.temperature, configurations=count, max_populations=4, seed=seed,
-                relax_positions=False,
+                relax_positions=False, step=0.2,
             )  # fmt: skip
             with output_to(None):
                 state = run(State(first), engine, settings, [crystal.multiples])

@@ -94,9 +94,7 @@ def normal_modes(
     if atoms.pbc.any():
         raise DisplacementError("normal-mode sampling is for molecules; use Gaussian displacements for crystals")
     if not _free_components(atoms).all():
-        raise DisplacementError(
-            "normal-mode sampling is for free molecules; use Gaussian displacements with frozen atoms"
-        )
+        raise DisplacementError("normal-mode sampling is for free molecules; with frozen atoms use --method gaussian")
     if temperature < 0 or (temperature == 0 and not quantum):
         raise DisplacementError(f"the temperature must be positive, got {temperature} K")
     dim = 3 * len(atoms)
