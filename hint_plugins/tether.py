@@ -12,7 +12,7 @@ import select
 import signal
 import subprocess
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 #: Seconds that the command has to end after it was asked to.
 GRACE = 5.0
@@ -27,8 +27,9 @@ def main(arguments: list[str]) -> int:
     watched = int(arguments[0])
     # Ctrl-C is for the watched process, which decides what becomes of the command. (SIG_IGN would be inherited.)
     signal.signal(signal.SIGINT, lambda *_: None)
+    stop = _StopSignal()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+        signal.signal(number, stop)
     try:
         # A session of its own, so that what the command starts can be ended with it.
         child = subprocess.Popen(arguments[1:], start_new_session=True, preexec_fn=_last_resort())
@@ -36,14 +37,29 @@ def main(arguments: list[str]) -> int:
         print(f"{arguments[1]}: {error.strerror}", file=sys.stderr)
         return 127
     try:
+        stop.arm()
         _wait(child, watched)
     except _Stop:
         _end(child)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
-def _stop(*_: Any) -> NoReturn:
-    raise _Stop
+class _StopSignal:
+    """Handler that raises :class:`_Stop`; a signal that comes before the command has begun counts when it has."""
+
+    def __init__(self) -> None:
+        self.armed = self.came = False
+
+    def __call__(self, *_: Any) -> None:
+        self.came = True
+        if self.armed:
+            raise _Stop
+
+    def arm(self) -> None:
+        """From here on the command can be ended."""
+        self.armed = True
+        if self.came:
+            raise _Stop
 
 
 def _wait(child: subprocess.Popen, watched: int) -> None:

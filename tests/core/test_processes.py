@@ -59,6 +59,20 @@ def test_programs_of_other_threads_can_be_ended(tmp_path):
     assert statuses[0] in (143, -15)
 
 
+def test_a_signal_before_the_command_begins_ends_it_too():
+    """However early it comes: no traceback, and no command left behind."""
+    from hint_plugins import tether
+
+    stop = tether._StopSignal()
+    stop(15)  # while the command is being started: nothing is raised
+    with pytest.raises(tether._Stop):
+        stop.arm()
+    armed = tether._StopSignal()
+    armed.arm()
+    with pytest.raises(tether._Stop):
+        armed(15)
+
+
 HOLDER = """
 import sys, time
 from pathlib import Path
