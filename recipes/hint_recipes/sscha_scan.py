@@ -95,8 +95,10 @@ def run_scan(
         directory = out / "points" / point.name
         directory.mkdir(parents=True, exist_ok=True)
         before = _neighbour(points[:index], point)
-        source = start_from if before is None else out / "points" / before.name / "sscha.npz"
-        start = crystal if before is None else _moved(crystal, source)
+        source, start = start_from, crystal
+        if before is not None:
+            source = out / "points" / before.name / "sscha.npz"
+            start = _moved(crystal, source)
         own = replace(settings, temperature=point.temperature, pressure=point.pressure)
         own_stages = list(stages) if before is None else [stages[-1]]
         engine = EnsembleEngine(potential, directory=directory, **(limits or {}))
