@@ -93,14 +93,16 @@ def stiffness_reasons(label: HessianLabel, atoms: Atoms, forces: np.ndarray | No
         return []
     scale = float((products * label.products).sum()) / squared
     low, high = LIMITS_NEAR
-    if away is None or away >= NEAR:
+    # near a saddle one or two directions may well lie along the bond that breaks
+    near = away is not None and (away < STATIONARY or (away < NEAR and (label.kind == "full" or len(z) > 2)))
+    if not near:
         low = -np.inf
-    elif away < STATIONARY:
+    elif away is not None and away < STATIONARY:
         low, high = LIMITS
         if label.kind != "full":
             low = MANY if len(z) >= 5 else FEW
     torn = away is None and not (_all_negative(label, z) and scale < -FEW)
-    if scale < -0.2 and not torn and (away is None or away < NEAR):
+    if scale < -0.2 and not torn and (away is None or near):
         return [f"the sign is wrong: the curvature along the bonds is {scale:.2g} times what bonds have, negative"]
     return [] if low <= scale <= high else [_size(label, scale)]
 
