@@ -2,6 +2,7 @@
 # make env-sscha   python-sscha and CellConstructor besides: they build from source, with a Fortran compiler and LAPACK
 # make demo    label, train with and without Hessians, compare (about 10 minutes on 2 cores)
 # make test    the whole test-suite; where python-sscha cannot be built, its tests are skipped
+# make gpu     everything about this machine's GPU: tests, derivatives, step costs, Hessians (about 15 minutes on an H100)
 # make test-fairchem   the fairchem adapter's tests, in an environment of their own (.venv-fairchem)
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ FAIRCHEM := .venv-fairchem
 EXTRAS := mace,xtb,dft,select,datasets,executors,ts,phonons,notebooks,dev
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: env env-sscha env-fairchem demo demo-full test test-quick test-fairchem bench lint clean
+.PHONY: env env-sscha env-fairchem demo demo-full test test-quick test-fairchem bench gpu lint clean
 
 env: $(VENV)/.stamp
 
@@ -52,6 +53,17 @@ test-quick: env
 
 bench: env
 	$(BIN)/python benchmarks/training_step.py
+
+# GPU_PYTHON: a Python with torch for this GPU and mace-torch, since the environment above has torch for the CPU.
+# WHEELS: a directory of wheels, for a machine without internet; they are installed into that Python first.
+GPU_PYTHON ?= python3
+WHEELS ?=
+
+gpu:
+	$(if $(WHEELS),$(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --upgrade $(WHEELS)/*.whl)
+	PYTHONPATH=.:adapters:recipes:tests:benchmarks $(GPU_PYTHON) benchmarks/gpu.py --out runs/gpu
+	cp runs/gpu/benchmarks-gpu.md docs/benchmarks-gpu.md
+	mkdir -p docs/results/gpu && cp runs/gpu/*.csv docs/results/gpu/
 
 lint: env
 	$(BIN)/ruff check .

@@ -24,25 +24,33 @@ from ase import Atoms
 from ase.build import molecule
 
 MOLECULES = ("CH3CH2OH", "C2H6", "CH3COOH", "CH3CHO", "C3H8", "CH3OCH3", "CH3NO2", "trans-butane")
+ELEMENTS = {"molecules": [1, 6, 7, 8], "crystals": [1, 46]}
 ENGINES = ("reverse", "replicate", "vmap", "finite_difference", "finite_difference_one_sided")
 
 
 def spring_hessian(atoms: Atoms) -> np.ndarray:
     """(3N, 3N) in eV/A^2: springs between all pairs of atoms, at rest; bonds are about as stiff as real ones."""
-    r = atoms.positions[:, None] - atoms.positions
+    r = atoms.get_all_distances(mic=atoms.pbc.any(), vector=True).swapaxes(0, 1)
     square = (r**2).sum(-1) + np.eye(len(atoms))
-    blocks = -45 / square[..., None, None] ** 2 * r[..., :, None] * r[..., None, :]
+    blocks = -90 / square[..., None, None] ** 2 * r[..., :, None] * r[..., None, :]
     blocks[np.arange(len(atoms)), np.arange(len(atoms))] = -blocks.sum(1)
     return blocks.transpose(0, 2, 1, 3).reshape(3 * len(atoms), -1)
 
 
-def make_data(count: int, share: float) -> list[Atoms]:
-    """Rattled molecules at the minimum of a spring potential; ``share`` of them carry its Hessian."""
+def crystal() -> Atoms:
+    """PdH in the rock-salt structure, 16 atoms."""
+    half = 4.09 / 2
+    cell = Atoms("PdH", scaled_positions=[[0] * 3, [0.5] * 3], cell=half * (np.ones((3, 3)) - np.eye(3)), pbc=True)
+    return cell.repeat(2)
+
+
+def make_data(count: int, share: float, system: str = "molecules") -> list[Atoms]:
+    """Rattled structures at the minimum of a spring potential; ``share`` of them carry its Hessian."""
     rng = np.random.default_rng(0)
     labelled = set(rng.permutation(count)[: max(1, round(share * count))].tolist())
     frames = []
     for k in range(count):
-        atoms = molecule(MOLECULES[k % len(MOLECULES)])
+        atoms = crystal() if system == "crystals" else molecule(MOLECULES[k % len(MOLECULES)])
         atoms.positions += 0.05 * rng.standard_normal(atoms.positions.shape)
         atoms.info["REF_energy"] = 0.0
         atoms.arrays["REF_forces"] = np.zeros_like(atoms.positions)
@@ -58,6 +66,7 @@ def build(args: argparse.Namespace):
     from mace import modules
 
     torch.manual_seed(0)
+    numbers = ELEMENTS[args.system]
     block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
     model = modules.ScaleShiftMACE(
         r_max=5.0,
@@ -67,13 +76,13 @@ def build(args: argparse.Namespace):
         interaction_cls=block,
         interaction_cls_first=block,
         num_interactions=2,
-        num_elements=4,
+        num_elements=len(numbers),
         hidden_irreps=o3.Irreps(f"{args.channels}x0e+{args.channels}x1o"),
         MLP_irreps=o3.Irreps("16x0e"),
         gate=torch.nn.functional.silu,
-        atomic_energies=np.zeros(4),
+        atomic_energies=np.zeros(len(numbers)),
         avg_num_neighbors=8.0,
-        atomic_numbers=[1, 6, 7, 8],
+        atomic_numbers=numbers,
         correlation=2,
         radial_type="bessel",
         atomic_inter_scale=1.0,
@@ -104,9 +113,9 @@ class Trainer:
         if options:
             self.plugin.engine = get_engine(options["hessian_engine"])
         keys = update_keyspec_from_kwargs(KeySpecification(), {"energy_key": "REF_energy", "forces_key": "REF_forces"})
-        table = AtomicNumberTable([1, 6, 7, 8])
+        table = AtomicNumberTable(ELEMENTS[args.system])
         self.items = []
-        for index, atoms in enumerate(make_data(args.structures, share)):
+        for index, atoms in enumerate(make_data(args.structures, share, args.system)):
             config = config_from_atoms(atoms, keys)
             read_into(config, atoms, self.manager)
             labels = take_labels(config)
@@ -214,6 +223,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/training_step"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
+    parser.add_argument("--system", default="molecules", choices=list(ELEMENTS))
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--structures", type=int, default=200)

@@ -13,6 +13,7 @@ SMALL = {
     "alphanet": "--repeats 1 --copies 1 --out {out}/table.csv",
     "alphanet_ablation": "--steps 2 --seeds 1 --each 1 1 --only smooth --data {out}/data.npz --out {out}/table.csv",
     "label_checks": "--limit 1",
+    "gpu": "--out {out} --device cpu --size small --only ensembles two_gpus",
     "labels": "--sizes 5 --repeats 1 --count 40",
     "minireactions_search": "{out}/found.json 'hydrogen cyanide = hydrogen isocyanide'",
     "molecules_table": "--out {out}/table --limit 1 --models MACE --seeds 1 --per-image 1 --structures 2 --labelled 1 "
@@ -36,7 +37,7 @@ def run(name, out, *more):
 
 
 def test_every_script_is_tried():
-    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == set(SMALL) | FAIRCHEM
+    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == set(SMALL) | FAIRCHEM | {"gpu_sections"}
 
 
 @pytest.mark.mace
