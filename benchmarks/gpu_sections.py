@@ -134,7 +134,7 @@ def _models(size: str) -> dict[str, Callable[[tuple[int, ...]], Any]]:
     from hint_mace.host import MaceEnergyModel
     from hint_plugins.models.alphanet import AlphaNet
 
-    def mace(elements: tuple[int, ...]) -> Any:
+    def mace_model(elements: tuple[int, ...]) -> Any:
         system = next(name for name, numbers in ELEMENTS.items() if tuple(numbers) == elements)
         return MaceEnergyModel(build(argparse.Namespace(channels=CHANNELS[size], device="cpu", system=system))[0])
 
@@ -143,7 +143,7 @@ def _models(size: str) -> dict[str, Callable[[tuple[int, ...]], Any]]:
         layers, hidden = (4, 128) if size == "full" else (2, 8)
         return AlphaNet(num_layers=layers, hidden_channels=hidden, elements=elements, cutoff=5.0)
 
-    return {"MACE": mace, "AlphaNet": alphanet}
+    return {"MACE": mace_model, "AlphaNet": alphanet}
 
 
 def _potential(options: argparse.Namespace, name: str, system: str, dtype: str) -> Any:
