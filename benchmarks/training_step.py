@@ -51,7 +51,7 @@ def make_data(count: int, share: float, system: str = "molecules") -> list[Atoms
     frames = []
     for k in range(count):
         atoms = crystal() if system == "crystals" else molecule(MOLECULES[k % len(MOLECULES)])
-        atoms.positions += 0.05 * rng.standard_normal(atoms.positions.shape)
+        atoms.positions += 0.03 * rng.standard_normal(atoms.positions.shape)
         atoms.info["REF_energy"] = 0.0
         atoms.arrays["REF_forces"] = np.zeros_like(atoms.positions)
         if k in labelled:

@@ -23,7 +23,8 @@ __all__ = ["SelfTestError", "SelfTestReport", "check_derivatives", "third_deriva
 #: Largest relative error that passes. Exact models reach 1e-9; a wrong rule shows up above 1e-4.
 TOLERANCE = 1e-5
 
-#: How far parameters are moved for the second check: relative to the mean of a tensor, and at least (absolute).
+#: How far parameters are moved for the second check: relative to the mean of a tensor, and the least change of a
+#: layer's output for inputs of size 1, so that wide and deep models stay in the range of numbers they work in.
 MOVE, LEAST_MOVE = 0.1, 0.3
 
 
@@ -72,7 +73,7 @@ def check_derivatives(
     model: nn.Module,
     make_view: Callable[[], ForceView],
     seed: int = 0,
-    steps: tuple[float, ...] = (1e-4, 1e-5),
+    steps: tuple[float, ...] = (1e-4, 1e-5, 1e-6),
 ) -> SelfTestReport:
     """Check HVP and gradient of the Hessian loss against finite differences.
 
@@ -99,7 +100,7 @@ def check_derivatives(
     moves = [
         (torch.rand(w.shape, generator=generator, dtype=w.dtype) + 0.5).to(w.device)
         * torch.randn(w.shape, generator=generator, dtype=w.dtype).sign().to(w.device)
-        * (MOVE * w.detach().abs().mean()).clamp_min(LEAST_MOVE)
+        * (MOVE * w.detach().abs().mean()).clamp_min(LEAST_MOVE / _fan_in(w) ** 0.5)
         for w in weights
     ]
     report = SelfTestReport(0.0, 0.0)
@@ -115,6 +116,11 @@ def check_derivatives(
         if not report.ok:
             break
     return report
+
+
+def _fan_in(weight: Tensor) -> int:
+    """Number of terms that one output of a layer with this weight sums."""
+    return max(1, weight.numel() // weight.shape[0]) if weight.dim() > 1 else 1
 
 
 def _check_here(
@@ -136,7 +142,7 @@ def _check_here(
         exact = reverse(view, probe[None], create_graph=False)[0]
         analytic = float((exact * direction).sum())
         errors = []
-        for h in (1e-3, 1e-4, 1e-5):
+        for h in (1e-3, 1e-4, 1e-5, 1e-6):
             shift = h * direction
             plus, minus = view.forces_at(torch.stack([view.positions + shift, view.positions - shift])).detach()
             numeric = float(((minus - plus) * probe).sum()) / (2 * h)

@@ -3,14 +3,17 @@ import re
 
 import pytest
 import torch
+from ase import Atoms
 from helpers.devices import DEVICES
 from helpers.toy import ToyPotential, toy_view
 from torch import nn
 
+from hint_plugins.backends.energy_models import EnergyModelBackend
 from hint_plugins.curvature.engines import ForceView
 from hint_plugins.curvature.kinks import forces_jump
 from hint_plugins.curvature.layer_norm import ExactLayerNorm, restore_layer_norms, swap_layer_norms
 from hint_plugins.curvature.selftest import TOLERANCE, check_derivatives, third_derivative_error
+from hint_plugins.models.alphanet import AlphaNet
 
 
 def report(model, device="cpu"):
@@ -39,6 +42,26 @@ def test_wrong_models_fail_and_the_module_is_named(norm, name):
     assert result.gradient_error > 100 * TOLERANCE
     assert len(result.guilty) == 1
     assert result.guilty[0].startswith("norm: " + name)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_layers": 4, "hidden_channels": 128, "elements": (1, 8)},
+        {"variant": "square", "num_layers": 4, "hidden_channels": 128, "num_radial": 64, "main_chi1": 32, "chi2": 8},
+    ],
+    ids=["smooth", "square"],
+)
+def test_networks_of_published_size_pass(options):
+    """Moved parameters must leave a wide, deep network in the range of numbers it works in."""
+    torch.manual_seed(0)
+    model = AlphaNet(cutoff=5.0, **options).double()
+    water = Atoms("OH2", [[0.02, 0.0, 0.01], [0.98, 0.05, 0.0], [-0.27, 0.93, 0.08]])
+    backend = EnergyModelBackend(model, "AlphaNet")
+    model.requires_grad_(True)
+    report = check_derivatives(model, lambda: backend.view([water])[0])
+    assert report.ok, report.explanation()
+    assert not report.kinks
 
 
 def test_swapping_layer_norm_mends_the_model_and_is_undone():
