@@ -83,10 +83,11 @@ def vmap(view: ForceView, probes: Tensor, create_graph: bool = True) -> Tensor:
     """Double backward vectorised over probes: exact, needs batching rules for every kernel.
 
     TorchScript's profiling executor has none for some of its own operations and fails from the third call on;
-    it is switched off here.
+    it is switched off here. That holds for this thread alone, and on a GPU a backward pass runs in a thread of its
+    own, so the pass is kept in this one.
     """
     positions, forces = view.force_graph()
-    with torch.jit.optimized_execution(False):
+    with torch.jit.optimized_execution(False), torch.autograd.set_multithreading_enabled(False):
         return _vjp(forces, positions, probes, create_graph, batched=True)
 
 
