@@ -17,17 +17,19 @@ from hint_plugins.batching.sampler import HeterogeneousBatchSampler
 from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
 from hint_plugins.config import ConfigError, HintConfig, make_config
 from hint_plugins.curvature.engines import EXACT, Engine, get_engine, reverse
-from hint_plugins.curvature.layer_norm import restore_layer_norms, swap_layer_norms
+from hint_plugins.curvature.layer_norm import restore_layer_norms
 from hint_plugins.curvature.probes import sees_structure, structure_rng
 from hint_plugins.hookspecs import Options, TrainingRun, hookimpl
 from hint_plugins.labels.checks import check_label
 from hint_plugins.labels.constraints import free_components
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError
 from hint_plugins.models.registry import AlphaNetOptions, make_alphanet
+from hint_plugins.numerics import Numerics, prepare_determinism
 from hint_plugins.objective.curriculum import Curriculum
 from hint_plugins.objective.loss import global_mean, structure_losses
 from hint_plugins.objective.validation import HessianValidation
-from hint_plugins.preparation import allowed_engine, first_engine, measured_engine, require_right_derivatives
+from hint_plugins.preparation import require_right_derivatives, settled_engine
+from hint_plugins.ranks import together
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,8 @@ class HintPlugin:
         self.scale: float | None = None
         self.ramp_end: float | None = None  #: of the first part of a run that was continued
         self._repeat: TrainingRun | None = None  #: the self-test is repeated once, after some steps
+        self._numerics = Numerics()
+        self._device = ""  #: kind of device that the engine was chosen on
         self.dropped: set[str] = set()
 
     @hookimpl
@@ -76,6 +80,8 @@ class HintPlugin:
         alphanet = {name: value for name, value in values.items() if name in AlphaNetOptions.model_fields}
         self.alphanet = AlphaNetOptions(**alphanet)
         self.engine_name = config.hessian_engine
+        if config.hessian_reproducible:
+            prepare_determinism()
         self.seed = int(values.get("seed", self.seed))
 
     @hookimpl
@@ -194,6 +200,7 @@ class HintPlugin:
         """Hessian loss (G,) of labelled structures whose labels have been drawn."""
         config = self.config
         engine = self.engine or get_engine("reverse")
+        self._numerics.before_products(graphs)
         probes = _probes(graphs)
         reference = graphs.labels[f"{LABEL}_products"].transpose(0, 1)
         products = engine(graphs.view, probes, create_graph=True)
@@ -244,8 +251,7 @@ class HintPlugin:
             loss=config.hessian_loss,
             huber_delta=config.hessian_huber_delta,
         )
-        for graphs in loader:
-            validation.update(graphs)
+        together(lambda: validation.update_all(loader))
         metrics.update(validation.compute())
         if config.hessian_valid_loss and "hessian_loss" in metrics:
             metrics["loss"] = config.hessian_weight * (self.scale or 1.0) * metrics["hessian_loss"]
@@ -274,21 +280,18 @@ class HintPlugin:
                 )
             return
         log.info("%d of %d training structures carry a Hessian label", run.num_labelled, run.num_structures)
-        self.engine_name = allowed_engine(self.engine_name, run)
-        if self.engine_name == "auto" or self.engine_name in EXACT:
-            names = swap_layer_norms(run.model)
-            if names:
-                log.info(
-                    "LayerNorm made exact for training (torch's fused one has a wrong third derivative): %s",
-                    ", ".join(names),
-                )
-            if config.hessian_selftest:
-                require_right_derivatives(run)
-                self._repeat = run
-        if self.engine_name == "auto":
-            choose = first_engine if config.hessian_reproducible else measured_engine
-            self.engine_name = choose(run, _probes)
+        device = next(run.model.parameters()).device.type
+        if config.hessian_engine == "auto" and self._device not in ("", device):
+            log.info("HVP engine %s was chosen on %s; on %s it is chosen anew", self.engine_name, self._device, device)
+            self.engine_name = "auto"
+        self._device = device
+        if config.hessian_reproducible:
+            self._numerics.be_deterministic()
+        self.engine_name = settled_engine(self.engine_name, config, run, _probes)
+        exact = self.engine_name in EXACT
+        self._repeat = run if exact and config.hessian_selftest else None
         self.engine = get_engine(self.engine_name, config.hessian_fd_step)
+        self._numerics.start(run.model, differences=not exact or config.hessian_symmetry_weight > 0)
         log.info("HVP engine: %s, %d %s probes", self.engine_name, config.hessian_num_probes, config.hessian_probes)
 
     def _require_weight(self, run: TrainingRun) -> None:
@@ -312,6 +315,7 @@ class HintPlugin:
     @hookimpl
     def training_finished(self, run: TrainingRun) -> None:
         self._repeat = None
+        self._numerics.stop()
         restore_layer_norms(run.model)
         if run.progress.rank == 0 and run.history:
             from hint_plugins.report import plot_history
@@ -322,14 +326,15 @@ class HintPlugin:
 
     @hookimpl
     def checkpoint_state(self) -> dict[str, Any]:
-        return {"hint": {"engine": self.engine_name, "scale": self.scale, "ramp_end": self.ramp_end}}
+        state = {"engine": self.engine_name, "device": self._device, "scale": self.scale, "ramp_end": self.ramp_end}
+        return {"hint": state}
 
     @hookimpl
     def restore_state(self, state: Mapping[str, Any]) -> None:
         mine = state.get("hint", {})
         self.scale, self.ramp_end = mine.get("scale"), mine.get("ramp_end")
         if self.engine_name == "auto" and mine.get("engine"):
-            self.engine_name = mine["engine"]
+            self.engine_name, self._device = mine["engine"], mine.get("device", "")
 
 
 def create_plugin() -> HintPlugin:

@@ -45,12 +45,14 @@ class TrainingRun:
     num_labelled, num_structures
         Training structures with labels, and all of them.
     labelled_example
-        Makes the first labelled structures of the training set (at most the given number) as a batch;
+        Makes a batch of labelled structures, those of the batch of the coming epoch that holds most of their atoms;
         None when there is no labelled structure.
     double_example
-        The same in float64 for a copy of the model: gives ``(copy, batch)``.
+        Makes the first labelled structures of the training set (at most the given number) as a batch in float64 for a
+        copy of the model: gives ``(copy, batch)``.
     exact_derivatives
-        False when the host runs kernels without a double backward (cuEquivariance, OpenEquivariance).
+        Whether the host's kernels have third derivatives. False for cuEquivariance and for OpenEquivariance before
+        0.6.7; None where the self-test must tell.
     directory, name
         Where results go, and the name of the run.
     progress
@@ -62,9 +64,9 @@ class TrainingRun:
     model: torch.nn.Module
     num_labelled: int
     num_structures: int
-    labelled_example: Callable[[int], LabelledGraphs] | None
+    labelled_example: Callable[[], LabelledGraphs] | None
     double_example: Callable[[int], tuple[torch.nn.Module, LabelledGraphs]] | None
-    exact_derivatives: bool
+    exact_derivatives: bool | None
     directory: str
     name: str
     progress: Progress

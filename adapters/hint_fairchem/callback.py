@@ -22,7 +22,7 @@ from torchtnt.framework.state import State
 from hint_fairchem.checks import check_plugins, check_sampler, check_unit, exact_derivatives, force_outputs, inner_model
 from hint_fairchem.dataset import TARGET, HessianAseDBDataset, hessian_datasets, labelled_flags
 from hint_fairchem.graphs import labelled_graphs
-from hint_fairchem.loading import example_batch, labelled_batches
+from hint_fairchem.loading import example_batch, labelled_batches, largest_labelled_batch
 from hint_fairchem.options import no_unknown, read_block, require_same
 from hint_fairchem.references import ABSURD, energy_error, keep_numbers
 from hint_fairchem.resume import HISTORY_FILE, STATE_FILE, kept_history, kept_state
@@ -106,7 +106,7 @@ class HintCallback(Callback):
             model=self.model,
             num_labelled=int(flags.sum()),
             num_structures=len(flags),
-            labelled_example=(lambda count: self._example(self.model, loader, count)) if flags.any() else None,
+            labelled_example=(lambda: self._largest(loader)) if flags.any() else None,
             double_example=(lambda count: self._double(loader, count)) if flags.any() else None,
             exact_derivatives=exact_derivatives(self.model),
             directory=str(getattr(unit.job_config.metadata, "results_dir", ".")),
@@ -275,18 +275,20 @@ class HintCallback(Callback):
         assert graphs is not None
         return graphs
 
-    def _example(self, model: nn.Module, loader: Any, count: int, dtype: torch.dtype | None = None) -> LabelledGraphs:
-        data = example_batch(loader, count, dtype)
+    def _example(self, model: nn.Module, data: AtomicData) -> LabelledGraphs:
         graphs = labelled_graphs(model, data, self.outputs)
         assert graphs is not None
         return graphs
+
+    def _largest(self, loader: Any) -> LabelledGraphs:
+        return self._example(self.model, largest_labelled_batch(loader))
 
     def _double(self, loader: Any, count: int) -> tuple[nn.Module, LabelledGraphs]:
         if self._spare is None:  # before the first step: no hook and no forward pass have left anything in the model
             self._spare = deepcopy(self.model).cpu()
         model = deepcopy(self._spare).to(get_device_for_local_rank())
         model.load_state_dict(self.model.state_dict())
-        return model.double(), self._example(model, loader, count, torch.float64)
+        return model.double(), self._example(model, example_batch(loader, count, torch.float64))
 
     # --- state beside the checkpoints ----------------------------------------------------------------------
 

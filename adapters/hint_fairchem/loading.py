@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,23 @@ def example_batch(loader: Any, count: int, dtype: torch.dtype | None = None) -> 
 
     Structures whose label is dropped when it is read are passed over.
     """
+    data = _batch(loader, np.flatnonzero(labelled_flags(loader.dataset)), count)
+    return data if dtype is None else to_dtype(data, dtype)
+
+
+def largest_labelled_batch(loader: Any) -> AtomicData:
+    """The labelled structures of the batch that holds most of their atoms, of those that come next, on the device."""
+    labelled = np.flatnonzero(labelled_flags(loader.dataset))
+    sizes = dict(zip(labelled.tolist(), loader.dataset.get_metadata("natoms", labelled.tolist()), strict=True))
+    batches = [[int(index) for index in batch if int(index) in sizes] for batch in loader.batch_sampler]
+    largest = max(batches, key=lambda batch: sum(sizes[index] for index in batch), default=[])
+    return _batch(loader, largest or labelled, max(1, len(largest)))
+
+
+def _batch(loader: Any, indices: Iterable[int], count: int) -> AtomicData:
+    """The first ``count`` of the structures whose label is not dropped when it is read."""
     samples = []
-    for index in np.flatnonzero(labelled_flags(loader.dataset)):
+    for index in indices:
         sample = loader.dataset[int(index)]
         if torch.isfinite(sample[TARGET]).all():
             samples.append(sample)
@@ -32,8 +47,7 @@ def example_batch(loader: Any, count: int, dtype: torch.dtype | None = None) -> 
             break
     if not samples:
         raise ValueError("none of the Hessian labels passed its checks")
-    data = loader.collate_fn(samples).to(get_device_for_local_rank())
-    return data if dtype is None else to_dtype(data, dtype)
+    return loader.collate_fn(samples).to(get_device_for_local_rank())
 
 
 def labelled_batches(loader: Any, rank: int, world_size: int) -> Iterator[tuple[AtomicData, list[dict]]]:

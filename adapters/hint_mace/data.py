@@ -138,10 +138,17 @@ def stored_labels(data: AtomicData) -> dict[str, np.ndarray]:
 
 
 class LabelledDataset(Dataset):
-    """MACE's data set; every item comes with the index that names its probes."""
+    """MACE's data set; every item comes with the index that names its probes.
+
+    Attributes
+    ----------
+    sizes
+        Atoms of each structure, once :meth:`survey` has seen them.
+    """
 
     def __init__(self, base: Sequence[AtomicData]) -> None:
         self.base = base
+        self.sizes: list[int] = []
 
     def __len__(self) -> int:
         return len(self.base)
@@ -156,10 +163,12 @@ class LabelledDataset(Dataset):
         """
         lazy = not _in_memory(self.base)
         flags, digest = [], hashlib.blake2b(digest_size=8)
+        self.sizes = []
         for index in tqdm(range(len(self)), "looking for labels", disable=not (progress and lazy), leave=False):
             data = self.base[index]
             labels = stored_labels(data)
             flags.append(bool(labels))
+            self.sizes.append(int(data.num_nodes))
             for name in CONTENT:
                 digest.update(_bytes(getattr(data, name, None)))
             for name in sorted(labels):

@@ -19,6 +19,7 @@ from torch.utils.data.distributed import DistributedSampler
 from hint_mace.batch import graph_batch, labelled_graphs
 from hint_mace.checkpoint import write_checkpoint
 from hint_mace.data import SUB_BATCH, Collate, LabelledDataset, labelled_loader, stored_labels
+from hint_mace.kernels import exact_derivatives
 from hint_plugins.batching.view import LabelledGraphs, Progress
 from hint_plugins.hookspecs import TrainingRun
 from hint_plugins.objective.metrics import NotFiniteError
@@ -267,25 +268,37 @@ class Session:
 
     def run(self) -> TrainingRun:
         """What the plugins may see of this run."""
-        cueq = any(getattr(self.args, name, False) for name in ("enable_cueq", "only_cueq", "enable_oeq"))
         labelled = any(self.flags)
         return TrainingRun(
             model=self.model,
             num_labelled=sum(self.flags),
             num_structures=len(self.flags),
-            labelled_example=self._example if labelled else None,
+            labelled_example=self._largest_example if labelled else None,
             double_example=self._double_example if labelled else None,
-            exact_derivatives=not cueq,
+            exact_derivatives=exact_derivatives(self.args),
             directory=self.args.results_dir,
             name=self.args.name,
             progress=self.progress,
             history=self.history,
         )
 
-    def _example(self, most: int, model: nn.Module | None = None, dtype: torch.dtype | None = None) -> LabelledGraphs:
-        chosen = [index for index, flag in enumerate(self.flags) if flag][:most]
+    def _largest_example(self) -> LabelledGraphs:
+        """The labelled structures of the batch of the coming epoch that holds most of their atoms."""
+        batches: list[list[int]] = []
+        if self.sampler is not None:
+            self.sampler.set_epoch(self.epoch)
+            batches = [[index for index in batch if self.flags[index]] for batch in self.sampler]
+        largest = max(batches, key=lambda batch: sum(self.dataset.sizes[index] for index in batch), default=[])
+        return self._batch(largest or self._labelled(self.call["train_loader"].batch_size or 1))
+
+    def _labelled(self, most: int) -> list[int]:
+        return [index for index, flag in enumerate(self.flags) if flag][:most]
+
+    def _batch(
+        self, indices: list[int], model: nn.Module | None = None, dtype: torch.dtype | None = None
+    ) -> LabelledGraphs:
         items = []
-        for index in chosen:
+        for index in indices:
             data = self.dataset[index][1]
             if dtype is not None:
                 data = copy.copy(data)
@@ -298,4 +311,4 @@ class Session:
 
     def _double_example(self, most: int) -> tuple[nn.Module, LabelledGraphs]:
         model = copy.deepcopy(self.model).double()
-        return model, self._example(most, model, torch.float64)
+        return model, self._batch(self._labelled(most), model, torch.float64)

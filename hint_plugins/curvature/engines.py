@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hint_plugins.curvature.precision import coarse_products, full_precision
+
 ForcesAt = Callable[[Tensor], Tensor]
 
 
@@ -83,10 +85,11 @@ def vmap(view: ForceView, probes: Tensor, create_graph: bool = True) -> Tensor:
     """Double backward vectorised over probes: exact, needs batching rules for every kernel.
 
     TorchScript's profiling executor has none for some of its own operations and fails from the third call on;
-    it is switched off here.
+    it is switched off here. That holds for this thread alone, and on a GPU a backward pass runs in a thread of its
+    own, so the pass is kept in this one.
     """
     positions, forces = view.force_graph()
-    with torch.jit.optimized_execution(False):
+    with torch.jit.optimized_execution(False), torch.autograd.set_multithreading_enabled(False):
         return _vjp(forces, positions, probes, create_graph, batched=True)
 
 
@@ -105,6 +108,9 @@ class FiniteDifference:
 
     The right engine for kernels without a double backward (cuEquivariance, compiled models) and for
     direct-force models, where it gives columns: ``-J z``.
+
+    The forces are computed in full single precision (no TF32), whatever torch was told; a backward pass through the
+    products takes differences of the same kind and needs :func:`~hint_plugins.curvature.precision.use_full_precision`.
 
     Attributes
     ----------
@@ -125,14 +131,16 @@ class FiniteDifference:
         scale = step / probes.abs().amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
         shift = scale * probes
         m = len(probes)
-        if self.two_sided:
-            forces = view.forces_at(torch.cat([positions + shift, positions - shift]))
-            products = (forces[m:] - forces[:m]) / (2 * scale)
-        elif view.graph is not None:
-            products = (view.graph[1] - view.forces_at(positions + shift)) / scale
-        else:
-            forces = view.forces_at(torch.cat([positions + shift, positions[None]]))
-            products = (forces[m:] - forces[:m]) / scale
+        at_hand = None if view.graph is None or coarse_products(positions) else view.graph[1]
+        with full_precision(positions):
+            if self.two_sided:
+                forces = view.forces_at(torch.cat([positions + shift, positions - shift]))
+                products = (forces[m:] - forces[:m]) / (2 * scale)
+            elif at_hand is not None:
+                products = (at_hand - view.forces_at(positions + shift)) / scale
+            else:
+                forces = view.forces_at(torch.cat([positions + shift, positions[None]]))
+                products = (forces[m:] - forces[:m]) / scale
         return products if create_graph else products.detach()
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hint_plugins.curvature.engines import Engine, ForceView, reverse
+from hint_plugins.curvature.precision import coarse_products, full_precision
 
 
 def full_hessians(view: ForceView, sizes: Sequence[int], engine: Engine = reverse, chunk: int = 16) -> list[Tensor]:
@@ -35,19 +38,20 @@ def full_hessians(view: ForceView, sizes: Sequence[int], engine: Engine = revers
         the error of the engine unless forces are predicted directly).
     """
     positions = view.positions
-    counts = torch.as_tensor(list(sizes), device=positions.device)
-    if int(counts.sum()) != len(positions):
-        raise ValueError(f"sizes add up to {int(counts.sum())} atoms, positions hold {len(positions)}")
-    starts = 3 * (counts.cumsum(0) - counts)
-    largest = 3 * int(counts.max())
+    counts = 3 * np.asarray(list(sizes), dtype=np.int64)
+    if counts.sum() != positions.numel():
+        raise ValueError(f"sizes add up to {counts.sum() // 3} atoms, positions hold {len(positions)}")
+    if coarse_products(positions):  # a force graph that exists already is as coarse
+        view = replace(view, graph=None)
+    own_row = np.concatenate([np.arange(count) for count in counts])  # of each coordinate; made on the host
+    largest = int(counts.max())
     blocks = []
     for first in range(0, largest, chunk):
-        columns = torch.arange(first, min(first + chunk, largest), device=positions.device)
-        probes = positions.new_zeros(len(columns), positions.numel())
-        row, graph = torch.nonzero(columns[:, None] < 3 * counts[None, :], as_tuple=True)
-        probes[row, starts[graph] + columns[row]] = 1.0
-        products = engine(view, probes.view(len(columns), -1, 3), create_graph=False)
+        columns = np.arange(first, min(first + chunk, largest))
+        probes = torch.from_numpy(own_row == columns[:, None]).to(positions.device).to(positions.dtype)
+        with full_precision(positions):
+            products = engine(view, probes.view(len(columns), -1, 3), create_graph=False)
         blocks.append(products.detach().reshape(len(columns), -1))
     rows = torch.cat(blocks)
-    pieces = rows.split([3 * n for n in sizes], dim=1)
+    pieces = rows.split(counts.tolist(), dim=1)
     return [piece[: 3 * n].clone() for piece, n in zip(pieces, sizes, strict=True)]

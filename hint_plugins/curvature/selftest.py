@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hint_plugins.curvature.culprits import find_guilty, find_kinks, find_numerics, third_derivative_error
 from hint_plugins.curvature.engines import ForceView, reverse
+from hint_plugins.curvature.raised import where_raised
 
 __all__ = ["SelfTestError", "SelfTestReport", "check_derivatives", "third_derivative_error"]
 
@@ -50,6 +51,8 @@ class SelfTestReport:
         errors are too large.
     raised
         The error that a derivative raised, "" if none did.
+    where
+        Module and line at which it arose, "" if it could not be found.
     """
 
     hvp_error: float
@@ -57,6 +60,7 @@ class SelfTestReport:
     guilty: list[str] = field(default_factory=list)
     kinks: list[str] = field(default_factory=list)
     raised: str = ""
+    where: str = ""
 
     @property
     def ok(self) -> bool:
@@ -110,6 +114,8 @@ def check_derivatives(
                 _check_here(report, model, make_view, one, steps)
             if not report.ok:
                 report.guilty = [f"{name}: {why}" for name, why in find_guilty(model, make_view)]
+                if report.where and not any("raises in its derivatives" in line for line in report.guilty):
+                    report.guilty.insert(0, f"{report.where} raises in its derivatives")
                 report.guilty += find_numerics(make_view)
             if not report.ok or size:
                 report.kinks = find_kinks(model, make_view)
@@ -131,28 +137,37 @@ def _check_here(
     steps: tuple[float, ...],
 ) -> None:
     """Raise the errors of ``report`` to those at the present parameters."""
+    try:
+        hvp, gradient = _errors(model, make_view, seed, steps)
+    except Exception as error:  # whatever a model's own code raises is a finding
+        hvp = gradient = float("inf")
+        report.raised = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+    if report.raised and not report.where:
+        report.where = where_raised(model, lambda: _errors(model, make_view, seed, steps))
+    report.hvp_error = _larger(report.hvp_error, hvp)
+    report.gradient_error = _larger(report.gradient_error, gradient)
+
+
+def _errors(
+    model: nn.Module, make_view: Callable[[], ForceView], seed: int, steps: tuple[float, ...]
+) -> tuple[float, float]:
+    """Relative errors of a product and of the gradient of the Hessian loss."""
     generator = torch.Generator().manual_seed(seed)
 
     def random_like(tensor: Tensor) -> Tensor:
         return torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype).to(tensor.device)
 
-    try:
-        view = make_view()
-        probe, direction = random_like(view.positions), random_like(view.positions)
-        exact = reverse(view, probe[None], create_graph=False)[0]
-        analytic = float((exact * direction).sum())
-        errors = []
-        for h in (1e-3, 1e-4, 1e-5, 1e-6):
-            shift = h * direction
-            plus, minus = view.forces_at(torch.stack([view.positions + shift, view.positions - shift])).detach()
-            numeric = float(((minus - plus) * probe).sum()) / (2 * h)
-            errors.append(abs(analytic - numeric) / (float(exact.norm()) or 1.0))
-        report.hvp_error = _larger(report.hvp_error, min(errors))
-        found = _gradient_error(model, make_view, probe, exact, random_like, steps)
-        report.gradient_error = _larger(report.gradient_error, found)
-    except Exception as error:  # whatever a model's own code raises is a finding
-        report.hvp_error = report.gradient_error = float("inf")
-        report.raised = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+    view = make_view()
+    probe, direction = random_like(view.positions), random_like(view.positions)
+    exact = reverse(view, probe[None], create_graph=False)[0]
+    analytic = float((exact * direction).sum())
+    errors = []
+    for h in (1e-3, 1e-4, 1e-5, 1e-6):
+        shift = h * direction
+        plus, minus = view.forces_at(torch.stack([view.positions + shift, view.positions - shift])).detach()
+        numeric = float(((minus - plus) * probe).sum()) / (2 * h)
+        errors.append(abs(analytic - numeric) / (float(exact.norm()) or 1.0))
+    return min(errors), _gradient_error(model, make_view, probe, exact, random_like, steps)
 
 
 def _larger(first: float, second: float) -> float:

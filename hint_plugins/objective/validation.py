@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -46,6 +48,11 @@ class HessianValidation:
         self.loss, self.huber_delta = loss, huber_delta
         self.sums = {"hessian_loss": 0.0, "hvp_mae": 0.0, "structures": 0.0, "matrices": 0.0}
         self.sums |= dict.fromkeys(WHOLE, 0.0)
+
+    def update_all(self, loader: Iterable[LabelledGraphs]) -> None:
+        """Add every batch of labelled structures; see :meth:`update`."""
+        for graphs in loader:
+            self.update(graphs)
 
     def update(self, graphs: LabelledGraphs) -> None:
         """Add a batch of labelled structures.

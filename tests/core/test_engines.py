@@ -1,10 +1,13 @@
+import threading
+
 import pytest
 import torch
 from helpers.devices import DEVICES
 from helpers.toy import ToyPotential, toy_view
+from torch import nn
 
 from hint_plugins.curvature.auto import fastest_engine, measure_engines
-from hint_plugins.curvature.engines import ENGINES, EXACT, FiniteDifference, get_engine
+from hint_plugins.curvature.engines import ENGINES, EXACT, FiniteDifference, ForceView, get_engine
 from hint_plugins.curvature.full import full_hessians
 
 SIZES = [3, 1, 4]
@@ -121,6 +124,67 @@ def test_finite_difference_step_is_the_largest_displacement():
     probes = torch.tensor([[[3.0, 0, 0], [0, 0, -6.0]]], dtype=torch.float64)
     FiniteDifference(step=0.01)(Recorder(), probes)
     assert seen[0].abs().max() == pytest.approx(0.01)
+
+
+class Scripted(nn.Module):
+    """An energy in TorchScript, as e3nn's operations are."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 8)
+        self.second = nn.Linear(8, 1)
+
+    def forward(self, positions):
+        y = self.first(positions)
+        y = torch.sigmoid(y) * y
+        return self.second(y * torch.exp(-y * y)).sum()
+
+
+def in_a_thread_of_its_own(grad):
+    """``torch.autograd.grad`` as it runs for CUDA: in a thread that no thread-local setting of the caller reaches."""
+
+    def run(*args, **kwargs):
+        if not torch._C._is_multithreading_enabled():
+            return grad(*args, **kwargs)
+        found = []
+
+        def work():
+            try:
+                found.append(grad(*args, **kwargs))
+            except RuntimeError as error:
+                found.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        if isinstance(found[0], RuntimeError):
+            raise found[0]
+        return found[0]
+
+    return run
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_scripted_models_are_vectorised_whatever_thread_runs_the_backward_pass(device, monkeypatch):
+    """TorchScript's profiling executor comes into play in the third call."""
+    torch.manual_seed(0)
+    model = torch.jit.script(Scripted().double()).to(device)
+    positions = torch.randn(5, 3, dtype=torch.float64).to(device)
+    probes = torch.randn(4, 5, 3, dtype=torch.float64).to(device)
+
+    def forces_at(copies):
+        with torch.enable_grad():
+            leaf = copies if copies.requires_grad else copies.detach().requires_grad_(True)
+            return -torch.autograd.grad(model(leaf), leaf, create_graph=True)[0]
+
+    expected = get_engine("reverse")(ForceView(positions, forces_at), probes)
+    if device == "cpu":
+        monkeypatch.setattr(torch.autograd, "grad", in_a_thread_of_its_own(torch.autograd.grad))
+    for _ in range(4):
+        products = get_engine("vmap")(ForceView(positions, forces_at), probes)
+        torch.testing.assert_close(products, expected)
+        gradients = torch.autograd.grad(products.square().sum(), list(model.parameters()), allow_unused=True)
+        assert all(g is None or g.isfinite().all() for g in gradients)
 
 
 def test_unknown_engine_is_named():

@@ -44,7 +44,7 @@ def run_of(model, tmp_path, num_labelled=4, exact=True, history=(), progress=Pro
         model=model,
         num_labelled=num_labelled,
         num_structures=9,
-        labelled_example=lambda count: labelled(model, torch.float32),
+        labelled_example=lambda: labelled(model, torch.float32),
         double_example=double,
         exact_derivatives=exact,
         directory=str(tmp_path),
