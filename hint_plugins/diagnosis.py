@@ -22,7 +22,6 @@ PACKAGES = (
     "mace-torch",
     "fairchem-core",
     "matscipy",
-    "vesin-torch",
     "tblite",
     "pyscf",
     "phonopy",

@@ -65,7 +65,7 @@ class AlphaNetBackbone(nn.Module, BackboneInterface):
     @property
     def elements(self) -> frozenset[int]:
         """Atomic numbers the network knows."""
-        return frozenset(int(z) for z in torch.nonzero(self.network.known).flatten())
+        return self.network.elements
 
     def forward(self, data: AtomicData) -> dict[str, Tensor]:
         """Energies of the atoms, (N,), for the head to add up and differentiate."""

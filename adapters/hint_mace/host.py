@@ -68,7 +68,6 @@ class MaceEnergyModel(nn.Module):
         positions, batch = graph.positions, graph.batch_index
         element = self.element_index[graph.numbers]
         cell = positions.new_zeros(graph.n_graphs, 3, 3) if graph.cell is None else graph.cell
-        ends = torch.bincount(batch, minlength=graph.n_graphs).cumsum(0)
         return {
             "positions": positions,
             "node_attrs": torch.nn.functional.one_hot(element, len(self.elements)).to(positions.dtype),
@@ -77,7 +76,7 @@ class MaceEnergyModel(nn.Module):
             "unit_shifts": torch.zeros_like(graph.shifts),
             "cell": cell.reshape(-1, 3),
             "batch": batch,
-            "ptr": torch.cat([ends.new_zeros(1), ends]),
+            "ptr": graph.offsets(),
             "head": torch.full((graph.n_graphs,), self.head, dtype=torch.long, device=positions.device),
         }
 

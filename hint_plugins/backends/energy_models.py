@@ -83,8 +83,7 @@ class EnergyModelBackend:
         trainable = isinstance(self.model, torch.nn.Module) and any(p.requires_grad for p in self.model.parameters())
 
         def forces_at(positions: Tensor) -> Tensor:
-            copies = graph if len(positions) == 1 else Graph.concatenate([graph] * len(positions))
-            moved = copies.with_positions(positions.reshape(-1, 3))
+            moved = graph.repeated(len(positions)).with_positions(positions.reshape(-1, 3))
             keep = positions.requires_grad or trainable
             return energy_and_forces(self.model, moved, create_graph=keep)[1].view_as(positions)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -91,6 +90,11 @@ class Graph:
         assert self.num_graphs is not None
         return self.num_graphs
 
+    def offsets(self) -> Tensor:
+        """First atom of each structure, and the number of atoms last: (B + 1,), without waiting for a GPU."""
+        edges = torch.arange(self.n_graphs + 1, device=self.positions.device)
+        return torch.searchsorted(self.batch_index, edges)
+
     def validate(self) -> Graph:
         """Check values as well as shapes.
 
@@ -144,6 +148,22 @@ class Graph:
         """Same atoms and edges at other positions, (N, 3) in Angstrom."""
         return replace(self, positions=positions)
 
+    def repeated(self, copies: int) -> Graph:
+        """This batch ``copies`` times, one after the other; the structures of copy c are c B, c B + 1, ..."""
+        if copies == 1:
+            return self
+        copy = torch.arange(copies, device=self.positions.device)
+        atoms = len(self.positions)
+        return Graph(
+            positions=self.positions.repeat(copies, 1),
+            numbers=self.numbers.repeat(copies),
+            edge_index=(self.edge_index[:, None] + atoms * copy[:, None]).view(2, -1),
+            shifts=self.shifts.repeat(copies, 1),
+            cell=None if self.cell is None else self.cell.repeat(copies, 1, 1),
+            batch=(self.batch_index + self.n_graphs * copy[:, None]).view(-1),
+            num_graphs=copies * self.n_graphs,
+        )
+
     def strained(self, strain: Tensor) -> Graph:
         """Apply a homogeneous strain to positions, shifts and cell.
 
@@ -159,36 +179,6 @@ class Graph:
             positions=self.positions + torch.einsum("na,nab->nb", self.positions, per_atom),
             shifts=self.shifts + torch.einsum("ea,eab->eb", self.shifts, per_edge),
             cell=None if self.cell is None else self.cell + self.cell @ strain,
-        )
-
-    @classmethod
-    def concatenate(cls, graphs: Sequence[Graph]) -> Graph:
-        """Join several graphs into one batch; molecules get a zero cell if another structure has one.
-
-        Raises
-        ------
-        ValueError
-            If the sequence is empty.
-        """
-        if not graphs:
-            raise ValueError("graph: cannot join an empty list of graphs")
-        first = graphs[0].positions
-        atoms = structures = 0
-        edges, batches, cells = [], [], []
-        for graph in graphs:
-            edges.append(graph.edge_index + atoms)
-            batches.append(graph.batch_index + structures)
-            cells.append(first.new_zeros(graph.n_graphs, 3, 3) if graph.cell is None else graph.cell)
-            atoms += graph.positions.shape[0]
-            structures += graph.n_graphs
-        return cls(
-            positions=torch.cat([g.positions for g in graphs]),
-            numbers=torch.cat([g.numbers for g in graphs]),
-            edge_index=torch.cat(edges, dim=1),
-            shifts=torch.cat([g.shifts for g in graphs]),
-            cell=torch.cat(cells) if any(g.cell is not None for g in graphs) else None,
-            batch=torch.cat(batches),
-            num_graphs=structures,
         )
 
 

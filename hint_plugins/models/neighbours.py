@@ -1,7 +1,8 @@
 """Complete neighbour lists, for molecules and for crystals of any cell, as batches.
 
-The search is matscipy's on the CPU and vesin's on a GPU (package ``vesin-torch``; without it, the list is
-made on the CPU and moved). Both find every image within the cutoff, whether or not atoms lie inside the cell.
+The search is matscipy's, on the host, where every image within the cutoff is found whether or not atoms lie inside the
+cell. A batch is put together and checked there too, and then copied to the device field by field: nothing on the way
+waits for a GPU.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
+from matscipy.neighbours import neighbour_list as matscipy_list
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -29,7 +31,6 @@ def neighbour_list(
     cell: ArrayLike | None = None,
     pbc: ArrayLike = False,
     min_distance: float = MIN_DISTANCE,
-    device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """All pairs within the cutoff, periodic images included.
 
@@ -45,13 +46,11 @@ def neighbour_list(
         Periodic directions.
     min_distance : float
         Smallest distance accepted, Angstrom.
-    device : torch.device
-        Where to search; the result is left there.
 
     Returns
     -------
     edge_index : (2, E) long tensor
-        Row 0 the source j, row 1 the centre i, sorted by centre.
+        Row 0 the source j, row 1 the centre i, sorted by centre; on the CPU.
     shifts : (E, 3) float64 tensor
         Cartesian shift of the source, Angstrom.
 
@@ -62,20 +61,11 @@ def neighbour_list(
         that is not positive.
     """
     pos = np.asarray(positions, dtype=np.float64)
-    if pos.ndim != 2 or pos.shape[1] != 3 or len(pos) == 0:
-        raise ValueError(f"neighbour list: positions have shape {pos.shape}, expected (N, 3) with N > 0")
-    if not np.isfinite(cutoff) or cutoff <= 0:
-        raise ValueError(f"neighbour list: the cutoff must be positive, got {cutoff}")
-    bad = np.flatnonzero(~np.isfinite(pos).all(axis=1))
-    if len(bad):
-        raise ValueError(f"neighbour list: the position of atom {bad[0]} is not finite: {pos[bad[0]]}")
-    periodic = np.broadcast_to(np.asarray(pbc, dtype=bool), 3)
-    lattice = _search_cell(cell, periodic)
-    centre, source, offset = _search(pos, lattice, periodic, cutoff, torch.device(device))
-    edge_index = torch.stack([source, centre])
-    shifts = offset @ torch.as_tensor(lattice, device=offset.device)
-    _refuse_overlap(torch.as_tensor(pos, device=offset.device), edge_index, shifts, min_distance)
-    return edge_index, shifts
+    edges, shifts = _search(pos, cutoff, cell, pbc)
+    distance = _distances(pos, edges, shifts)
+    if (distance < min_distance).any():
+        raise _overlap(edges, distance, min_distance)
+    return torch.from_numpy(edges), torch.from_numpy(shifts)
 
 
 def graph_from_atoms(
@@ -92,7 +82,7 @@ def graph_from_atoms(
     cutoff : float
         Angstrom.
     device, dtype
-        Of the returned tensors. The search itself is always in double precision.
+        Of the returned tensors. The search itself is always on the host, in double precision.
 
     Raises
     ------
@@ -101,30 +91,65 @@ def graph_from_atoms(
         a structure without atoms.
     """
     structures = cast("list[Atoms]", [atoms] if hasattr(atoms, "get_positions") else list(atoms))
-    graphs = []
+    if not structures:
+        raise ValueError("graph: cannot join an empty list of structures")
+    edges, shifts = [], []
     for index, structure in enumerate(structures):
-        cell = np.asarray(structure.cell)
         try:
-            edge_index, shifts = neighbour_list(
-                structure.positions,
-                cutoff,
-                cell,
-                structure.pbc,
-                device=device,
-            )
+            found = _search(structure.positions, cutoff, structure.cell, structure.pbc)
         except ValueError as error:
             raise ValueError(f"structure {index}: {error}") from None
-        where = {"device": device}
-        graphs.append(
-            Graph(
-                positions=torch.as_tensor(structure.positions, dtype=torch.float64, **where),
-                numbers=torch.as_tensor(structure.numbers, dtype=torch.long, **where),
-                edge_index=edge_index,
-                shifts=shifts,
-                cell=torch.as_tensor(cell, dtype=torch.float64, **where)[None] if cell.any() else None,
-            )
-        )
-    return Graph.concatenate(graphs).to(dtype=dtype)
+        edges.append(found[0])
+        shifts.append(found[1])
+    sizes = [len(structure) for structure in structures]
+    counts = [len(part) for part in shifts]
+    starts = np.cumsum([0, *sizes[:-1]])
+    edge_index = np.concatenate(edges, axis=1) + np.repeat(starts, counts)
+    shift = np.concatenate(shifts)
+    positions = np.concatenate([structure.positions for structure in structures])
+    distance = _distances(positions, edge_index, shift)
+    if (distance < MIN_DISTANCE).any():
+        ends = np.cumsum(counts)
+        index = int(np.searchsorted(ends, int((distance < MIN_DISTANCE).argmax()), side="right"))
+        own = distance[ends[index] - counts[index] : ends[index]]
+        raise ValueError(f"structure {index}: {_overlap(edges[index], own, MIN_DISTANCE)}")
+    cells = np.array([np.asarray(structure.cell) for structure in structures])
+
+    def put(array: NDArray, kind: torch.dtype) -> Tensor:
+        # From ordinary memory; the driver has its own copy before the call returns.
+        return torch.as_tensor(array).to(kind).to(device, non_blocking=True)
+
+    return Graph(
+        positions=put(positions, dtype),
+        numbers=put(np.concatenate([structure.numbers for structure in structures]), torch.long),
+        edge_index=put(edge_index, torch.long),
+        shifts=put(shift, dtype),
+        cell=put(cells, dtype) if cells.any() else None,
+        batch=put(np.repeat(np.arange(len(sizes)), sizes), torch.long),
+        num_graphs=len(sizes),
+    )
+
+
+def _search(
+    positions: NDArray[np.float64], cutoff: float, cell: ArrayLike | None, pbc: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Source and centre (2, E) of every pair, and the Cartesian shift (E, 3) of the source; refuses bad input."""
+    if positions.ndim != 2 or positions.shape[1] != 3 or len(positions) == 0:
+        raise ValueError(f"neighbour list: positions have shape {positions.shape}, expected (N, 3) with N > 0")
+    if not np.isfinite(cutoff) or cutoff <= 0:
+        raise ValueError(f"neighbour list: the cutoff must be positive, got {cutoff}")
+    finite = np.isfinite(positions)
+    if not finite.all():
+        bad = int((~finite.all(axis=1)).argmax())
+        raise ValueError(f"neighbour list: the position of atom {bad} is not finite: {positions[bad]}")
+    periodic = np.broadcast_to(np.asarray(pbc, dtype=bool), 3)
+    lattice = _search_cell(cell, periodic)
+    box, origin = _enclosing_box(positions, lattice, periodic)
+    centre, source, image = matscipy_list(
+        "ijS", positions=positions, cell=box, cell_origin=origin, pbc=periodic, cutoff=float(cutoff)
+    )
+    edges = np.array([source, centre], dtype=np.int64)
+    return edges, np.asarray(image, dtype=np.float64).reshape(-1, 3) @ lattice
 
 
 def _search_cell(cell: ArrayLike | None, periodic: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -145,41 +170,6 @@ def _search_cell(cell: ArrayLike | None, periodic: NDArray[np.bool_]) -> NDArray
     return complete_cell(lattice)
 
 
-def _search(
-    positions: NDArray[np.float64],
-    lattice: NDArray[np.float64],
-    periodic: NDArray[np.bool_],
-    cutoff: float,
-    device: torch.device,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Centre, source and integer image offset of every pair."""
-    if device.type == "cuda":
-        try:
-            from vesin.torch import NeighborList
-        except ImportError:
-            pass
-        else:
-            i, j, s = NeighborList(cutoff, full_list=True, sorted=True).compute(
-                torch.as_tensor(positions, device=device),
-                torch.as_tensor(lattice * periodic[:, None], device=device),
-                torch.as_tensor(periodic.copy(), device=device),
-                "ijS",
-            )
-            return i.long(), j.long(), s.double()
-    from matscipy.neighbours import neighbour_list as matscipy_list
-
-    box, origin = _enclosing_box(positions, lattice, periodic)
-    i, j, s = matscipy_list(
-        "ijS", positions=positions, cell=box, cell_origin=origin, pbc=periodic, cutoff=float(cutoff)
-    )
-    offset = np.asarray(s, dtype=np.float64).reshape(-1, 3)
-    return (
-        torch.as_tensor(np.asarray(i, dtype=np.int64), device=device),
-        torch.as_tensor(np.asarray(j, dtype=np.int64), device=device),
-        torch.as_tensor(offset, device=device),
-    )
-
-
 def _enclosing_box(
     positions: NDArray[np.float64], lattice: NDArray[np.float64], periodic: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -190,14 +180,18 @@ def _enclosing_box(
     return lattice * stretch[:, None], low @ lattice
 
 
-def _refuse_overlap(positions: Tensor, edge_index: Tensor, shifts: Tensor, min_distance: float) -> None:
-    if edge_index.shape[1] == 0:
-        return
-    source, centre = edge_index
-    distance = (positions[source] - positions[centre] + shifts).norm(dim=1)
-    shortest, edge = distance.min(dim=0)
-    if shortest < min_distance:
-        raise ValueError(
-            f"neighbour list: atoms {int(centre[edge])} and {int(source[edge])} are {float(shortest):.3g} "
-            f"Angstrom apart (limit {min_distance}); remove the duplicate or check the units"
-        )
+def _distances(
+    positions: NDArray[np.float64], edges: NDArray[np.int64], shifts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    source, centre = edges
+    vectors = positions[source] - positions[centre] + shifts
+    return np.sqrt(np.einsum("ea,ea->e", vectors, vectors))
+
+
+def _overlap(edges: NDArray[np.int64], distance: NDArray[np.float64], min_distance: float) -> ValueError:
+    """The error for the shortest of a structure's edges."""
+    edge = int(distance.argmin())
+    return ValueError(
+        f"neighbour list: atoms {edges[1, edge]} and {edges[0, edge]} are {distance[edge]:.3g} "
+        f"Angstrom apart (limit {min_distance}); remove the duplicate or check the units"
+    )

@@ -98,3 +98,17 @@ def test_forces_keep_their_graph_when_asked(water):
         energy_and_forces(PairSprings(), water.with_positions(water.positions + s * step * probe))[1] for s in (1, -1)
     )
     assert torch.allclose(product, (plus - minus) / (2 * step), atol=1e-8)
+
+
+def test_copies_of_a_batch_give_its_energies_again():
+    model = PairSprings()
+    graph = graph_from_atoms([molecule("H2O"), bulk("Pd", a=3.9), molecule("CH4")], 3.0)
+    copies = graph.repeated(3).validate()
+    assert graph.repeated(1) is graph
+    assert copies.offsets().tolist() == [0, 3, 4, 9, 12, 13, 18, 21, 22, 27]
+    energies, forces, stresses = energy_forces_stress(model, copies)
+    for copied, once in zip((energies, forces, stresses), energy_forces_stress(model, graph), strict=True):
+        torch.testing.assert_close(copied, once.repeat(3, *[1] * (once.dim() - 1)), rtol=0, atol=1e-12, equal_nan=True)
+    no_cell = graph_from_atoms(molecule("H2O"), 3.0).repeated(2)
+    assert no_cell.cell is None
+    assert no_cell.n_graphs == 2

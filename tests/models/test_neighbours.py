@@ -8,8 +8,10 @@ import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.geometry import complete_cell
+from helpers.devices import DEVICES
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hint_plugins.models import graph_from_atoms, neighbour_list
 
@@ -107,9 +109,54 @@ def test_bad_cutoff_is_refused(cutoff):
         neighbour_list(np.zeros((1, 3)), cutoff)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_gpu_search_equals_cpu_search():
-    atoms = bulk("PdH", "rocksalt", a=4.09) * (2, 1, 1)
-    host, device = graph_from_atoms(atoms, 5.0), graph_from_atoms(atoms, 5.0, device="cuda").to("cpu")
-    assert host.edge_index.shape == device.edge_index.shape
-    assert torch.allclose(host.shifts.sum(0), device.shifts.sum(0))
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_graph_on_a_device_is_the_one_of_the_list(device, dtype):
+    """Every field, on any device and in any dtype, against neighbour lists put together by hand."""
+    parts = [molecule("H2O"), bulk("PdH", "rocksalt", a=4.09) * (2, 1, 1), Atoms("H", [[1.0, 2.0, 3.0]])]
+    graph = graph_from_atoms(parts, 5.0, device, dtype)
+    assert graph.positions.device.type == device
+    assert graph.positions.dtype == graph.shifts.dtype == dtype
+    edges, shifts, start = [], [], 0
+    for atoms in parts:
+        pairs, offsets = neighbour_list(atoms.positions, 5.0, atoms.cell, atoms.pbc)
+        edges.append(pairs + start)
+        shifts.append(offsets)
+        start += len(atoms)
+    assert torch.equal(graph.edge_index.cpu(), torch.cat(edges, dim=1))
+    assert torch.equal(graph.shifts.cpu(), torch.cat(shifts).to(dtype))
+    assert graph.positions.cpu().numpy() == pytest.approx(np.concatenate([a.positions for a in parts]), rel=1e-7)
+    assert graph.numbers.tolist() == [z for a in parts for z in a.numbers]
+    assert graph.offsets().tolist() == [0, 3, 7, 8]
+
+
+def test_a_batch_is_put_together_on_the_host():
+    """The tensors of any number of structures are made by the same few operators: none of them can wait for a GPU."""
+
+    class Operators(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.names = []
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.names.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    made = {}
+    for count in (2, 40):
+        with Operators() as operators:
+            graph_from_atoms(
+                [molecule("CH3OH"), *[bulk("PdH", "rocksalt", a=4.09)] * (count - 1)], 3.0, dtype=torch.float32
+            )
+        made[count] = operators.names
+    assert made[2] == made[40]
+    assert set(made[2]) <= {"aten._to_copy.default", "aten.lift_fresh.default", "aten.detach.default"}
+
+
+def test_the_first_overlap_of_a_batch_is_named():
+    good, bad = molecule("CH3OH"), molecule("C6H6")
+    bad.positions[7] = bad.positions[3] + [0.0, 0.03, 0.0]
+    bad.positions[9] = bad.positions[8] + [0.0, 0.02, 0.0]
+    alone = Atoms("H", [[0.0, 0.0, 0.0]])  # without an edge, before and after
+    with pytest.raises(ValueError, match=r"structure 3: neighbour list: atoms (8 and 9|9 and 8) are 0.02 Angstrom"):
+        graph_from_atoms([good, alone, alone, bad, alone, bad], 3.0)

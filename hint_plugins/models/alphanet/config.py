@@ -9,6 +9,8 @@ from typing import Any
 
 VARIANTS = ("smooth", "square", "bessel", "gauss")
 PUBLISHED = ("square", "bessel", "gauss")
+#: Length of tables by atomic number.
+MAX_NUMBER = 119
 
 _PUBLISHED_ONLY = frozenset(
     [

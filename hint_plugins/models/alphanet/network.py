@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hint_plugins.models.alphanet.config import PUBLISHED_ELEMENTS, AlphaNetConfig
+from hint_plugins.models.alphanet.config import MAX_NUMBER, PUBLISHED_ELEMENTS, AlphaNetConfig
 from hint_plugins.models.alphanet.frames import Edges
 from hint_plugins.models.alphanet.published import PublishedBody
 from hint_plugins.models.alphanet.smooth import SmoothBody
 from hint_plugins.models.alphanet.zbl import Repulsion
 from hint_plugins.models.graph import Graph
 
-MAX_NUMBER = 119
 PUBLISHED_TABLE = 108
 
 
@@ -34,6 +33,8 @@ class AlphaNet(nn.Module):
 
     Attributes
     ----------
+    elements : frozenset of int
+        Atomic numbers that the network knows.
     scale, shift : tensor
         Factor (dimensionless) and offset (eV) of the atomic energies, indexed by atomic number. Buffers in
         ``smooth``, trainable in the published variants.
@@ -50,9 +51,9 @@ class AlphaNet(nn.Module):
         config = config or AlphaNetConfig(**options)
         self.config = config
         self.cutoff = float(config.cutoff)
-        elements = range(1, PUBLISHED_ELEMENTS) if config.published else config.elements
+        self.elements = frozenset(range(1, PUBLISHED_ELEMENTS) if config.published else config.elements)
         known = torch.zeros(MAX_NUMBER, dtype=torch.bool)
-        known[list(elements)] = True
+        known[list(self.elements)] = True
         self.register_buffer("known", known, persistent=False)
         self.body: nn.Module = PublishedBody(config) if config.published else SmoothBody(config)
         size = PUBLISHED_TABLE if config.published else MAX_NUMBER
@@ -67,16 +68,19 @@ class AlphaNet(nn.Module):
     def forward(self, graph: Graph) -> Tensor:
         """Energies of the structures, (B,) in eV.
 
+        On a GPU a look at the numbers would make the host wait in every call. There an element that the network does
+        not know gives NaN, or torch's own error from a table without a row for it; see :attr:`elements`.
+
         Raises
         ------
         ValueError
-            If the structures contain an element the network does not know, or dtype or device differ from
-            those of the parameters.
+            If the structures contain an element the network does not know (on the CPU), or dtype or device differ
+            from those of the parameters.
         """
         atomic = self.atomic_energies(graph)
         energy = atomic.new_zeros(graph.n_graphs).index_add(0, graph.batch_index, atomic)
         if self.config.readout == "mean":
-            energy = energy / torch.bincount(graph.batch_index, minlength=graph.n_graphs)
+            energy = energy / graph.offsets().diff()
         if self.config.use_sigmoid:
             energy = torch.sigmoid(5.0 * (energy - 0.5))
         return energy
@@ -85,6 +89,7 @@ class AlphaNet(nn.Module):
         """Energies of the atoms, (N,) in eV; they add up to the energy of the structure."""
         self._check(graph)
         energy = self.scale[graph.numbers] * self.body(graph) + self.shift[graph.numbers]
+        energy = energy + torch.where(self.known[graph.numbers], 0.0, torch.nan).to(energy.dtype)
         if self.repulsion is not None:
             energy = energy + self.repulsion(graph.numbers, Edges.of(graph))
         return energy
@@ -97,6 +102,8 @@ class AlphaNet(nn.Module):
                 f"AlphaNet: the graph is {graph.positions.dtype} on {graph.positions.device}, the parameters are "
                 f"{self.scale.dtype} on {self.scale.device}; convert one with .to(...)"
             )
+        if graph.numbers.device.type != "cpu":
+            return
         inside = (graph.numbers > 0) & (graph.numbers < MAX_NUMBER)
         unknown = ~(inside & self.known[graph.numbers * inside])
         if unknown.any():

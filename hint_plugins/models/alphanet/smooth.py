@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from hint_plugins.models.alphanet.basis import EnvelopedBessel
-from hint_plugins.models.alphanet.config import AlphaNetConfig
+from hint_plugins.models.alphanet.config import MAX_NUMBER, AlphaNetConfig
 from hint_plugins.models.alphanet.frames import Edges, frame_columns
 from hint_plugins.models.alphanet.layers import LayerNorm, mlp, neighbour_sum, rotate, xavier
 from hint_plugins.models.graph import Graph
@@ -184,7 +184,7 @@ class SmoothBody(nn.Module):
     def __init__(self, config: AlphaNetConfig) -> None:
         super().__init__()
         h, x = config.hidden_channels, config.main_chi1
-        row = torch.zeros(max(config.elements) + 1, dtype=torch.long)
+        row = torch.zeros(MAX_NUMBER, dtype=torch.long)
         row[list(config.elements)] = torch.arange(len(config.elements))
         self.register_buffer("row", row, persistent=False)
         self.size = x

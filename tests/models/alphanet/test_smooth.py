@@ -80,6 +80,17 @@ def test_unknown_element_is_named(variant):
         model(graph)
 
 
+@pytest.mark.parametrize("symbol", ["C", "Og"])
+def test_unknown_element_is_never_a_number(symbol, monkeypatch):
+    """Where nobody looks at the numbers (on a GPU that would make the host wait in every call) the energy is NaN."""
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    model = small(elements=(1, 8))
+    known = Atoms("H2", positions=[[0, 0, 0], [0, 0, 1]])
+    energies = model(graph_from_atoms([known, Atoms(["H", symbol], positions=known.positions), known], 5.0))
+    assert energies.isnan().tolist() == [False, True, False]
+    assert model.elements == {1, 8}
+
+
 def test_dtype_mismatch_is_named():
     graph = graph_from_atoms(molecule("H2O"), 5.0, dtype=torch.float32)
     with pytest.raises(ValueError, match=r"graph is torch.float32 .* parameters are torch.float64"):
