@@ -15,22 +15,22 @@ import argparse
 import csv
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from hint_plugins.cli.common import write_json
+from hint_plugins.processes import run_logged
 from hint_recipes.cli.inputs import open_run
 
 MOLECULES = ("H2O", "NH3", "CH4", "HCN", "H2CO", "C2H2", "CH3OH", "C2H4")
 TEST_EACH = 4
 
 
-def hint(*arguments: object) -> None:
-    command = [Path(sys.executable).with_name("hint"), *map(str, arguments)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+def hint(out: Path, *arguments: object) -> None:
+    """Run a command of this package in ``out``."""
+    run_logged([Path(sys.executable).with_name("hint"), *arguments], out)
 
 
 def make_data(out: Path, train_each: int) -> None:
@@ -44,9 +44,9 @@ def make_data(out: Path, train_each: int) -> None:
         return
     write(out / "minima.xyz", [molecule(name) for name in MOLECULES])
     count = train_each + TEST_EACH
-    hint("displace", out / "minima.xyz", "--out", out / "samples", "--method", "normal-modes", "--count", count,
+    hint(out, "displace", out / "minima.xyz", "--out", out / "samples", "--method", "normal-modes", "--count", count,
          "--temperature", 600, "--seed", 1, "--overwrite")  # fmt: skip
-    hint("label", out / "samples" / "structures.xyz", out / "labelled.xyz", "--engine", "xtb", "--workers", 1)
+    hint(out, "label", out / "samples" / "structures.xyz", out / "labelled.xyz", "--engine", "xtb", "--workers", 1)
     structures = list(read_structures(out / "labelled.xyz"))
     numbers = sorted({int(z) for atoms in structures for z in atoms.numbers})
     counts = np.array([[np.sum(atoms.numbers == z) for z in numbers] for atoms in structures])
@@ -77,8 +77,7 @@ def train(out: Path, name: str, config: str, steps: int, seed: int, *overrides: 
                    "runner.train_eval_unit.ema_decay=0.99", "runner.train_eval_unit.optimizer_fn.lr=0.003",
                    "hint.hessian_num_probes=2", "tasks.0.element_references=null", thin, *overrides]  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "log.txt").open("w") as log:
-            subprocess.run([str(part) for part in command], check=True, stdout=log, stderr=subprocess.STDOUT)
+        run_logged(command, folder)
         (folder / "done").touch()
     with (folder / "run" / "results" / "hessian_metrics.csv").open() as handle:
         history = list(csv.DictReader(handle))

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import yaml
 
 from hint_plugins.datasets.minireactions import geometries
 from hint_plugins.labels.store import count_structures, write_structures
+from hint_plugins.processes import run_logged
 from hint_recipes.cli.inputs import open_run
 
 BIN = Path(sys.executable).parent
@@ -74,15 +73,7 @@ class Runner:
         print(shlex.join(words), flush=True)
         if self.dry or (self.directory / made).exists():
             return
-        with (self.directory / "log.txt").open("a") as log:
-            subprocess.run(
-                [str(BIN / words[0]), *words[1:]],
-                cwd=self.directory,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-                check=True,
-                stdout=log,
-                stderr=log,
-            )
+        run_logged([BIN / words[0], *words[1:]], self.directory)
 
 
 def make_data(run: Runner, few: int, engine: list[str]) -> None:

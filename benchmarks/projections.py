@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import numpy as np
 
 from hint_plugins.datasets.minireactions import geometries
 from hint_plugins.labels.store import read_structures, write_structures
+from hint_plugins.processes import run_logged
 from hint_recipes.cli.inputs import open_run
 
 BIN = Path(sys.executable).parent
@@ -27,11 +27,6 @@ REACTIONS = ["hydrogen isocyanide", "hydroxycarbene"]
 KINDS = ("none", "projections", "full")
 ERRORS = ("forces_mae", "hessian_mae", "eigenvalue_mae", "frequency_mae_cm1")
 TEST, VALID = 30, 10
-
-
-def run(directory: Path, *command: object) -> None:
-    with (directory / "log.txt").open("a") as log:
-        subprocess.run([str(c) for c in command], cwd=directory, check=True, stdout=log, stderr=log)
 
 
 def make_data(directory: Path, structures: int, seed: int) -> dict[str, int]:
@@ -42,8 +37,8 @@ def make_data(directory: Path, structures: int, seed: int) -> dict[str, int]:
     parts = {"test": fixed[:TEST], "valid": rest[:VALID], "train": rest[VALID : VALID + structures]}
     for name, chosen in parts.items():
         write_structures(directory / f"{name}.xyz", [frames[i] for i in chosen])
-        run(directory, BIN / "hint", "label", f"{name}.xyz", f"{name}_full.xyz")
-    run(directory, BIN / "hint", "label", "train.xyz", "train_projections.xyz", "--kind", "projections")
+        run_logged([BIN / "hint", "label", f"{name}.xyz", f"{name}_full.xyz"], directory)
+    run_logged([BIN / "hint", "label", "train.xyz", "train_projections.xyz", "--kind", "projections"], directory)
     return {
         kind: sum(int(a.info["label_gradients"]) for a in read_structures(directory / f"train_{kind}.xyz"))
         for kind in ("full", "projections")
@@ -90,8 +85,9 @@ def train(directory: Path, kind: str, epochs: int, seed: int) -> dict[str, float
         **({} if kind == "none" else hessian),
     }
     flags = [item for name, value in options.items() for item in (f"--{name}", value)]
-    run(directory, BIN / "mace_run_train", *flags)
-    run(directory, BIN / "hint", "evaluate", f"{kind}.model", "test_full.xyz", "--out", f"eval_{kind}", "--overwrite")
+    run_logged([BIN / "mace_run_train", *flags], directory)
+    words = ["evaluate", f"{kind}.model", "test_full.xyz", "--out", f"eval_{kind}", "--overwrite"]
+    run_logged([BIN / "hint", *words], directory)
     return json.loads(done.read_text())
 
 

@@ -23,6 +23,18 @@ Value = TypeVar("Value")
 
 #: Points of one quantity kept from one part of a file for the parity plots.
 POINTS = 1000
+#: Units of what :func:`summarise` gives, where the name does not say it.
+UNITS = {
+    "energy_mae_per_atom": "eV",
+    "energy_rmse_per_atom": "eV",
+    "forces_mae": "eV/A",
+    "forces_rmse": "eV/A",
+    "stress_mae": "eV/A^3",
+    "hessian_mae": "eV/A^2",
+    "eigenvalue_mae": "eV/A^2",
+    "asymmetry": "eV/A^2",
+    "hvp_mae": "eV/A^2",
+}
 HESSIAN_METRICS = ("hessian_mae", "eigenvalue_mae", "frequency_mae_cm1", "asymmetry")
 
 
@@ -181,7 +193,7 @@ def summarise(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
     Energy: mean over structures of ``|dE| / N``. Forces and stress: mean over all components of all structures.
     Hessian quantities: mean over structures of the mean over a structure (:mod:`hint_plugins.objective.metrics`).
-    A quantity without labels is None.
+    A quantity without labels is None. ``units`` has the units by name, where the name does not say them.
     """
     table = list(rows)
 
@@ -211,5 +223,6 @@ def summarise(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
         "stress_mae": mean("stress_mae"),
         **{name: mean(name) for name in HESSIAN_METRICS},
         "hvp_mae": mean("hvp_mae"),
+        "units": UNITS,
         "failed": failed[:1000],
     }

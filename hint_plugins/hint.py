@@ -149,7 +149,7 @@ class HintPlugin:
         try:
             z, hz = label.pairs(config.hessian_num_probes, law, rng, structure)
         except ValueError as error:
-            raise ConfigError(f"--hessian_probes {law}: {error}") from None
+            raise ConfigError(f"hessian_probes {law}: {error}") from None
         if f"{LABEL}_free" in labels:
             z, hz = _of_free_atoms(label, z, hz, np.asarray(labels[f"{LABEL}_free"]).reshape(-1).astype(bool))
         return {f"{LABEL}_probes": _per_atom(z), f"{LABEL}_products": _per_atom(hz)}

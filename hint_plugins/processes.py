@@ -50,6 +50,22 @@ def run(
         _RUNNING.discard(process)
 
 
+def run_logged(command: Sequence[Any], directory: Path) -> None:
+    """Run a program in ``directory`` with one thread; what it prints is added to ``log.txt`` there.
+
+    Raises
+    ------
+    RuntimeError
+        With the last lines of the log, when the program ends with a status other than 0.
+    """
+    log = Path(directory) / "log.txt"
+    with log.open("a") as handle:
+        status = run(command, cwd=directory, env=os.environ | {"OMP_NUM_THREADS": "1"}, output=handle)
+    if status:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise RuntimeError(f"{' '.join(map(str, command[:3]))} ... ended with status {status} ({log}):\n{tail}")
+
+
 def end_all() -> None:
     """End what :func:`run` runs in any thread; their calls return."""
     for process in list(_RUNNING):

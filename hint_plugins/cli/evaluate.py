@@ -224,14 +224,16 @@ def _present(path: Path) -> str:
 
 def _table(summary: dict[str, Any]) -> list[str]:
     names = {
-        "energy_mae_per_atom": "energy MAE per atom (eV)",
-        "forces_mae": "force MAE (eV/A)",
-        "stress_mae": "stress MAE (eV/A^3)",
-        "hessian_mae": "Hessian MAE (eV/A^2)",
-        "eigenvalue_mae": "eigenvalue MAE (eV/A^2)",
-        "frequency_mae_cm1": "frequency MAE (cm^-1)",
-        "asymmetry": "asymmetry of the prediction (eV/A^2)",
-        "hvp_mae": "Hessian product MAE (eV/A^2)",
+        "energy_mae_per_atom": "energy MAE per atom",
+        "forces_mae": "force MAE",
+        "stress_mae": "stress MAE",
+        "hessian_mae": "Hessian MAE",
+        "eigenvalue_mae": "eigenvalue MAE",
+        "frequency_mae_cm1": "frequency MAE",
+        "asymmetry": "asymmetry of the prediction",
+        "hvp_mae": "Hessian product MAE",
     }
+    units = {"frequency_mae_cm1": "cm^-1", **summary["units"]}
     lines = [f"{summary['n_structures']} structures, {summary['n_hessians']} Hessians, {summary['n_failed']} failed"]
-    return lines + [f"  {text:<38}{summary[key]:.6g}" for key, text in names.items() if summary[key] is not None]
+    there = {f"{text} ({units[key]})": summary[key] for key, text in names.items() if summary[key] is not None}
+    return lines + [f"  {text:<38}{value:.6g}" for text, value in there.items()]

@@ -9,6 +9,7 @@ from typing import Any
 
 from ase import Atoms
 
+from hint_plugins.datasets.directories import is_options
 from hint_plugins.labels.other_formats import known_to_ase
 from hint_plugins.labels.store import OnBad, StoreError, count_structures, raise_bad, read_structures
 
@@ -83,6 +84,10 @@ def read_dataset(path: Path | str, format: str = "auto", bad: OnBad | None = Non
         raise StoreError(f"format {name!r}: {error}") from error
 
 
+def _is_structures(file: Path) -> bool:
+    return file.is_file() and file.name.lower().removesuffix(".gz").endswith((".xyz", ".extxyz"))
+
+
 def detect_format(path: Path) -> str:
     """Guess the format from names and, for HDF5, from the groups.
 
@@ -94,9 +99,12 @@ def detect_format(path: Path) -> str:
     name = path.name.lower()
     if path.is_dir():
         for pattern, format in DIRECTORIES.items():
-            if any(visible(path, path.glob(pattern))):
+            if any(not is_options(file) for file in visible(path, path.glob(pattern))):
                 return format
-    elif name.removesuffix(".gz").endswith((".xyz", ".extxyz")):
+        inside = sorted(file.name for file in visible(path, path.glob("*")) if _is_structures(file))
+        if inside:
+            raise StoreError(f"{path} is a directory: give one of the files in it, {', '.join(inside[:5])}")
+    elif _is_structures(path):
         return "extxyz"
     elif name.endswith(".aselmdb"):
         return "aselmdb"

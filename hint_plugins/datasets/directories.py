@@ -7,6 +7,11 @@ import os
 from pathlib import Path
 
 
+def is_options(file: Path) -> bool:
+    """Whether a file holds the options of a command of this package, written beside its results, and no data."""
+    return file.name == "config.yaml" or file.name.endswith(".config.yaml")
+
+
 def files_below(directory: Path, pattern: str) -> list[Path]:
     """Sorted files whose name fits ``pattern``, each directory entered once.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ase import Atoms
 
-from hint_plugins.datasets.directories import files_below
+from hint_plugins.datasets.directories import files_below, is_options
 from hint_plugins.datasets.phonopy_file import PhonopyFile, read_phonopy_file
 from hint_plugins.datasets.record import RecordError, labelled
 from hint_plugins.labels.store import OnBad, StoreError
@@ -33,7 +33,9 @@ def read_phonopy(path: Path, bad: OnBad, *, displaced: bool = True) -> Iterator[
     displaced
         Give the displaced supercells with their forces, too.
     """
-    files = files_below(path, "*.yaml*") if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = [file for file in files_below(path, "*.yaml*") if not is_options(file)]
     if not files:
         raise StoreError(f"{path}: no *.yaml files")
     used: dict[Path, Path] = {}

@@ -6,6 +6,7 @@ import hashlib
 import re
 import shlex
 import shutil
+import subprocess
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -301,6 +302,11 @@ def _why(directory: Path, error: Exception) -> str:
         for index, line in enumerate(lines):
             if line.strip().startswith(("Error in routine", "from ")):
                 return "pw.x: " + " ".join(entry.strip() for entry in lines[index : index + 2])
+    if isinstance(error, subprocess.CalledProcessError):
+        written = [directory / name for name in ("espresso.pwo", "espresso.err")]
+        said = [line for path in written if path.is_file() for line in path.read_text(errors="replace").splitlines()]
+        last = next((line.strip() for line in reversed(said) if line.strip()), "it printed nothing")
+        return f"pw.x ended with status {error.returncode}: {last}"
     return f"pw.x failed: {type(error).__name__}: {error}"
 
 

@@ -17,7 +17,8 @@ from ase.constraints import FixAtoms, FixCartesian, dict2constraint
 
 from hint_plugins.isotopes import ISOTOPES
 from hint_plugins.labels.comment import mend_empty_values, plain_info
-from hint_plugins.labels.records import OnBad, UnwritableError, adopt_calculator, frozen_mask, same_values
+from hint_plugins.labels.constraints import frozen_components
+from hint_plugins.labels.records import OnBad, UnwritableError, adopt_calculator, same_values
 
 #: Constraints that the column ``move_mask`` cannot say, as ``info`` entry.
 CONSTRAINTS = "constraints"
@@ -186,7 +187,7 @@ def formatted(atoms: Atoms) -> str:
 
     work = atoms.copy()
     others = [c.todict() for c in atoms.constraints if not isinstance(c, (FixAtoms, FixCartesian))]
-    columns = ["symbols", "positions"] + (["move_mask"] if frozen_mask(atoms).any() else [])
+    columns = ["symbols", "positions"] + (["move_mask"] if frozen_components(atoms).any() else [])
     columns += [name for name in atoms.arrays if name not in ("numbers", "positions")]
     out = io.StringIO()
     try:
@@ -208,7 +209,7 @@ def difference(one: Atoms, other: Atoms) -> str:
     for name in ("positions", "cell", "pbc"):
         if not same_values(np.asarray(getattr(one, name)), np.asarray(getattr(other, name)), atol=1e-7):
             return f"the {name}"
-    if not np.array_equal(frozen_mask(one), frozen_mask(other)):
+    if not np.array_equal(frozen_components(one), frozen_components(other)):
         return "the constraints"
     for what in ("arrays", "info"):
         mine, theirs = getattr(one, what), getattr(other, what)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixAtoms, FixCartesian
 
 #: (index in the file, reason) of a record that cannot be used.
 OnBad = Callable[[int, str], None]
@@ -76,17 +75,6 @@ def voigt(stress: Any) -> np.ndarray:
     if np.abs(matrix - matrix.T).max() > 1e-6 + 1e-3 * np.abs(matrix).max():
         raise ValueError(f"the stress is not symmetric: {matrix.tolist()}")
     return (0.5 * (matrix + matrix.T)).reshape(-1)[[0, 4, 8, 5, 2, 1]]
-
-
-def frozen_mask(atoms: Atoms) -> np.ndarray:
-    """(N, 3) which coordinates ``FixAtoms`` and ``FixCartesian`` hold fixed."""
-    fixed = np.zeros((len(atoms), 3), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            fixed[constraint.index] = True
-        elif isinstance(constraint, FixCartesian):
-            fixed[constraint.index] |= np.asarray(constraint.mask, dtype=bool)
-    return fixed
 
 
 def same_values(one: Any, other: Any, rtol: float = 1e-6, atol: float = 1e-8) -> bool:

@@ -8,7 +8,6 @@ evaluated on held-out structures of the same reactions.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections import defaultdict
@@ -25,7 +24,7 @@ from ase.io import read, write
 
 from hint_plugins.cli.common import InputError, replacing, write_csv, write_json
 from hint_plugins.datasets.minireactions import geometries
-from hint_plugins.processes import end_all, run
+from hint_plugins.processes import end_all, run_logged
 
 #: Reactions of 3 to 7 atoms of H, C, N, O.
 REACTIONS = (
@@ -111,7 +110,7 @@ def make_labels(out: Path, workers: int) -> Path:
     if not structures.exists():
         make_geometries(structures)
     if not labels.exists():
-        run_command([tool("hint"), "label", structures.name, labels.name, "--engine", "xtb", "--workers", workers], out)
+        run_logged([tool("hint"), "label", structures.name, labels.name, "--engine", "xtb", "--workers", workers], out)
     return labels
 
 
@@ -183,7 +182,7 @@ def train(directory: Path, name: str, settings: DemoSettings, seed: int, hessian
     (directory / "net.yaml").write_text(yaml.safe_dump(ALPHANET))
     command = training_command(name, settings, len(parts["train"]), seed, hessians)
     (directory / "command.txt").write_text(shlex.join(command) + "\n")
-    run_command(command, directory)
+    run_logged(command, directory)
 
 
 def train_and_evaluate(out: Path, settings: DemoSettings, seed: int, hessians: bool, parts: dict) -> dict[str, Any]:
@@ -197,7 +196,7 @@ def train_and_evaluate(out: Path, settings: DemoSettings, seed: int, hessians: b
     if not done.exists():
         train(directory, name, settings, seed, hessians, parts)
         words = ["evaluate", f"{name}.model", "test.xyz", "--out", "evaluation", "--overwrite"]
-        run_command([tool("hint"), *words], directory)
+        run_logged([tool("hint"), *words], directory)
     errors = json.loads(done.read_text())
     row: dict[str, Any] = {"training": "E/F/H" if hessians else "E/F", "seed": seed, **asdict(settings)}
     return row | {key: errors[key] for key in ERRORS}
@@ -316,13 +315,3 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 def tool(name: str) -> str:
     """Path of a command of this environment."""
     return str(Path(sys.executable).parent / name)
-
-
-def run_command(command: Sequence[Any], directory: Path) -> None:
-    """Run a command in ``directory`` with one thread; its output goes to ``log.txt`` there."""
-    log = directory / "log.txt"
-    with log.open("a") as handle:
-        status = run(command, cwd=directory, env=os.environ | {"OMP_NUM_THREADS": "1"}, output=handle)
-    if status:
-        tail = "\n".join(log.read_text().splitlines()[-15:])
-        raise RuntimeError(f"{' '.join(map(str, command[:3]))} ... ended with status {status} ({log}):\n{tail}")

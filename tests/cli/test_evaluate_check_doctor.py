@@ -68,6 +68,9 @@ class TestEvaluate:
             assert found[name] == pytest.approx(np.mean([e[name] for e in errors]), rel=1e-6), name
         counts = {k: found[k] for k in ("n_structures", "n_energies", "n_forces", "n_hessians", "n_failed")}
         assert counts == {"n_structures": 7, "n_energies": 7, "n_forces": 7, "n_hessians": 3, "n_failed": 0}
+        without = {key for key in found if key.endswith(("_mae", "_rmse", "_per_atom", "asymmetry"))}
+        assert without == set(found["units"])
+        assert found["units"]["hessian_mae"] == "eV/A^2"
         assert (out / "parity.png").stat().st_size > 1000
         rows = list(csv.DictReader((out / "structures.csv").open()))
         assert [row["hessian_mae"] != "" for row in rows] == [True, False, True, False, True, False, False]

@@ -12,7 +12,7 @@ from helpers.processes import alive, wait_for
 from hint_plugins import locks
 from hint_plugins.cli.common import InputError, prepare_output
 from hint_plugins.cli.options import refuse_existing
-from hint_plugins.processes import end_all, run, tethered
+from hint_plugins.processes import end_all, run, run_logged, tethered
 
 #: Starts a program through ``tethered`` or ``run`` whose child writes its process number and sleeps.
 SLEEPER = "import os, time; open('child', 'w').write(str(os.getpid())); time.sleep(120)"
@@ -48,6 +48,12 @@ def test_output_and_status_pass_through(tmp_path):
     assert (tmp_path / "log").read_text() == "out\nno-such-program: No such file or directory\n"
     done = subprocess.run(tethered(["cat"]), input="through", capture_output=True, text=True, check=True)
     assert done.stdout == "through"
+
+
+def test_a_program_that_fails_shows_the_end_of_its_log(tmp_path):
+    run_logged(["sh", "-c", "echo first; echo $OMP_NUM_THREADS threads"], tmp_path)
+    with pytest.raises(RuntimeError, match=r"sh -c .* ended with status 3 \(.*log\.txt\):\nfirst\n1 threads\nsecond$"):
+        run_logged(["sh", "-c", "echo second >&2; exit 3"], tmp_path)
 
 
 def test_programs_of_other_threads_can_be_ended(tmp_path):

@@ -5,6 +5,7 @@ import bz2
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.io import write
 from ase.units import Hartree
 
 from hint_plugins.datasets import detect_format, read_dataset
@@ -446,6 +447,24 @@ def test_formats_are_detected(t1x, qm9, deepmd, phonopy_file):
     assert detect_format(qm9) == "hessian-qm9"
     assert detect_format(deepmd[0]) == "deepmd"
     assert detect_format(phonopy_file) == "phonopy"
+
+
+def test_results_of_a_command_are_named_by_file(tmp_path, phonopy_file):
+    """The options beside a result are YAML, but no file of phonopy."""
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "config.yaml").write_text("command: displace\n")
+    (results / "out.config.yaml").write_text("command: label\n")
+    with pytest.raises(StoreError, match="cannot tell the format"):
+        detect_format(results)
+    write(results / "structures.xyz", molecule("H2O"))
+    with pytest.raises(StoreError, match=r"is a directory: give one of the files in it, structures\.xyz"):
+        detect_format(results)
+    (results / "phonopy.yaml").write_bytes(phonopy_file.read_bytes())
+    assert detect_format(results) == "phonopy"
+    found, bad = collect(results)
+    assert found
+    assert not bad
 
 
 def test_wrong_requests(tmp_path, t1x):

@@ -259,6 +259,10 @@ def test_espresso_failures_are_named(tmp_path, template):
     (tmp_path / "bad.out").write_text("     Error in routine readpp (1):\n     file H.upf not readable\n")
     with pytest.raises(EngineError, match=r"pw.x: Error in routine readpp \(1\): file H.upf not readable"):
         make_label(engine, box(), LabelTask("forces"))
+    program = tmp_path / "pw-fake"
+    program.write_text("#!/bin/sh\necho Program PWSCF\necho no licence for this machine >&2\nexit 9\n")
+    with pytest.raises(EngineError, match=r"pw\.x ended with status 9: no licence for this machine$"):
+        make_label(engine, box(), LabelTask("forces"))
     with pytest.raises(EngineError, match="no pseudopotential for He"):
         make_label(engine, Atoms("He", cell=[4, 4, 4], pbc=True), LabelTask("forces"))
     with pytest.raises(EngineError, match="needs a cell"):

@@ -10,8 +10,9 @@ from ase.constraints import FixAtoms, FixBondLength, FixCartesian
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hint_plugins.labels.constraints import frozen_components
 from hint_plugins.labels.hessian_label import HessianLabel
-from hint_plugins.labels.records import frozen_mask, same_values
+from hint_plugins.labels.records import same_values
 from hint_plugins.labels.store import (
     StoreError,
     UnwritableError,
@@ -303,9 +304,9 @@ def test_what_the_next_command_needs_survives(tmp_path, name):
     assert back.pbc.tolist() == [True, True, False]
     for array in ("masses", "tags", "initial_charges", "initial_magmoms", "momenta"):
         np.testing.assert_allclose(back.arrays[array], slab.arrays[array], err_msg=array)
-    np.testing.assert_array_equal(frozen_mask(back), frozen_mask(slab))
+    np.testing.assert_array_equal(frozen_components(back), frozen_components(slab))
     assert [c.todict() for c in back.constraints][-1] == FixBondLength(1, 3).todict()
-    assert frozen_mask(other)[:, 0].tolist() == [False, True, False]
+    assert frozen_components(other)[:, 0].tolist() == [False, True, False]
 
 
 def test_a_row_keeps_what_hosts_look_for_in_ase(tmp_path):
