@@ -12,12 +12,13 @@ from ase import Atoms
 
 from hint_plugins.cli.common import InputError
 from hint_recipes.force_constants import set_masses
+from hint_recipes.unit_cells import primitive_cell
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
 
 
-def read_crystal(path: str | Path, masses: Sequence[str] = ()) -> Atoms:
+def read_crystal(path: str | Path, masses: Sequence[str] = (), *, primitive: bool = False) -> Atoms:
     """Read a periodic cell (any format ASE knows) and set isotopes.
 
     Parameters
@@ -26,11 +27,14 @@ def read_crystal(path: str | Path, masses: Sequence[str] = ()) -> Atoms:
         Structure file; the last frame is taken.
     masses
         ``SYMBOL=MASS`` in u, e.g. ``H=2.014``.
+    primitive
+        Reduce it to its primitive cell (same orientation).
 
     Raises
     ------
     InputError
-        If the file cannot be read, is not periodic in three dimensions, or a mass is malformed.
+        If the file cannot be read, is not periodic in three dimensions, a mass is malformed, or the primitive cell
+        cannot be taken.
     """
     from ase.io import read
 
@@ -48,9 +52,10 @@ def read_crystal(path: str | Path, masses: Sequence[str] = ()) -> Atoms:
         raise InputError(f"{path}: a crystal needs a cell that is periodic in all three directions")
     values = parse_masses(masses)
     try:
-        return set_masses(atoms, values)
+        crystal = set_masses(atoms, values)
+        return primitive_cell(crystal) if primitive else crystal
     except ValueError as error:
-        raise InputError(str(error)) from None
+        raise InputError(f"{path}: {error}") from None
 
 
 def parse_masses(entries: Sequence[str]) -> dict[str, float]:
@@ -103,15 +108,39 @@ def parse_supercell(value: str | Sequence[int], option: str = "supercell") -> tu
     InputError
         If it is malformed.
     """
-    text = value if isinstance(value, str) else " ".join(map(str, value))
-    parts = re.split(r"\s*[x,\s]\s*", text.strip(" []()").lower())
-    try:
-        n1, n2, n3 = (int(part) for part in parts)
-    except ValueError:
-        raise InputError(f"{option} {text!r}: expected three repetitions like 2x2x2") from None
+    text, numbers = _integers(value)
+    if numbers is None or len(numbers) != 3:
+        raise InputError(f"{option} {text!r}: expected three repetitions like 2x2x2")
+    n1, n2, n3 = numbers
     if min(n1, n2, n3) < 1:
         raise InputError(f"{option} {text!r}: repetitions must be positive")
     return n1, n2, n3
+
+
+def parse_supercell_matrix(value: str | Sequence[int], option: str = "--supercell") -> tuple[int, ...]:
+    """Three repetitions (:func:`parse_supercell`), or the nine numbers of a supercell matrix row by row.
+
+    Raises
+    ------
+    InputError
+        If it is neither, or the matrix is singular.
+    """
+    text, numbers = _integers(value)
+    if numbers is None or len(numbers) != 9:
+        return parse_supercell(value, option)
+    if round(np.linalg.det(np.reshape(numbers, (3, 3)))) == 0:
+        raise InputError(f"{option} {text!r}: the three supercell vectors lie in one plane (determinant 0)")
+    return numbers
+
+
+def _integers(value: str | Sequence[int]) -> tuple[str, tuple[int, ...] | None]:
+    """The text of the numbers, and they themselves where it holds nothing else."""
+    text = value if isinstance(value, str) else " ".join(map(str, value))
+    parts = re.split(r"\s*[x,;\s]\s*", text.strip(" []()").lower())
+    try:
+        return text, tuple(int(part) for part in parts)
+    except ValueError:
+        return text, None
 
 
 def relax(potential: Potential, atoms: Atoms, *, cell: bool, fmax: float = 1e-3, pressure: float = 0.0) -> Atoms:

@@ -207,7 +207,7 @@ def run_finetune(
         raise InputError(f"--foundation {foundation}: no such file")
     crystal = read_crystal(cell)
     cell_energy, cell_stress = cell_label(cell, cell_energy)
-    constants = read_force_constants(hessian, crystal)
+    constants = read_force_constants(hessian, crystal, any_cell=True)
     files = [cells] if isinstance(cells, str | Path) else cells
     labelled = [atoms for file in files for atoms in read_labelled(file)]
     held = read_labelled(test) if test is not None else []

@@ -14,7 +14,8 @@ from hint_plugins.datasets.phonopy_file import read_phonopy_file
 from hint_plugins.datasets.q2r import read_q2r
 from hint_plugins.labels.store import StoreError
 from hint_recipes.force_constants import ForceConstants
-from hint_recipes.supercells import find_multiples, match_sites
+from hint_recipes.supercells import find_matrix, find_multiples, match_sites, repetitions
+from hint_recipes.unit_cells import describe_matrix, for_supercell
 
 #: An ``.npz`` may hold so many bytes when unpacked (a Hessian of 7000 atoms).
 MAX_BYTES = 4 * 2**30
@@ -22,7 +23,9 @@ MAX_BYTES = 4 * 2**30
 MASS_TOLERANCE = 0.01
 
 
-def read_force_constants(path: str | Path, primitive: Atoms, *, file_masses: bool = False) -> ForceConstants:
+def read_force_constants(
+    path: str | Path, primitive: Atoms, *, file_masses: bool = False, any_cell: bool = False
+) -> ForceConstants:
     """Reference force constants: dynamical matrix files (prefix), ``phonopy*.yaml``, q2r's ``.fc`` or ``.npz``.
 
     What the file says beyond that and is not used (Born effective charges, masses of isotopes) is told on stderr.
@@ -36,6 +39,9 @@ def read_force_constants(path: str | Path, primitive: Atoms, *, file_masses: boo
         The crystal, in the setting that is wanted; its masses are kept.
     file_masses
         Take the masses (u) of the file instead.
+    any_cell
+        Where the file's supercell is no n1 x n2 x n3 repetition of ``primitive``, describe the crystal by the cell that
+        it repeats (:func:`hint_recipes.unit_cells.for_supercell`) instead of refusing.
 
     Raises
     ------
@@ -59,6 +65,15 @@ def read_force_constants(path: str | Path, primitive: Atoms, *, file_masses: boo
             file=sys.stderr,
         )
     try:
+        matrix = find_matrix(primitive, supercell)
+        if any_cell:
+            primitive, _ = for_supercell(primitive, matrix)
+        elif repetitions(matrix.T) is None:
+            raise InputError(
+                f"{path}: the file's supercell is no n1 x n2 x n3 repetition of the given cell; its matrix is "
+                f"{describe_matrix(matrix)}. Give these nine numbers as --supercell where the command has that option, "
+                "or a cell that repeats to it (for a conventional supercell the conventional cell)"
+            )
         masses = _unit_cell_masses(primitive, supercell)
         if file_masses:
             primitive = primitive.copy()
@@ -71,8 +86,8 @@ def read_force_constants(path: str | Path, primitive: Atoms, *, file_masses: boo
             raise
         raise InputError(
             f"{path}: no force constants of this crystal: the file's supercell ({len(supercell)} atoms) is no "
-            f"repetition of the given cell ({len(primitive)} atoms): {error}\nGive a cell that repeats n1 x n2 x n3 "
-            "times to the file's supercell (for a conventional supercell the conventional cell)"
+            f"repetition of the given cell ({len(primitive)} atoms): {error}\nGive the unit cell of the file or its "
+            "primitive cell (same lattice constants, setting and origin)"
         ) from None
 
 

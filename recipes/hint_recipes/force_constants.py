@@ -191,14 +191,8 @@ class ForceConstants:
     def to_phonopy(self, symprec: float = 1e-5) -> Phonopy:
         """A ``Phonopy`` object (its own supercell order) that holds these force constants."""
         from phonopy import Phonopy
-        from phonopy.structure.atoms import PhonopyAtoms
 
-        cell = PhonopyAtoms(
-            symbols=self.primitive.get_chemical_symbols(),
-            cell=self.primitive.cell.array,
-            positions=self.primitive.positions,
-            masses=self.primitive.get_masses(),
-        )
+        cell = to_phonopy_atoms(self.primitive)
         phonon = Phonopy(cell, np.diag(self.multiples), primitive_matrix=np.eye(3), symprec=symprec)
         order = match_sites(from_phonopy_atoms(phonon.supercell), self.supercell)
         n = len(order)
@@ -298,3 +292,15 @@ def hessian_from_potential(
 def from_phonopy_atoms(cell: PhonopyAtoms) -> Atoms:
     """ASE's atoms of phonopy's."""
     return Atoms(cell.symbols, positions=cell.positions, cell=cell.cell, masses=cell.masses, pbc=True)
+
+
+def to_phonopy_atoms(atoms: Atoms) -> PhonopyAtoms:
+    """phonopy's atoms of ASE's, with their masses."""
+    from phonopy.structure.atoms import PhonopyAtoms
+
+    return PhonopyAtoms(
+        symbols=atoms.get_chemical_symbols(),
+        cell=atoms.cell.array,
+        positions=atoms.positions,
+        masses=atoms.get_masses(),
+    )

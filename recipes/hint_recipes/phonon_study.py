@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from hint_plugins.cli.common import InputError, write_csv, write_summary
 from hint_recipes.crystal_input import load_potential, model_names, read_crystal
@@ -14,6 +15,8 @@ from hint_recipes.crystal_input import relax as relax_crystal
 from hint_recipes.force_constants import ForceConstants, hessian_from_potential
 from hint_recipes.phonon_plots import plot_bands, plot_dos, plot_thermal
 from hint_recipes.phonons import Harmonic, compare, harmonic, read_force_constants, save_force_constants
+from hint_recipes.supercells import find_matrix
+from hint_recipes.unit_cells import describe_matrix, in_supercell, tell_folded
 
 
 def run_phonons(
@@ -25,6 +28,7 @@ def run_phonons(
     reference: Path | None = None,
     relax: str = "none",
     pressure: float = 0.0,
+    primitive: bool = False,
     symmetrize: bool = True,
     asr: bool = True,
     masses: Sequence[str] = (),
@@ -52,13 +56,15 @@ def run_phonons(
         raise InputError("give at least one --model, or a --reference")
     if relax not in ("none", "positions", "cell"):
         raise InputError(f"--relax {relax}: choose none, positions or cell")
-    if min(supercell) < 1 or min(mesh) < 1:
+    if min(mesh) < 1 or (len(supercell) == 3 and min(supercell) < 1):
         raise InputError(f"--supercell and --mesh take positive numbers, not {tuple(supercell)} and {tuple(mesh)}")
     if t_step <= 0 or t_max < 0:
         raise InputError("--t-step must be positive and --t-max not negative")
     if not dos_width > 0:
         raise InputError(f"--dos-width must be positive, not {dos_width}")
-    crystal = read_crystal(cell, masses)
+    given = read_crystal(cell, masses, primitive=primitive)
+    tell_folded(given)
+    crystal, multiples = in_supercell(given, supercell if models else (1, 1, 1))
     temperatures = [float(t) for t in np.arange(0.0, t_max + t_step / 2, t_step)]
 
     def prepared(constants: ForceConstants) -> ForceConstants:
@@ -68,9 +74,10 @@ def run_phonons(
     results: dict[str, Harmonic] = {}
     extra: dict[str, dict[str, Any]] = {}
     if reference is not None:
-        constants = prepared(read_force_constants(reference, crystal))
-        if constants.multiples != tuple(supercell) and models:
-            raise InputError(f"the reference has supercell {constants.multiples}: use --supercell with these numbers")
+        constants = prepared(read_force_constants(reference, crystal, any_cell=True))
+        if models and not _same_supercell(constants, crystal, multiples):
+            numbers = describe_matrix(find_matrix(given, constants.supercell))
+            raise InputError(f"the reference has another supercell: use --supercell {numbers}")
         results["reference"] = harmonic(constants, mesh=mesh, temperatures=temperatures, smearing=dos_width)
     for name, spec in zip(model_names(models), models, strict=True):
         potential = load_potential(spec, device, dtype)
@@ -79,11 +86,15 @@ def run_phonons(
         )
         state = potential.evaluate([start])
         extra[name] = {"model": spec, "max_force": float(np.abs(np.asarray(state.forces[0])).max())}
-        constants = prepared(hessian_from_potential(potential, start, supercell))
+        constants = prepared(hessian_from_potential(potential, start, multiples))
         results[name] = harmonic(constants, mesh=mesh, temperatures=temperatures, smearing=dos_width)
         if relax == "none" and reference is not None:
             extra[name]["difference"] = compare(constants, results["reference"].constants)
     return _write(out, results, extra)
+
+
+def _same_supercell(constants: ForceConstants, crystal: Atoms, multiples: tuple[int, int, int]) -> bool:
+    return constants.multiples == multiples and np.array_equal(constants.primitive.cell.array, crystal.cell.array)
 
 
 def _write(out: Path, results: dict[str, Harmonic], extra: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from hint_recipes.sscha_request import (
     earlier_run,
     finished_run,
     identity,
+    supercell_stages,
 )
 from hint_recipes.sscha_state import GPA, SschaSettings
 from hint_recipes.sscha_study import run_sscha
@@ -35,7 +36,7 @@ def rank(
     potential: Potential,
     out: Path,
     settings: SschaSettings,
-    stages: Sequence[tuple[int, int, int]],
+    stages: Sequence[Sequence[int]],
     *,
     supercell_length: float | None = None,
     reference: Potential | None = None,
@@ -43,6 +44,7 @@ def rank(
     label: str = "",
     reference_label: str = "",
     masses: Sequence[str] = (),
+    primitive: bool = False,
     overwrite: bool = False,
     config: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def rank(
     cells
         Structure files of one composition.
     potential, settings, stages
-        As in :func:`hint_recipes.sscha_study.run_sscha`.
+        As in :func:`hint_recipes.sscha_study.run_sscha`; the last stage may be a supercell matrix of nine numbers.
     supercell_length
         The last supercell of every candidate reaches at least this far in every direction, A; replaces the last of
         ``stages``.
@@ -68,6 +70,8 @@ def rank(
         Specifications of model and reference; where they name files, a changed file is another model.
     masses
         Isotopes, ``SYMBOL=MASS`` in u.
+    primitive
+        Reduce every cell to its primitive cell.
     overwrite
         Discard earlier runs of these candidates.
     config
@@ -87,13 +91,15 @@ def rank(
     names = [_name(cell) for cell in cells]
     if len(set(names)) != len(names):
         raise InputError("candidates need different file names: " + ", ".join(sorted(names)))
-    crystals = [read_crystal(cell, masses) for cell in cells]
+    crystals = [read_crystal(cell, masses, primitive=primitive) for cell in cells]
     formulas = {c.symbols.formula.reduce()[0].format("hill") for c in crystals}
     if len(formulas) != 1:
         raise InputError(f"only structures of one composition can be ranked, not {', '.join(sorted(formulas))}")
-    wanted_stages = [
-        [*stages[:-1], multiples_of_length(c, supercell_length)] if supercell_length else list(stages) for c in crystals
+    described = [
+        supercell_stages(c, [*stages[:-1], multiples_of_length(c, supercell_length) if supercell_length else stages[-1]])
+        for c in crystals
     ]
+    crystals, wanted_stages = [crystal for crystal, _ in described], [own for _, own in described]
     for own in wanted_stages:
         check_request(settings, own, reference_configurations=None if reference is None else reference_configurations)
     _warn_of_sizes(names, crystals, wanted_stages)

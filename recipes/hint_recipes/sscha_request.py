@@ -14,6 +14,7 @@ from hint_plugins.cli.common import InputError
 from hint_recipes.ensemble import EnsembleEngine
 from hint_recipes.sscha_state import SschaSettings, State, fingerprint
 from hint_recipes.store import digest, file_digest
+from hint_recipes.unit_cells import in_supercell
 
 CHECKPOINT = "checkpoint.npz"
 #: Averages over the fresh ensemble at the end of a run.
@@ -63,6 +64,28 @@ def check_request(
             raise InputError(
                 f"stages must grow, but {times(small)} comes before {times(large)} (--supercell is the last)"
             )
+
+
+def supercell_stages(
+    crystal: Atoms, stages: Sequence[Sequence[int]]
+) -> tuple[Atoms, list[tuple[int, int, int]]]:
+    """The crystal and its stages, the last of which may be a supercell matrix of nine numbers.
+
+    python-sscha knows repetitions only: for another supercell the crystal is described by the cell that it repeats
+    (:func:`hint_recipes.unit_cells.for_supercell`).
+
+    Raises
+    ------
+    InputError
+        If there are smaller stages before a supercell that is no repetition of the given cell.
+    """
+    changed, last = in_supercell(crystal, stages[-1])
+    if changed is not crystal and len(stages) > 1:
+        raise InputError(
+            "--stage needs a --supercell of the form N1xN2xN3: between other supercells nothing is interpolated. "
+            "Leave out --stage, or take a repetition of the cell (--primitive gives the primitive one)"
+        )
+    return changed, [*((n1, n2, n3) for n1, n2, n3 in stages[:-1]), last]
 
 
 def identity(

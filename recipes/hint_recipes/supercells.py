@@ -16,6 +16,24 @@ def find_multiples(primitive: Atoms, supercell: Atoms, *, tolerance: float = 1e-
     ValueError
         If no three repetitions of the unit cell give this supercell, or the number of atoms does not fit.
     """
+    matrix = find_matrix(primitive, supercell, tolerance=tolerance)
+    multiples = repetitions(matrix.T)
+    if multiples is None:
+        raise ValueError(
+            "the supercell's lattice is no n1 x n2 x n3 repetition of the unit cell (supercell matrix\n"
+            f"{matrix})"
+        )
+    return multiples
+
+
+def find_matrix(primitive: Atoms, supercell: Atoms, *, tolerance: float = 1e-3) -> np.ndarray:
+    """``(3, 3)`` integers: column ``j`` holds supercell vector ``j`` in terms of the unit cell's (phonopy's convention).
+
+    Raises
+    ------
+    ValueError
+        If the ratio is not whole, or the number of atoms does not fit.
+    """
     ratio = supercell.cell.array @ np.linalg.inv(primitive.cell.array)
     whole = np.rint(ratio)
     cells = round(abs(np.linalg.det(whole)))
@@ -29,13 +47,25 @@ def find_multiples(primitive: Atoms, supercell: Atoms, *, tolerance: float = 1e-
             f"a supercell of {cells} unit cells of {len(primitive)} atoms holds {len(primitive) * cells} atoms, "
             f"not {len(supercell)}"
         )
+    return whole.astype(int).T
+
+
+def repetitions(rows: np.ndarray) -> tuple[int, int, int] | None:
+    """How often the unit cell repeats along its own vectors to give a supercell; None where it is no such repetition.
+
+    Parameters
+    ----------
+    rows
+        ``(3, 3)`` integers: the supercell's vectors, or others of the same lattice, in terms of the unit cell's.
+    """
+    cells = round(abs(np.linalg.det(rows)))
     divisors = [d for d in range(1, cells + 1) if cells % d == 0]
     for n1, n2 in ((a, b) for a in divisors for b in divisors if cells % (a * b) == 0):
         multiples = (n1, n2, cells // (n1 * n2))
-        change = whole / np.array(multiples)  # vectors of one lattice in terms of the other's
+        change = rows / np.array(multiples)  # vectors of one lattice in terms of the other's
         if np.allclose(change, np.rint(change), atol=1e-9):
             return multiples
-    raise ValueError(f"the supercell's lattice is no n1 x n2 x n3 repetition of the unit cell (ratio\n{whole})")
+    return None
 
 
 def multiples_of_length(primitive: Atoms, length: float) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ from ase.units import _amu, _e, _hbar, kB
 
 from hint_recipes.force_constants import ForceConstants
 from hint_recipes.supercells import match_sites
+from hint_recipes.unit_cells import for_supercell
 
 #: hbar in units where eV, A and u give time: sqrt(u A^2 / eV) * eV.
 HBAR = _hbar / np.sqrt(_amu * 1e-20 * _e)
@@ -25,11 +26,19 @@ class QuarticCrystal(Calculator):
 
     implemented_properties = ("energy", "forces")
 
-    def __init__(self, k: float = 0.5, g: float = 4.0, multiples: tuple[int, int, int] = (2, 2, 2)) -> None:
+    def __init__(
+        self,
+        k: float = 0.5,
+        g: float = 4.0,
+        multiples: tuple[int, int, int] = (2, 2, 2),
+        matrix: np.ndarray | None = None,
+    ) -> None:
         super().__init__()
         self.k, self.g, self.multiples = k, g, multiples
         self.primitive = bulk("Al", a=4.05)
-        self.ideal = self.primitive.repeat(multiples)
+        if matrix is not None:
+            self.primitive, self.multiples = for_supercell(self.primitive, matrix)
+        self.ideal = self.primitive.repeat(self.multiples)
         self.bonds = self._find_bonds(self.ideal)
 
     @staticmethod

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hint_recipes.cli.repetitions import METAVAR, RepetitionsCommand
+from hint_recipes.cli.repetitions import MATRIX_METAVAR, METAVAR, RepetitionsCommand
 
 
 def phonons(
@@ -16,7 +16,14 @@ def phonons(
     model: Annotated[
         list[str] | None, typer.Option(help="Model or reference calculator; repeat to compare several.")
     ] = None,
-    supercell: Annotated[str, typer.Option(metavar=METAVAR, help="Repetitions of the unit cell.")] = "2x2x2",
+    supercell: Annotated[
+        str,
+        typer.Option(
+            metavar=MATRIX_METAVAR,
+            help="Repetitions of the unit cell, or nine numbers: phonopy's supercell matrix, row by row.",
+        ),
+    ] = "2x2x2",
+    primitive: Annotated[bool, typer.Option(help="Reduce the cell to its primitive cell first.")] = False,
     reference: Annotated[
         Path | None,
         typer.Option(help="Reference: phonopy yaml with force constants, q2r .fc, .npz, or prefix of dyn files."),
@@ -37,11 +44,11 @@ def phonons(
     """Harmonic phonons from the exact supercell Hessian: bands, density of states, free energy."""
     options = dict(locals())
     from hint_plugins.cli.common import prepare_output, write_config
-    from hint_recipes.crystal_input import parse_supercell
+    from hint_recipes.crystal_input import parse_supercell, parse_supercell_matrix
     from hint_recipes.phonon_study import run_phonons
 
     options |= {
-        "supercell": parse_supercell(supercell, "--supercell"),
+        "supercell": parse_supercell_matrix(supercell),
         "mesh": parse_supercell(mesh, "--mesh"),
     }
     prepare_output(out, overwrite=overwrite)
@@ -51,6 +58,7 @@ def phonons(
         out,
         models=model or [],
         supercell=options["supercell"],
+        primitive=primitive,
         reference=reference,
         relax=relax,
         pressure=pressure,

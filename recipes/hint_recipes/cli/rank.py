@@ -7,14 +7,21 @@ from typing import Annotated
 
 import typer
 
-from hint_recipes.cli.repetitions import METAVAR, RepetitionsCommand
+from hint_recipes.cli.repetitions import MATRIX_METAVAR, METAVAR, RepetitionsCommand
 
 
 def rank(
     cells: Annotated[list[Path], typer.Argument(help="Candidate unit cells of one composition, one file each.")],
     model: Annotated[str, typer.Option(help="Model or reference calculator.")],
     out: Annotated[Path, typer.Option(help="Output directory; candidates there are continued.")],
-    supercell: Annotated[str, typer.Option(metavar=METAVAR, help="Repetitions of each unit cell.")] = "2x2x2",
+    supercell: Annotated[
+        str,
+        typer.Option(
+            metavar=MATRIX_METAVAR,
+            help="Repetitions of each unit cell, or nine numbers: phonopy's supercell matrix, row by row.",
+        ),
+    ] = "2x2x2",
+    primitive: Annotated[bool, typer.Option(help="Reduce every cell to its primitive cell first.")] = False,
     supercell_length: Annotated[
         float | None,
         typer.Option(
@@ -39,6 +46,13 @@ def rank(
             "end; 0 takes as many as a population."
         ),
     ] = 0,
+    step: Annotated[float, typer.Option(help="Starting step of the minimisation.")] = 0.002,
+    kong_liu: Annotated[
+        float,
+        typer.Option(
+            help="A new population is drawn, and no result accepted, below this share of effective configurations."
+        ),
+    ] = 0.5,
     meaningful_factor: Annotated[float, typer.Option(help="Converged below this gradient over its error.")] = 0.001,
     bulk_modulus: Annotated[float, typer.Option(help="GPa, sets cell steps.")] = 100.0,
     reference: Annotated[str | None, typer.Option(help="Reference calculator for the free-energy correction.")] = None,
@@ -52,7 +66,7 @@ def rank(
     """Rank candidate structures by their anharmonic free energy, with errors."""
     options = dict(locals())
     from hint_plugins.cli.common import finish, prepare_output
-    from hint_recipes.crystal_input import load_potential, parse_supercell
+    from hint_recipes.crystal_input import load_potential, parse_supercell, parse_supercell_matrix
     from hint_recipes.rank import holds_ranking
     from hint_recipes.rank import rank as run_rank
     from hint_recipes.sscha_state import SschaSettings
@@ -65,12 +79,14 @@ def rank(
         min_populations=min_populations,
         max_populations=max_populations,
         final_configurations=final_configurations,
+        step=step,
+        kong_liu=kong_liu,
         meaningful_factor=meaningful_factor,
         bulk_modulus=bulk_modulus,
         stress=True,
         seed=seed,
     )
-    smaller, whole = [parse_supercell(s, "--stage") for s in stage or []], parse_supercell(supercell, "--supercell")
+    smaller, whole = [parse_supercell(s, "--stage") for s in stage or []], parse_supercell_matrix(supercell)
     options |= {"supercell": whole, "stage": ["x".join(map(str, s)) for s in smaller] if stage else None}
     stages = [*smaller, whole]
     potential = load_potential(model, device, dtype)
@@ -87,6 +103,7 @@ def rank(
         label=model,
         reference_label=reference or "",
         masses=mass or [],
+        primitive=primitive,
         overwrite=overwrite,
         config={**options, "overwrite": False},
     )

@@ -1,4 +1,4 @@
-"""Options that take several numbers: three repetitions, ``2x2x2`` or ``2 2 2``, and lists, ``0,100`` or ``0 100``."""
+"""Options that take several numbers: repetitions, ``2x2x2`` or ``2 2 2``, matrices, and lists, ``0,100`` or ``0 100``."""
 
 from __future__ import annotations
 
@@ -11,32 +11,43 @@ from hint_plugins.cli.common import InputError
 
 #: What the help shows for such an option.
 METAVAR = "N1xN2xN3"
+#: ... for one that also takes the nine numbers of a supercell matrix.
+MATRIX_METAVAR = "N1xN2xN3|MATRIX"
 #: What the help shows for an option that takes a list of numbers.
 LIST_METAVAR = "NUMBER..."
 
 
 class RepetitionsCommand(TyperCommand):
-    """Options with the metavar :data:`METAVAR` also take three words, those with :data:`LIST_METAVAR` any number."""
+    """Options with the metavar :data:`METAVAR` also take three words, with :data:`MATRIX_METAVAR` three or nine.
+
+    Those with :data:`LIST_METAVAR` take any number.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        names, lists = (
+        repetitions, matrices, lists = (
             {name for p in self.params if getattr(p, "metavar", None) == metavar for name in p.opts}
-            for metavar in (METAVAR, LIST_METAVAR)
+            for metavar in (METAVAR, MATRIX_METAVAR, LIST_METAVAR)
         )
         joined: list[str] = []
         rest = list(args)
         while rest:
             word = rest.pop(0)
             joined.append(word)
-            if word in names and len(rest) >= 3 and all(re.fullmatch(r"-?\d+", number) for number in rest[:3]):
-                joined.append("x".join(rest[:3]))
-                del rest[:3]
+            whole = _leading_integers(rest) if word in repetitions | matrices else 0
+            taken = 9 if word in matrices and whole >= 9 else 3
+            if whole >= taken:
+                joined.append("x".join(rest[:taken]))
+                del rest[:taken]
             elif word in lists:
                 numbers = []
                 while rest and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", rest[0]):
                     numbers.append(rest.pop(0))
                 joined += [",".join(numbers)] if numbers else []
         return super().parse_args(ctx, joined)
+
+
+def _leading_integers(words: list[str]) -> int:
+    return next((i for i, word in enumerate(words) if not re.fullmatch(r"-?\d+", word)), len(words))
 
 
 def numbers(text: str, option: str) -> list[float]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hint_recipes.cli.repetitions import LIST_METAVAR, METAVAR, RepetitionsCommand, numbers
+from hint_recipes.cli.repetitions import LIST_METAVAR, MATRIX_METAVAR, METAVAR, RepetitionsCommand, numbers
 
 
 def sscha(
@@ -15,8 +15,13 @@ def sscha(
     model: Annotated[str, typer.Option(help="Model or reference calculator.")],
     out: Annotated[Path, typer.Option(help="Output directory; a run there is continued.")],
     supercell: Annotated[
-        str, typer.Option(metavar=METAVAR, help="Repetitions of the unit cell (last stage).")
+        str,
+        typer.Option(
+            metavar=MATRIX_METAVAR,
+            help="Repetitions of the unit cell (last stage), or nine numbers: phonopy's supercell matrix, row by row.",
+        ),
     ] = "2x2x2",
+    primitive: Annotated[bool, typer.Option(help="Reduce the cell to its primitive cell first.")] = False,
     stage: Annotated[
         list[str] | None,
         typer.Option(metavar=METAVAR, help="Smaller supercell to converge first, e.g. 1x1x1; repeatable."),
@@ -73,13 +78,14 @@ def sscha(
     """Anharmonic phonons, free energy and structure by the stochastic self-consistent harmonic approximation."""
     options = dict(locals())
     from hint_plugins.cli.common import InputError, finish, prepare_output
-    from hint_recipes.crystal_input import load_potential, parse_supercell, read_crystal
+    from hint_recipes.crystal_input import load_potential, parse_supercell, parse_supercell_matrix, read_crystal
     from hint_recipes.ensemble import EnsembleEngine
     from hint_recipes.sscha_output import print_result
-    from hint_recipes.sscha_request import CHECKPOINT
+    from hint_recipes.sscha_request import CHECKPOINT, supercell_stages
     from hint_recipes.sscha_scan import print_scan, run_scan
     from hint_recipes.sscha_state import SschaSettings
     from hint_recipes.sscha_study import run_sscha
+    from hint_recipes.unit_cells import tell_folded
 
     temperatures, pressures = numbers(temperature, "--temperature"), numbers(pressure, "--pressure")
     options |= {
@@ -106,10 +112,11 @@ def sscha(
     )
     if on_bad not in ("drop", "stop"):
         raise InputError(f"--on-bad {on_bad}: choose drop or stop")
-    crystal = read_crystal(cell, mass or [])
-    smaller, whole = [parse_supercell(s, "--stage") for s in stage or []], parse_supercell(supercell, "--supercell")
+    crystal = read_crystal(cell, mass or [], primitive=primitive)
+    smaller, whole = [parse_supercell(s, "--stage") for s in stage or []], parse_supercell_matrix(supercell)
     options |= {"supercell": whole, "stage": ["x".join(map(str, s)) for s in smaller] if stage else None}
-    stages = [*smaller, whole]
+    crystal, stages = supercell_stages(crystal, [*smaller, whole])
+    tell_folded(crystal)
     potential = load_potential(model, device, dtype)
     prepare_output(out, overwrite=overwrite, resume=(out / CHECKPOINT).exists() or (out / "points").is_dir())
     if len(temperatures) > 1 or len(pressures) > 1:
