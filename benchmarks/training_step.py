@@ -31,7 +31,7 @@ def spring_hessian(atoms: Atoms) -> np.ndarray:
     """(3N, 3N) in eV/A^2: springs between all pairs of atoms, at rest; bonds are about as stiff as real ones."""
     r = atoms.positions[:, None] - atoms.positions
     square = (r**2).sum(-1) + np.eye(len(atoms))
-    blocks = -45 / square[..., None, None] ** 2 * r[..., :, None] * r[..., None, :]
+    blocks = -70 / square[..., None, None] ** 2 * r[..., :, None] * r[..., None, :]
     blocks[np.arange(len(atoms)), np.arange(len(atoms))] = -blocks.sum(1)
     return blocks.transpose(0, 2, 1, 3).reshape(3 * len(atoms), -1)
 
@@ -124,15 +124,18 @@ class Trainer:
     def step(self, indices: list[int]) -> None:
         """One optimiser step on the structures ``indices``."""
         from hint_mace.batch import graph_batch
+        from hint_mace.joint import JointForward
         from hint_plugins.batching.view import Progress
 
+        progress = Progress(max_epochs=1)
         batch = self.collate([self.items[i] for i in indices]).to(self.args.device)
         self.optimizer.zero_grad(set_to_none=True)
-        output = self.model(batch.to_dict(), training=True, compute_force=True)
+        with JointForward(self.model, self.manager, lambda: progress):
+            output = self.model(batch.to_dict(), training=True, compute_force=True)
         loss = self.loss(pred=output, ref=batch)
         if self.plugin.engine is not None:
             view = graph_batch(self.model, batch, output)
-            terms = self.plugin.loss_terms(self.model, view, {"loss": loss.detach()}, Progress(max_epochs=1))
+            terms = self.plugin.loss_terms(self.model, view, {"loss": loss.detach()}, progress)
             loss = loss + sum(terms.values())
         loss.backward()
         self.optimizer.step()
