@@ -133,15 +133,18 @@ class Trainer:
     def step(self, indices: list[int]) -> None:
         """One optimiser step on the structures ``indices``."""
         from hint_mace.batch import graph_batch
+        from hint_mace.joint import JointForward
         from hint_plugins.batching.view import Progress
 
+        progress = Progress(max_epochs=1)
         batch = self.collate([self.items[i] for i in indices]).to(self.args.device)
         self.optimizer.zero_grad(set_to_none=True)
-        output = self.model(batch.to_dict(), training=True, compute_force=True)
+        with JointForward(self.model, self.manager, lambda: progress):
+            output = self.model(batch.to_dict(), training=True, compute_force=True)
         loss = self.loss(pred=output, ref=batch)
         if self.plugin.engine is not None:
             view = graph_batch(self.model, batch, output)
-            terms = self.plugin.loss_terms(self.model, view, {"loss": loss.detach()}, Progress(max_epochs=1))
+            terms = self.plugin.loss_terms(self.model, view, {"loss": loss.detach()}, progress)
             loss = loss + sum(terms.values())
         loss.backward()
         self.optimizer.step()

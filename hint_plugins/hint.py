@@ -27,6 +27,7 @@ from hint_plugins.models.registry import AlphaNetOptions, make_alphanet
 from hint_plugins.numerics import Numerics, prepare_determinism
 from hint_plugins.objective.curriculum import Curriculum
 from hint_plugins.objective.loss import global_mean, structure_losses
+from hint_plugins.objective.products import hessian_products, wanted_positions
 from hint_plugins.objective.validation import HessianValidation
 from hint_plugins.preparation import require_right_derivatives, settled_engine
 from hint_plugins.ranks import together
@@ -60,6 +61,7 @@ class HintPlugin:
         self._repeat: TrainingRun | None = None  #: the self-test is repeated once, after some steps
         self._numerics = Numerics()
         self._device = ""  #: kind of device that the engine was chosen on
+        self._wanted: Tensor | None = None  #: positions asked of the host for the step that is under way
         self.dropped: set[str] = set()
 
     @hookimpl
@@ -180,30 +182,43 @@ class HintPlugin:
         """Schedule of the weight; a continued run keeps the end of its ramp."""
         return self.config.curriculum_until(self.ramp_end)
 
+    @property
+    def _balancing(self) -> bool:
+        return self.config.hessian_balance is not None and self.scale is None
+
+    @hookimpl
+    def positions_wanted(self, labelled: LabelledGraphs, progress: Progress) -> Tensor | None:
+        self._wanted = None
+        if self.curriculum.weight(progress) != 0.0 or self._balancing:
+            self._wanted = wanted_positions(self._product_engine, labelled, _probes(labelled))
+        return self._wanted
+
     @hookimpl
     def loss_terms(
         self, model: nn.Module, batch: GraphBatch, predictions: Mapping[str, Tensor], progress: Progress
     ) -> dict[str, Tensor]:
         weight = self.curriculum.weight(progress)
-        balancing = self.config.hessian_balance is not None and self.scale is None
-        if weight == 0.0 and not balancing:
+        if weight == 0.0 and not self._balancing:
             return {}
         if batch.labelled is None:
             loss = global_mean(batch.positions.new_zeros(0))
         else:
             loss = global_mean(self.structure_losses(batch.labelled), batch.labelled.weights)
-        if balancing:
+        if self._balancing:
             self._balance(loss.detach(), predictions["loss"])
         return {"hessian": (weight * (self.scale or 1.0)) * loss}
+
+    @property
+    def _product_engine(self) -> Engine:
+        return self.engine or get_engine("reverse")
 
     def structure_losses(self, graphs: LabelledGraphs) -> Tensor:
         """Hessian loss (G,) of labelled structures whose labels have been drawn."""
         config = self.config
-        engine = self.engine or get_engine("reverse")
         self._numerics.before_products(graphs)
         probes = _probes(graphs)
         reference = graphs.labels[f"{LABEL}_products"].transpose(0, 1)
-        products = engine(graphs.view, probes, create_graph=True)
+        products = hessian_products(self._product_engine, graphs, probes, self._wanted)
         losses = structure_losses(
             products,
             reference,
@@ -213,8 +228,9 @@ class HintPlugin:
             config.hessian_huber_delta,
         )
         if config.hessian_symmetry_weight:
-            rows = products if self.engine_name in EXACT else reverse(graphs.view, probes)
-            columns = get_engine("finite_difference")(graphs.view, probes) if rows is products else products
+            exact = self.engine_name in EXACT
+            rows = products if exact else hessian_products(reverse, graphs, probes)
+            columns = hessian_products(get_engine("finite_difference"), graphs, probes) if exact else products
             penalty = structure_losses(rows, columns, graphs.batch, graphs.num_atoms)
             losses = losses + config.hessian_symmetry_weight * penalty
         return losses
@@ -245,7 +261,7 @@ class HintPlugin:
         if config.hessian_metrics == "none" and not config.hessian_valid_loss:
             return metrics
         validation = HessianValidation(
-            self.engine or get_engine("reverse"),
+            self._product_engine,
             whole=config.hessian_metrics == "full",
             max_whole=config.hessian_metrics_max,
             loss=config.hessian_loss,

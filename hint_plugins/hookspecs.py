@@ -109,6 +109,10 @@ class HookSpecs:
     ) -> Any | None:
         """Make the batch sampler of the train loader (``set_epoch``, ``__iter__``, ``__len__``), or None."""
 
+    @hookspec(firstresult=True)
+    def positions_wanted(self, labelled: LabelledGraphs, progress: Progress) -> Tensor | None:
+        """Give positions (r, n, 3), detached, whose forces ``loss_terms`` will need (``labelled.wanted``), or None."""
+
     @hookspec
     def loss_terms(
         self, model: torch.nn.Module, batch: GraphBatch, predictions: Mapping[str, Tensor], progress: Progress

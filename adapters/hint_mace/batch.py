@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hint_mace.data import SUB_BATCH
+from hint_mace.packed import LabelledBatch
 from hint_plugins.batching.view import GraphBatch, LabelledGraphs
 from hint_plugins.curvature.engines import ForceView
 
+#: Entry of MACE's predictions under which the labelled structures are found once the model has run.
+LABELLED = "hint_labelled"
 #: Fields of a batch that MACE's models do not read: reference values and their weights.
 NOT_INPUTS = frozenset(
     [
@@ -52,7 +56,9 @@ def replicate_inputs(inputs: dict[str, Tensor], copies: int, num_atoms: int, num
     return out
 
 
-def forces_function(model: nn.Module, inputs: dict[str, Tensor], num_graphs: int) -> Any:
+def forces_function(
+    model: nn.Module, inputs: Callable[[], dict[str, Tensor]], num_atoms: int, num_graphs: int
+) -> Callable[[Tensor], Tensor]:
     """``forces_at`` of :class:`ForceView` for a batch with the given inputs.
 
     Parameters
@@ -60,19 +66,18 @@ def forces_function(model: nn.Module, inputs: dict[str, Tensor], num_graphs: int
     model
         A MACE model (not wrapped for distribution).
     inputs
-        Its input dictionary.
-    num_graphs
-        Structures in the batch.
+        Gives its input dictionary.
+    num_atoms, num_graphs
+        Atoms and structures in the batch.
 
     Returns
     -------
     callable
         Maps (r, n, 3) positions to (r, n, 3) forces.
     """
-    num_atoms = len(inputs["positions"])
 
     def forces_at(positions: Tensor) -> Tensor:
-        data = replicate_inputs(inputs, len(positions), num_atoms, num_graphs)
+        data = replicate_inputs(inputs(), len(positions), num_atoms, num_graphs)
         data["positions"] = positions.reshape(-1, 3)
         with torch.enable_grad():
             output = model(data, training=True, compute_force=True, compute_virials=False, compute_stress=False)
@@ -81,34 +86,42 @@ def forces_function(model: nn.Module, inputs: dict[str, Tensor], num_graphs: int
     return forces_at
 
 
-def labelled_graphs(model: Any, packed: dict[str, Any], device: torch.device) -> LabelledGraphs:
-    """The labelled structures that :class:`hint_mace.data.Collate` packed, on ``device``."""
-    batch = packed["batch"].to(device)
-    inputs = {name: value for name, value in batch.to_dict().items() if name not in NOT_INPUTS}
-    sizes = packed["sizes"]
-    node_attrs = inputs["node_attrs"]
+def labelled_graphs(model: Any, batch: LabelledBatch) -> LabelledGraphs | None:
+    """The labelled structures of a batch that lies on the model's device; None when there is none.
+
+    Their inputs are cut from the batch when forces are first asked for, and not at all where the host's serve.
+    """
+    drawn = batch.drawn
+    if drawn is None:
+        return None
+    index = drawn.tensors("index")
+    atoms = index["atoms"] if len(drawn.sizes) < batch.num_graphs else None
+    positions, weights = batch.positions.detach(), batch.weight
+    if atoms is not None:
+        positions, weights = positions.index_select(0, atoms), weights.index_select(0, index["structures"])
+    inputs = cache(lambda: batch.inputs(NOT_INPUTS))
     return LabelledGraphs(
-        view=ForceView(inputs["positions"].detach(), forces_function(model, inputs, len(sizes))),
-        sizes=sizes,
-        batch=inputs["batch"],
-        num_atoms=inputs["ptr"].diff().to(node_attrs.dtype),
-        weights=batch.weight,
-        numbers=model.atomic_numbers[node_attrs.argmax(dim=1)],
-        labels={name: tensor.to(device, non_blocking=True) for name, tensor in packed["labels"].items()},
-        stored=packed["stored"],
+        view=ForceView(positions, forces_function(model, inputs, len(positions), len(drawn.sizes))),
+        sizes=drawn.sizes,
+        batch=index["batch"],
+        num_atoms=index["num_atoms"],
+        weights=weights,
+        numbers=model.atomic_numbers[index["elements"]],
+        labels=drawn.tensors("labels"),
+        stored=drawn.stored,
+        atoms=atoms,
     )
 
 
-def graph_batch(model: nn.Module, batch: Any, predictions: dict[str, Tensor]) -> GraphBatch:
+def graph_batch(model: nn.Module, batch: LabelledBatch, predictions: dict[str, Any]) -> GraphBatch:
     """A training batch and its predictions.
 
-    When every structure is labelled, the force graph that MACE has made already serves the Hessian too.
+    The force graph that MACE has made already serves the Hessian too where that is cheaper.
     """
-    packed = batch.__dict__.get(SUB_BATCH)
     forces = predictions.get("forces")
-    labelled = None
-    if packed is not None:
-        labelled = labelled_graphs(model, packed, batch.positions.device)
-        if labelled.num_graphs == batch.num_graphs and forces is not None and forces.requires_grad:
-            labelled.view.graph = batch.positions, forces
+    labelled = predictions[LABELLED] if LABELLED in predictions else labelled_graphs(model, batch)
+    if labelled is not None and forces is not None and forces.requires_grad:
+        labelled.host = batch.positions, forces
+        if labelled.atoms is None:
+            labelled.view.graph = labelled.host
     return GraphBatch(batch.positions, forces, batch.batch, batch.num_graphs, labelled)

@@ -1,8 +1,8 @@
 """Labels on their way through MACE: from the structure file to the batch.
 
 MACE's collate function drops or breaks on fields that not every structure has, so labels never enter it: they hang
-on each data object under a name that it skips, and the labelled structures of a batch form a second small batch.
-The batch that MACE sees is the stock one.
+on each data object under a name that it skips, and what is drawn from them goes beside the batch
+(:mod:`hint_mace.packed`). The batch that MACE sees is the stock one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import ase.io
@@ -19,16 +19,16 @@ import pluggy
 import torch
 from ase import Atoms
 from mace.data import AtomicData, Configuration
-from mace.tools.torch_geometric.batch import Batch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from hint_mace.packed import DRAWN, Drawn, LabelledBatch
 from hint_plugins.labels.hessian_label import LabelError
 
 #: Prefix of label arrays among the properties of MACE's configurations (and its HDF5 files).
 PREFIX = "hint."
-#: Attributes that MACE's collate function skips, since they begin and end with two underscores.
-STORED, SUB_BATCH = "__hint_labels__", "__hint_labelled__"
+#: Attribute of a structure that MACE's collate function skips, since it begins and ends with two underscores.
+STORED = "__hint_labels__"
 #: Reference values of a structure that are numbers.
 NUMBERS = ("energy", "forces", "stress", "virials", "dipole", "charges", "polarizability")
 #: What a structure is and is trained on, for the digest of a data set.
@@ -189,60 +189,74 @@ def _in_memory(data: Any) -> bool:
 
 
 class Collate:
-    """Makes the stock batch and, beside it, the batch of its labelled structures with freshly drawn labels.
+    """Makes the stock batch, with freshly drawn labels beside it.
 
     Parameters
     ----------
     manager
         The plugins that draw.
     epoch
-        Epoch of the draw; None gives the fixed draw of validation. May be changed between epochs.
+        Epoch of the draw, which may be changed between epochs. None gives the fixed draw of validation, where the
+        stored labels (whole Hessians) go with the batch too.
     """
 
     def __init__(self, manager: pluggy.PluginManager, epoch: int | None = None) -> None:
         self.manager, self.epoch = manager, epoch
 
-    def __call__(self, items: Sequence[tuple[int, AtomicData]]) -> Batch:
-        batch = Batch.from_data_list([data for _, data in items])
-        batch.__dict__[SUB_BATCH] = self.labelled(items)
+    def __call__(self, items: Sequence[tuple[int, AtomicData]]) -> LabelledBatch:
+        batch = LabelledBatch.from_data_list([data for _, data in items])
+        batch.__dict__[DRAWN] = self.draw(items)
         return batch
 
-    def labelled(self, items: Iterable[tuple[int, AtomicData]]) -> dict[str, Any] | None:
-        """Batch of the labelled structures among ``items`` (None when there is none) with their drawn labels."""
-        chosen = [(index, data) for index, data in items if stored_labels(data)]
+    def labelled(self, items: Iterable[tuple[int, AtomicData]]) -> LabelledBatch | None:
+        """Batch of the labelled structures among ``items`` alone; None when there is none."""
+        chosen = [item for item in items if stored_labels(item[1])]
+        return self(chosen) if chosen else None
+
+    def draw(self, items: Sequence[tuple[int, AtomicData]]) -> Drawn | None:
+        """Labels of the labelled structures among ``items``; None when there is none."""
+        chosen = [k for k, (_, data) in enumerate(items) if stored_labels(data)]
         if not chosen:
             return None
         drawn: dict[str, list[np.ndarray]] = {}
-        for index, data in chosen:
+        for index, data in (items[k] for k in chosen):
             for labels in self.manager.hook.draw_labels(
                 labels=stored_labels(data), num_atoms=data.num_nodes, epoch=self.epoch, index=index
             ):
                 for name, values in (labels or {}).items():
                     drawn.setdefault(name, []).append(values)
-        dtype = chosen[0][1].positions.dtype
-        tensors = {}
         for name, parts in drawn.items():
             if len(parts) != len(chosen):
                 raise ValueError(f"label {name!r} was drawn for {len(parts)} of {len(chosen)} labelled structures")
-            tensor = torch.as_tensor(np.concatenate(parts))
-            tensors[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
-        return {
-            "batch": Batch.from_data_list([data for _, data in chosen]),
-            "sizes": [int(data.num_nodes) for _, data in chosen],
-            "labels": tensors,
-            "stored": [stored_labels(data) for _, data in chosen],
+        sizes = [int(data.num_nodes) for _, data in items]
+        ends, own = np.cumsum(sizes), np.array([sizes[k] for k in chosen])
+        index = {
+            "batch": np.repeat(np.arange(len(chosen)), own),
+            "ptr": np.concatenate([[0], np.cumsum(own)]),
+            "atoms": np.concatenate([np.arange(ends[k] - sizes[k], ends[k]) for k in chosen]),
+            "structures": np.array(chosen),
+            "elements": np.concatenate([items[k][1].node_attrs.argmax(dim=1).numpy() for k in chosen]),
+            "num_atoms": own.astype(np.float64),
         }
+        return Drawn.pack(
+            chosen,
+            own.tolist(),
+            {name: np.concatenate(parts) for name, parts in drawn.items()},
+            index,
+            items[0][1].positions.dtype,
+            [stored_labels(items[k][1]) for k in chosen] if self.epoch is None else (),
+        )
 
 
-def labelled_loader(loader: DataLoader, collate: Collate, **settings: Any) -> DataLoader:
-    """A loader like ``loader`` whose batches carry their labelled structures.
+def labelled_loader(loader: DataLoader, collate: Callable[[Any], Any], **settings: Any) -> DataLoader:
+    """A loader like ``loader`` whose batches ``collate`` makes.
 
     Parameters
     ----------
     loader
         MACE's.
     collate
-        Makes the batches.
+        A :class:`Collate`, or its method ``labelled``.
     settings
         ``batch_sampler``, or ``batch_size`` and ``sampler``, in place of the loader's own.
     """

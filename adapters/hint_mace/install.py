@@ -339,12 +339,8 @@ def _wrap_training(adapter: Adapter) -> None:
             session = adapter.session
             if session is None:
                 return original(*args, **kwargs)
-            session.start_epoch(kwargs["epoch"])
-            session.training = True
-            try:
+            with session.epoch_under_way(kwargs["epoch"]):
                 return original(*args, **kwargs)
-            finally:
-                session.training = False
 
         return train_one_epoch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import math
@@ -18,8 +19,10 @@ from torch.utils.data.distributed import DistributedSampler
 
 from hint_mace.batch import graph_batch, labelled_graphs
 from hint_mace.checkpoint import write_checkpoint
-from hint_mace.data import SUB_BATCH, Collate, LabelledDataset, labelled_loader, stored_labels
+from hint_mace.data import Collate, LabelledDataset, labelled_loader, stored_labels
+from hint_mace.joint import JointForward
 from hint_mace.kernels import exact_derivatives
+from hint_mace.packed import LabelledBatch
 from hint_plugins.batching.view import LabelledGraphs, Progress
 from hint_plugins.hookspecs import TrainingRun
 from hint_plugins.objective.metrics import NotFiniteError
@@ -173,7 +176,18 @@ class Session:
             self.world_size,
         )
 
-    def start_epoch(self, epoch: int) -> None:
+    @contextlib.contextmanager
+    def epoch_under_way(self, epoch: int) -> Iterator[None]:
+        """Within, MACE's loop makes the training steps of ``epoch``."""
+        self._start_epoch(epoch)
+        self.training = True
+        try:
+            with JointForward(self.model, self.manager, lambda: self.progress):
+                yield
+        finally:
+            self.training = False
+
+    def _start_epoch(self, epoch: int) -> None:
         """Choose the order and the probes of ``epoch``."""
         self.epoch, self.started = epoch, True
         self.step = epoch * self.steps_per_epoch
@@ -260,11 +274,17 @@ class Session:
         collate = Collate(self.manager, epoch=None)
         # the order of the file, of which the first structures are measured whole; processes keep their shares
         sampler = loader.sampler if isinstance(loader.sampler, DistributedSampler) else None
-        shadow = labelled_loader(loader, collate, batch_size=loader.batch_size, sampler=sampler)
+        shadow = labelled_loader(loader, collate.labelled, batch_size=loader.batch_size, sampler=sampler)
         for batch in shadow:
-            packed = batch.__dict__[SUB_BATCH]
-            if packed is not None:
-                yield labelled_graphs(self.model, packed, self.device)
+            if batch is not None:
+                yield self._graphs(self.model, batch)
+
+    def _graphs(self, model: nn.Module, batch: LabelledBatch | None) -> LabelledGraphs:
+        """A batch of labelled structures, on the device."""
+        assert batch is not None
+        graphs = labelled_graphs(model, batch.to(self.device))
+        assert graphs is not None
+        return graphs
 
     def run(self) -> TrainingRun:
         """What the plugins may see of this run."""
@@ -305,9 +325,7 @@ class Session:
                 data.apply(lambda x: x.to(dtype) if torch.is_tensor(x) and x.is_floating_point() else x)
                 assert stored_labels(data)
             items.append((index, data))
-        packed = Collate(self.manager, epoch=0).labelled(items)
-        assert packed is not None
-        return labelled_graphs(self.model if model is None else model, packed, self.device)
+        return self._graphs(self.model if model is None else model, Collate(self.manager, epoch=0).labelled(items))
 
     def _double_example(self, most: int) -> tuple[nn.Module, LabelledGraphs]:
         model = copy.deepcopy(self.model).double()

@@ -14,8 +14,8 @@ from hint_plugins.curvature.engines import ForceView
 class LabelledGraphs:
     """The structures of a batch that carry labels, as a batch of their own.
 
-    Everything that needs derivatives beyond the host's own runs on these alone, so structures without a label
-    cost nothing.
+    What needs derivatives beyond the host's own runs on these alone, so structures without a label cost nothing;
+    or on the host's whole batch, where that is cheaper (:mod:`hint_plugins.objective.products`).
 
     Attributes
     ----------
@@ -34,7 +34,14 @@ class LabelledGraphs:
     labels
         Tensors drawn by the plugins (hook ``draw_labels``), concatenated along atoms.
     stored
-        What each structure's labels hold (hook ``read_labels``), one dictionary a structure, on the CPU.
+        What each structure's labels hold (hook ``read_labels``), one dictionary a structure, on the CPU. Only in
+        validation; in training it may be empty.
+    atoms
+        (n,) index of these atoms in the host's batch; None where that holds labelled structures only.
+    host
+        Positions and forces (N, 3) of the host's batch, joined by an autograd graph, where they exist.
+    wanted
+        Positions (r, n, 3) that a plugin asked for with the hook ``positions_wanted``, and the forces there.
     """
 
     view: ForceView
@@ -45,6 +52,9 @@ class LabelledGraphs:
     numbers: Tensor
     labels: dict[str, Tensor] = field(default_factory=dict)
     stored: Sequence[dict] = ()
+    atoms: Tensor | None = None
+    host: tuple[Tensor, Tensor] | None = None
+    wanted: tuple[Tensor, Tensor] | None = None
 
     @property
     def num_graphs(self) -> int:

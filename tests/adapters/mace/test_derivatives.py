@@ -10,8 +10,7 @@ from helpers.devices import DEVICES  # noqa: E402
 from helpers.mace import collated, manager_with, tiny_mace  # noqa: E402
 from helpers.structures import crystals, label_with_emt, labelled_set, molecules  # noqa: E402
 
-from hint_mace.batch import graph_batch, labelled_graphs, replicate_inputs  # noqa: E402
-from hint_mace.data import SUB_BATCH  # noqa: E402
+from hint_mace.batch import NOT_INPUTS, graph_batch, labelled_graphs, replicate_inputs  # noqa: E402
 from hint_plugins.batching.view import Progress  # noqa: E402
 from hint_plugins.curvature.engines import EXACT, get_engine  # noqa: E402
 from hint_plugins.curvature.layer_norm import swap_layer_norms  # noqa: E402
@@ -38,7 +37,7 @@ def test_products_and_loss_gradients(manager, name, scale_shift, stress, system,
     model = tiny_mace(scale_shift).to(device)
     structures = [label_with_emt(atoms) for atoms in PERIODIC[system]()]
     batch = collated(structures, manager).to(device)
-    labels = batch.__dict__[SUB_BATCH]["labels"]
+    labels = batch.drawn.tensors("labels")
     probes = labels["hessian_probes"].transpose(0, 1).contiguous().to(device)
     target = labels["hessian_products"].transpose(0, 1).to(device)
 
@@ -49,7 +48,7 @@ def test_products_and_loss_gradients(manager, name, scale_shift, stress, system,
             view.graph = None
         return get_engine(name)(view, probes)
 
-    forces_at = labelled_graphs(model, batch.__dict__[SUB_BATCH], batch.positions.device).view.forces_at
+    forces_at = labelled_graphs(model, batch).view.forces_at
     h, positions = 2e-5, batch.positions.detach()
     exact = products()
     plus, minus = forces_at(positions + h * probes).detach(), forces_at(positions - h * probes).detach()
@@ -104,7 +103,7 @@ def test_engines_agree_on_a_mixed_batch(manager):
 def test_replicated_inputs_give_the_same_forces(manager):
     model = tiny_mace()
     batch = collated(labelled_set(3, every=1), manager)
-    inputs = batch.to_dict()
+    inputs = batch.inputs(NOT_INPUTS)
     n = len(batch.positions)
     copies = replicate_inputs(inputs, 3, n, 3)
     single = model(dict(inputs), training=False)["forces"]
@@ -119,7 +118,7 @@ def test_the_non_linear_block_is_wrong_as_shipped_and_right_when_swapped(manager
     batch = collated([label_with_emt(a) for a in molecules(2)], manager)
 
     def view():
-        return labelled_graphs(model, batch.__dict__[SUB_BATCH], batch.positions.device).view
+        return labelled_graphs(model, batch).view
 
     stock = check_derivatives(model, view)
     assert not stock.ok

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.mace
 from helpers.mace import atomic_data, collated, manager_with  # noqa: E402
 from helpers.structures import label_with_emt, labelled_set, molecules  # noqa: E402
 
-from hint_mace.data import SUB_BATCH, Collate, stored_labels  # noqa: E402
+from hint_mace.data import Collate, stored_labels  # noqa: E402
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError  # noqa: E402
 
 
@@ -26,10 +26,10 @@ def test_labels_in_any_order_survive_the_collate(manager):
     structures = labelled_set(3, every=2)
     for order in itertools.permutations(range(3)):
         batch = collated([structures[i] for i in order], manager)
-        packed = batch.__dict__[SUB_BATCH]
         assert batch.num_graphs == 3
-        assert packed["sizes"] == [len(structures[i]) for i in order if i % 2 == 0]
-        z, hz = packed["labels"]["hessian_probes"], packed["labels"]["hessian_products"]
+        assert batch.drawn.sizes == [len(structures[i]) for i in order if i % 2 == 0]
+        labels = batch.drawn.tensors("labels")
+        z, hz = labels["hessian_probes"], labels["hessian_products"]
         start = 0
         for i in (i for i in order if i % 2 == 0):
             n = len(structures[i])
@@ -72,7 +72,7 @@ def test_draws_change_with_epoch_and_are_fixed_in_validation(manager):
     data = [(0, atomic_data(labelled_set(1, every=1)[0], manager))]
 
     def probes(epoch):
-        return Collate(manager, epoch).labelled(data)["labels"]["hessian_probes"]
+        return Collate(manager, epoch).labelled(data).drawn.tensors("labels")["hessian_probes"]
 
     assert torch.equal(probes(1), probes(1))
     assert not torch.equal(probes(1), probes(2))
@@ -111,4 +111,4 @@ def test_bad_labels_are_dropped_and_counted_when_asked():
 
 def test_structures_without_label_carry_none(manager):
     assert stored_labels(atomic_data(labelled_set(1, every=0)[0], manager)) == {}
-    assert collated(labelled_set(2, every=0), manager).__dict__[SUB_BATCH] is None
+    assert collated(labelled_set(2, every=0), manager).drawn is None
