@@ -2,6 +2,7 @@
 # make env-sscha   python-sscha and CellConstructor besides: they build from source, with a Fortran compiler and LAPACK
 # make demo    label, train with and without Hessians, compare (about 10 minutes on 2 cores)
 # make test    the whole test-suite; where python-sscha cannot be built, its tests are skipped
+# make docs    the documentation site, in build/docs; warnings are errors
 # make gpu     everything about this machine's GPU: tests, derivatives, step costs, Hessians (about 15 minutes on an H100)
 # make test-fairchem   the fairchem adapter's tests, in an environment of their own (.venv-fairchem)
 PYTHON ?= python3
@@ -12,7 +13,7 @@ FAIRCHEM := .venv-fairchem
 EXTRAS := mace,xtb,dft,select,datasets,executors,ts,phonons,notebooks,dev
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: env env-sscha env-fairchem demo demo-full test test-quick test-fairchem bench gpu lint clean
+.PHONY: env env-sscha env-fairchem demo demo-full test test-quick test-fairchem bench gpu docs lint clean
 
 env: $(VENV)/.stamp
 
@@ -64,6 +65,11 @@ gpu:
 	PYTHONPATH=.:adapters:recipes:tests:benchmarks $(GPU_PYTHON) benchmarks/gpu.py --out runs/gpu
 	cp runs/gpu/benchmarks-gpu.md docs/benchmarks-gpu.md
 	mkdir -p docs/results/gpu && cp runs/gpu/*.csv docs/results/gpu/
+
+docs: env
+	$(BIN)/python -m pip install --quiet -e '.[docs]' -c constraints.txt
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
 
 lint: env
 	$(BIN)/ruff check .
