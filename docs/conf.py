@@ -55,7 +55,7 @@ html_theme_options = {
     "navigation_with_keys": True,
     "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
 }
 html_context = {"default_mode": "auto"}
 copybutton_prompt_text = r"\$ |>>> "
