@@ -38,8 +38,8 @@ def write_options_page(path: Path) -> None:
     lines = [
         "# Training options",
         "",
-        "The options of the plugin `hint`, the same in every host: `--NAME VALUE` on MACE's command line, `NAME: VALUE` "
-        "in the block `hint` of a fairchem config. Units are eV and Angstrom.",
+        "The options of the plugin `hint`, the same in every host: `--NAME VALUE` on MACE's command line, "
+        "`NAME: VALUE` in the block `hint` of a fairchem config. Units are eV and Angstrom.",
         "",
     ]
     for name, field in HintConfig.model_fields.items():
