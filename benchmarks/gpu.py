@@ -57,7 +57,7 @@ def training(options: argparse.Namespace, processes: int = 1) -> list[Row]:
     from training_step import make_data
 
     rows = []
-    structures, epochs = (512, 4) if options.size == "full" else (8, 2)
+    structures, epochs = (512, 3) if options.size == "full" else (8, 2)
     for name, hint in {
         "energies and forces": [],
         "with Hessians": ["--plugins", "hint", "--hessian_weight", "0.01", "--hessian_num_probes", "2"],

@@ -88,8 +88,8 @@ def vmap(view: ForceView, probes: Tensor, create_graph: bool = True) -> Tensor:
     it is switched off here. That holds for this thread alone, and on a GPU a backward pass runs in a thread of its
     own, so the pass is kept in this one.
     """
-    positions, forces = view.force_graph()
     with torch.jit.optimized_execution(False), torch.autograd.set_multithreading_enabled(False):
+        positions, forces = view.force_graph()  # made here, if it is not there: fused kernels have no batching rules
         return _vjp(forces, positions, probes, create_graph, batched=True)
 
 
