@@ -1,5 +1,7 @@
 """The ``hint`` plugin on a toy host: what it checks, chooses, refuses and puts back."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,24 @@ def test_kernels_without_third_derivatives(tmp_path):
     auto = HintPlugin()
     auto.training_started(run_of(ToyPotential(), tmp_path, exact=False))
     assert auto.engine_name == "finite_difference"
+
+
+def test_the_self_test_judges_kernels_that_nobody_knows(tmp_path, caplog):
+    """Kernels that may have third derivatives: ``auto`` falls back where they have not, an exact engine is refused."""
+    right = HintPlugin(HintConfig(hessian_engine="reverse"))
+    right.training_started(run_of(ToyPotential(), tmp_path, exact=None))
+    assert right.engine_name == "reverse"
+    measured = HintPlugin()
+    measured.training_started(run_of(ToyPotential(), tmp_path, exact=None))
+    assert measured.engine_name in EXACT
+    wrong = ToyPotential(nn.BatchNorm1d(8))
+    fallen = HintPlugin(HintConfig(hessian_metrics="none", hessian_valid_loss=False))
+    fallen.training_started(run_of(wrong, tmp_path, exact=None))
+    assert fallen.engine_name == "finite_difference"
+    assert "norm: BatchNorm1d" in caplog.text
+    fallen.validation_metrics(model=wrong, loader=[], progress=Progress(step=3))  # the test is not repeated
+    with pytest.raises(SelfTestError, match="norm: BatchNorm1d"):
+        HintPlugin(HintConfig(hessian_engine="vmap")).training_started(run_of(wrong, tmp_path, exact=None))
 
 
 def test_a_wrong_model_is_refused_by_name_and_finite_differences_are_offered(tmp_path):
@@ -165,6 +185,49 @@ def test_the_engine_is_chosen_without_timing_on_request(tmp_path, monkeypatch):
     again.restore_state({"hint": {"engine": "replicate"}})
     again.training_started(run_of(ToyPotential(), tmp_path))
     assert again.engine_name == "replicate", "a continued run takes the engine of its first part"
+
+
+def test_an_engine_measured_on_another_device_is_chosen_anew(tmp_path, monkeypatch):
+    import hint_plugins.preparation as preparation
+
+    monkeypatch.setattr(preparation, "measured_engine", lambda *_: "reverse")
+    first = HintPlugin()
+    first.training_started(run_of(ToyPotential(), tmp_path))
+    state = first.checkpoint_state()
+    assert state["hint"]["device"] == "cpu"
+    for device, engine, name in (
+        ("cpu", "auto", "vmap"),
+        ("cuda", "auto", "reverse"),
+        ("cuda", "replicate", "replicate"),
+    ):
+        state["hint"] |= {"device": device, "engine": "vmap"}
+        plugin = HintPlugin(HintConfig(hessian_engine=engine))
+        plugin.restore_state(state)
+        plugin.training_started(run_of(ToyPotential(), tmp_path))
+        assert plugin.engine_name == name
+
+
+def test_reproducible_runs_take_deterministic_kernels(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    plugin = HintPlugin()
+    plugin.configure(values={"hessian_reproducible": True})
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    run = run_of(ToyPotential(), tmp_path)
+    for before in (False, True):
+        torch.use_deterministic_algorithms(before, warn_only=before)
+        try:
+            plugin.training_started(run)
+            assert torch.are_deterministic_algorithms_enabled()
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
+            plugin.training_finished(run)
+            assert torch.are_deterministic_algorithms_enabled() is before
+            assert torch.is_deterministic_algorithms_warn_only_enabled() is before
+        finally:
+            torch.use_deterministic_algorithms(False)
+    plain = HintPlugin()
+    plain.training_started(run)
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_the_self_test_is_repeated_after_some_steps(tmp_path):

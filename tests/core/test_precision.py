@@ -122,7 +122,9 @@ def losses(plugin, model, run, graphs, before=lambda: None):
     predictions = {"loss": torch.ones(())}
     (loss,) = plugin.loss_terms(model=model, batch=batch, predictions=predictions, progress=Progress()).values()
     weights = list(model.parameters())
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)])
+    return torch.cat(
+        [g.flatten() for g in torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)]
+    )
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)

@@ -198,6 +198,75 @@ def test_an_error_raised_in_a_derivative_is_a_finding():
     assert "this kernel has no double backward" in result.explanation()
 
 
+class Gated(nn.Module):
+    """Two inputs, so that it cannot be tested alone; its product has no double backward, or no forward pass."""
+
+    def __init__(self, product):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.product = product
+
+    def forward(self, x, y):
+        return y + self.product(torch.tanh(self.linear(x)) * y)
+
+
+class Refuses(torch.autograd.Function):
+    """Its derivative is an elementary operation, whose own derivative is refused."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * 2 * Raises.apply(x)
+
+
+def too_narrow(x):
+    return x + torch.zeros(3, dtype=x.dtype, device=x.device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("product", "message"),
+    [
+        (Raises.apply, "NotImplementedError: this kernel has no double backward"),
+        (Refuses.apply, "NotImplementedError: this kernel has no double backward"),
+        (too_narrow, "RuntimeError: The size of tensor a"),
+    ],
+)
+def test_an_error_names_the_module_where_it_arose(product, message, device):
+    """Modules of several inputs cannot be tested alone; the forward call behind the failing derivative names them."""
+    torch.manual_seed(0)
+    result = report(ToyPotential(Gate(Gated(product))), device)
+    assert not result.ok
+    assert result.raised.startswith(message)
+    assert result.guilty[0].startswith("norm.inner: Gated (test_selftest.py, line ")
+    assert "raises in its derivatives" in result.explanation()
+    assert not torch.is_anomaly_enabled()
+
+
+class Gate(nn.Module):
+    """Gives a module its second input."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x, torch.sin(x))
+
+
+def test_modules_that_cannot_be_told_apart_are_all_named():
+    torch.manual_seed(0)
+    model = ToyPotential(nn.Sequential(*(Gate(Gated(product)) for product in (torch.sin, Raises.apply))))
+    (line,) = report(model).guilty
+    assert line.startswith("norm.0.inner or norm.1.inner: Gated (test_selftest.py, line ")
+    assert "return y + self.product(torch.tanh(self.linear(x)) * y)" in line
+
+
 @pytest.mark.parametrize(
     ("function", "word"),
     [

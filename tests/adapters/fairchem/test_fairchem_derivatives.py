@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from hint_fairchem.checks import force_outputs, inner_model
+from hint_fairchem.dataset import labelled_flags
 from hint_fairchem.graphs import labelled_graphs
-from hint_fairchem.loading import example_batch
+from hint_fairchem.loading import example_batch, largest_labelled_batch
 from hint_plugins.curvature.engines import ENGINES, FiniteDifference, reverse
 from hint_plugins.curvature.layer_norm import restore_layer_norms, swap_layer_norms
 from hint_plugins.curvature.selftest import SelfTestError
@@ -68,10 +69,21 @@ def test_engines_agree_with_differences_of_forces(double, engine):
 
 
 def test_self_test_refuses_the_stock_model(make_run, monkeypatch):
-    monkeypatch.setattr("hint_plugins.hint.swap_layer_norms", lambda model: [])
+    monkeypatch.setattr("hint_plugins.preparation.swap_layer_norms", lambda model: [])
     with pytest.raises(SelfTestError, match="LayerNorm has a wrong third derivative"):
         make_run()
 
 
 def test_direct_forces_pass_the_self_test(make_run):
     make_run(config="direct.yaml")
+
+
+@pytest.mark.parametrize("sampler", [(), ("+hint.hessian_batch_fraction=0.5",)])
+def test_engines_are_measured_on_the_largest_labelled_batch(make_run, sampler):
+    run = make_run(*sampler, start=False)
+    loader = run.runner.train_dataloader
+    flags = labelled_flags(loader.dataset)
+    atoms = [sum(int(loader.dataset[i].natoms) for i in batch if flags[i]) for batch in loader.batch_sampler]
+    data = largest_labelled_batch(loader)
+    assert data.natoms.sum() == max(atoms)
+    assert len(set(atoms)) > 1

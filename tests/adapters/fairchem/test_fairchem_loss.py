@@ -3,6 +3,7 @@
 import pytest
 import torch
 from fairchem.core.units.mlip_unit.mlip_unit import compute_loss
+from helpers.tf32 import EmulatedTF32
 
 from hint_fairchem.checks import inner_model
 from hint_fairchem.dataset import TARGET
@@ -144,3 +145,26 @@ def test_direct_forces_get_a_symmetry_penalty(make_run):
     assert (second - first).item() == pytest.approx(expected, rel=0.02)
     second.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in strict.unit.model.parameters())
+
+
+@pytest.mark.parametrize("engine", ["finite_difference", "finite_difference_one_sided"])
+def test_differences_are_taken_in_full_precision_where_the_host_allows_tf32(make_run, engine):
+    """``tf32: true`` is set anew in every step: forward pass, loss and backward pass of the Hessian do without."""
+    exact = make_run(*ALWAYS, "hint.hessian_weight=1e4")
+    coarse = make_run(*ALWAYS[:2], "hint.hessian_weight=1e4", f"+hint.hessian_engine={engine}",
+                      "+runner.train_eval_unit.tf32=true")  # fmt: skip
+    data = first_batch(exact)
+    values = []
+    for run in (exact, coarse):
+        run.callback.on_train_step_start(run.state, run.unit)
+        weights = list(inner_model(run.unit.model).output_heads.parameters())
+
+        def note(*_, weights=weights):
+            values.append(torch.cat([w.grad.flatten() for w in weights if w.grad is not None]))
+
+        run.unit.optimizer.register_step_pre_hook(note)
+        with EmulatedTF32() as emulated:
+            run.unit.train_step(run.state, data.clone())
+    assert emulated.products["coarse"] > 0
+    assert (values[0] - values[1]).norm() < 1e-2 * values[0].norm()
+    assert torch.backends.mkldnn.matmul.fp32_precision != "tf32"

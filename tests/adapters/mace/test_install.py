@@ -4,6 +4,7 @@ import argparse
 import re
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from mace.data.utils import KeySpecification, config_from_atoms  # noqa: E402
 from hint_mace import install  # noqa: E402
 from hint_mace.data import read_into, require_numbers, take_labels  # noqa: E402
 from hint_mace.session import Session  # noqa: E402
+from hint_plugins.batching.sampler import HeterogeneousBatchSampler  # noqa: E402
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError  # noqa: E402
 from hint_plugins.labels.store import write_structures  # noqa: E402
 
@@ -84,15 +86,65 @@ def test_torch_is_left_alone():
     assert done.stdout.strip().endswith("done"), done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("flag", ["enable_cueq", "only_cueq", "enable_oeq", None])
-def test_kernels_without_second_derivatives_are_told_to_the_plugins(flag):
+def bare_session(flags=(), **options):
     session = Session.__new__(Session)
-    session.args = argparse.Namespace(results_dir=".", name="run", **({flag: True} if flag else {}))
-    session.flags, session.model, session.history = [], None, []
+    session.args = argparse.Namespace(results_dir=".", name="run", **options)
+    session.flags, session.model, session.history = list(flags), None, []
     session.epoch, session.step, session.steps_per_epoch = 0, 0, 1
     session.rank, session.world_size = 0, 1
     session.call = {"max_num_epochs": 1}
+    return session
+
+
+@pytest.mark.parametrize("flag", ["enable_cueq", "only_cueq", None])
+def test_kernels_without_second_derivatives_are_told_to_the_plugins(flag):
+    session = bare_session(**({flag: True} if flag else {}))
     assert session.run().exact_derivatives is (flag is None)
+
+
+@pytest.mark.parametrize(
+    ("installed", "exact"),
+    [
+        (None, False),
+        ("0.5.4", False),
+        ("0.6.6", False),
+        ("0.6.7", None),
+        ("0.6.10", None),
+        ("0.7.0rc1", None),
+        ("1", None),
+    ],
+)
+def test_openequivariance_is_judged_by_its_version(installed, exact, monkeypatch):
+    import hint_mace.kernels as kernels
+
+    def version(name):
+        assert name == "openequivariance"
+        if installed is None:
+            raise PackageNotFoundError(name)
+        return installed
+
+    monkeypatch.setattr(kernels, "version", version)
+    assert bare_session(enable_oeq=True).run().exact_derivatives is exact
+    assert bare_session(enable_oeq=True, enable_cueq=True).run().exact_derivatives is False
+
+
+def test_engines_are_measured_on_the_largest_labelled_batch_of_the_epoch():
+    flags = [k % 3 == 0 for k in range(20)]
+    session = bare_session(flags)
+    session.dataset = argparse.Namespace(sizes=[30 if k == 9 else 3 + k for k in range(20)])
+    session._batch = lambda indices, *_: indices
+    for options in ({}, {"fraction": 0.5}, {"every": 2}):
+        session.sampler = HeterogeneousBatchSampler(flags, 4, seed=5, **options)
+        session.epoch = 2
+        chosen = session.run().labelled_example()
+        sampler = HeterogeneousBatchSampler(flags, 4, seed=5, **options)
+        sampler.set_epoch(2)
+        atoms = [sum(session.dataset.sizes[i] for i in batch if flags[i]) for batch in sampler]
+        assert sum(session.dataset.sizes[i] for i in chosen) == max(atoms)
+        assert all(flags[i] for i in chosen)
+    session.sampler = None
+    session.call["train_loader"] = argparse.Namespace(batch_size=2)
+    assert session.run().labelled_example() == [0, 3]
 
 
 def in_hartree(atoms):
