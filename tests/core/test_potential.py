@@ -120,7 +120,13 @@ def test_finite_difference_hessian_of_a_model_agrees(pairs):
     atoms = molecule("CH3OH")
     exact = pairs.hessian(atoms)
     np.testing.assert_allclose(pairs.hessian(atoms, step=1e-4), exact, atol=1e-6)
-    np.testing.assert_allclose(pairs.hessian(atoms, engine="vmap"), exact, atol=1e-11)
+
+
+@pytest.mark.parametrize("engine", ["reverse", "replicate", "vmap"])
+def test_exact_engines_give_the_same_hessians(pairs, engine):
+    structures = mixed()
+    for found, expected in zip(pairs.hessians(structures, engine=engine), pairs.hessians(structures), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-11)
 
 
 def test_calculator_hessian_is_central_difference():
