@@ -1,4 +1,4 @@
-"""Whole Hessians by engine and size: time, launches' share and memory, side by side in one run.
+"""Whole Hessians by engine and size: time and, on a GPU, memory, side by side in one run.
 
     python benchmarks/whole_hessians.py [--device cpu] [--models AlphaNet MACE] [--sizes 3 9 21 m16 ...] [--repeats 3]
 
@@ -60,8 +60,8 @@ class PdMace(MaceEnergy):
         self.row[46] = self.row[7]
 
 
-def measured(potential: Potential, atoms: Atoms, engine: Engine, columns: int, chunk: int) -> tuple[float, float]:
-    """Seconds and peak memory (MiB, on a GPU) of so many columns of the Hessian."""
+def measured(potential: Potential, atoms: Atoms, engine: Engine, columns: int, chunk: int) -> tuple[float, int]:
+    """Seconds and, on a GPU, peak memory (MiB) of so many columns of the Hessian."""
     cuda = potential.device.type == "cuda"
     clock = time.perf_counter if cuda else time.process_time
     if cuda:
@@ -73,7 +73,7 @@ def measured(potential: Potential, atoms: Atoms, engine: Engine, columns: int, c
     for part in probes.view(columns, -1, 3).split(chunk):
         engine(view, part, create_graph=False).cpu()
     seconds = clock() - start
-    return seconds, torch.cuda.max_memory_allocated() / 2**20 if cuda else float("nan")
+    return seconds, torch.cuda.max_memory_allocated() >> 20 if cuda else 0
 
 
 def main() -> None:
@@ -100,7 +100,7 @@ def main() -> None:
             atoms = structure(size)
             columns = min(options.columns, 3 * len(atoms))
             cases = [("reverse", columns), *((e, c) for e in ENGINE_NAMES[1:] for c in options.chunk)]
-            best = dict.fromkeys(cases, (float("inf"), float("nan")))
+            best = dict.fromkeys(cases, (float("inf"), 0))
             for _ in range(options.repeats + 1):  # the first also pays for just-in-time compilation
                 for case in cases:
                     best[case] = min(best[case], measured(potential, atoms, ENGINES[case[0]], columns, case[1]))
@@ -121,7 +121,7 @@ def main() -> None:
                 row = rows[-1]
                 print(
                     f"{name:10}{row['atoms']:6d}{row['cost']:8d}{engine:>12}{chunk:6d}{row['ms_per_column']:11.2f}"
-                    f"{row['ratio']:7.2f}{memory:8.0f}",
+                    f"{row['ratio']:7.2f}{memory or '-':>8}",
                     flush=True,
                 )
     if options.out:

@@ -225,9 +225,9 @@ class Potential:
         try:
             return function([structures[k] for k in chosen])
         except ValueError as error:
-            if len(chosen) > 1:  # one by one to find the culprit, whatever the backend says about places
-                for k in chosen:
-                    self._call(function, structures, [k])
+            half = len(chosen) // 2
+            for part in (chosen[:half], chosen[half:]) if half else ():  # to the culprit, whatever the backend says
+                self._call(function, structures, part)
             text = str(error).removeprefix("structure 0").lstrip(": ")
             formula = structures[chosen[0]].get_chemical_formula()
             text = text.removeprefix(f"({formula}): ")

@@ -252,6 +252,22 @@ class TestBadInput:
             with pytest.raises(PotentialError, match=r"structure 2 \(H2O\).*atoms 1 and 2"):
                 method([molecule("H2O"), molecule("CH4"), atoms])
 
+    def test_the_culprit_of_a_large_batch_is_found_in_few_calls(self):
+        potential = Potential.load(Pairs(), "cpu")
+        good, bad = molecule("H2O"), molecule("H2O")
+        bad.positions[2] = bad.positions[1]
+        potential.evaluate([good] * 200)
+        calls, evaluate = [], potential.backend.evaluate
+
+        def counted(structures, stress=False):
+            calls.append(len(structures))
+            return evaluate(structures, stress)
+
+        potential.backend.evaluate = counted
+        with pytest.raises(PotentialError, match=r"structure 77 \(H2O\).*atoms 1 and 2"):
+            potential.evaluate([good] * 77 + [bad] + [good] * 100)
+        assert len(calls) <= 2 * 8 + 2
+
     def test_not_finite(self, potential):
         atoms = molecule("H2O")
         atoms.positions[1, 0] = np.nan
