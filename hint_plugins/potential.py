@@ -14,7 +14,8 @@ from ase.data import chemical_symbols
 
 from hint_plugins.backends.loading import load_backend
 from hint_plugins.backends.protocol import Backend, PotentialError, Predictions
-from hint_plugins.batching.memory import MemoryBudget, run_in_batches, structure_cost
+from hint_plugins.batching.memory import MemoryBudget, largest_first, next_batch, run_in_batches, structure_cost
+from hint_plugins.batching.products import MOST_PRODUCTS, Fitting, Products, allowed_cost, grows
 from hint_plugins.charges import is_charged_or_open_shell
 from hint_plugins.curvature.engines import Engine, FiniteDifference, get_engine
 from hint_plugins.curvature.full import full_hessians
@@ -66,7 +67,8 @@ class Potential:
         self.backend = backend
         self.calls = Calls()
         self._blind = not getattr(backend, "sees_charge", True)
-        self._budgets = {kind: MemoryBudget(backend.device) for kind in ("forces", "hessians")}
+        self._budgets: dict[Any, MemoryBudget] = {k: MemoryBudget(backend.device) for k in ("forces", "hessians")}
+        self._hvp = Products(backend, self._budgets)
 
     @classmethod
     def load(
@@ -223,16 +225,19 @@ class Potential:
         try:
             return function([structures[k] for k in chosen])
         except ValueError as error:
-            if len(chosen) > 1:  # one by one to find the culprit, whatever the backend says about places
-                for k in chosen:
-                    self._call(function, structures, [k])
+            half = len(chosen) // 2
+            for part in (chosen[:half], chosen[half:]) if half else ():  # to the culprit, whatever the backend says
+                self._call(function, structures, part)
             text = str(error).removeprefix("structure 0").lstrip(": ")
             formula = structures[chosen[0]].get_chemical_formula()
             text = text.removeprefix(f"({formula}): ")
             raise PotentialError(f"structure {chosen[0]} ({formula}): {text}") from error
 
     def hvp(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
-        """Products of the Hessian with vectors.
+        """Products of the Hessian with vectors, as many at a time as fit into memory.
+
+        Exact for autograd models; central differences of forces for calculators, and where one exact product does not
+        fit into memory.
 
         Parameters
         ----------
@@ -252,6 +257,8 @@ class Potential:
             If the vectors do not fit the structure.
         PotentialError
             As :meth:`evaluate`.
+        MemoryError
+            If the forces at the two structures of a central difference do not fit into memory either.
         """
         values = np.asarray(vectors, dtype=np.float64)
         n = len(atoms)
@@ -260,15 +267,21 @@ class Potential:
         structures = self._checked([atoms])
         if values.size == 0:
             return np.zeros_like(values)
-        view, _ = self._call(self.backend.view, structures, [0])
-        probes = torch.as_tensor(values.reshape(-1, n, 3), dtype=view.positions.dtype, device=view.positions.device)
-        products = [
-            self.backend.engine(view, part, create_graph=False).detach().double().cpu().numpy()
-            for part in probes.split(8)
-        ]
-        self.calls.products += len(probes)
-        self._call(lambda _: _require_finite("Hessian products", products), structures, [0])
-        return np.concatenate(products).reshape(values.shape)
+
+        def compute(chosen: list[int], engine: Fitting) -> list[np.ndarray]:
+            def work(part: list[Atoms]) -> np.ndarray:
+                view, _ = self._hvp.view(part)
+                like = view.positions
+                probes = torch.as_tensor(values.reshape(-1, n, 3), dtype=like.dtype, device=like.device)
+                found = engine(view, probes).double().cpu().numpy()
+                _require_finite("Hessian products", [found])
+                return found
+
+            return [self._call(work, structures, chosen)]
+
+        products = self._hvp.made(structures, [0], self.backend.engine, compute)[0]
+        self.calls.products += len(products)
+        return products.reshape(values.shape)
 
     def hessian(
         self, atoms: Atoms, *, symmetrise: bool = True, step: float | None = None, engine: str | None = None
@@ -287,8 +300,9 @@ class Potential:
     ) -> list[np.ndarray]:
         """Whole Hessians ``H[3i+a, 3j+b] = d2E/dr_ia dr_jb``.
 
-        Exact for autograd models; central differences of forces for calculators. A structure whose exact
-        Hessian does not fit into memory is done by finite differences of the same model's forces.
+        Exact for autograd models; central differences of forces for calculators. Structures of like size are done
+        together, and as many columns at a time as fit into memory. A structure of which one exact column does not fit
+        is done by finite differences of the same model's forces.
 
         Parameters
         ----------
@@ -320,28 +334,29 @@ class Potential:
         if step is not None:
             products = FiniteDifference(two_sided=True, step=step)
 
-        def compute(part: Sequence[Atoms], how: Engine, chunk: int) -> list[np.ndarray]:
-            view, sizes = self.backend.view(part)
-            found = full_hessians(view, sizes, how, chunk)
-            matrices = [h.double().cpu().numpy() for h in found]
-            _require_finite("Hessian", matrices)
-            return matrices
+        def compute(chosen: list[int], how: Fitting) -> list[np.ndarray]:
+            def work(part: list[Atoms]) -> list[np.ndarray]:
+                view, sizes = self._hvp.view(part)
+                matrices = [h.double().cpu().numpy() for h in full_hessians(view, sizes, how, MOST_PRODUCTS)]
+                _require_finite("Hessian", matrices)
+                return matrices
 
-        def work(chosen: list[int]) -> list[np.ndarray]:
-            return self._call(lambda part: compute(part, products, 4), structures, chosen)
-
-        def single(k: int) -> np.ndarray:
-            how = products if isinstance(products, FiniteDifference) else FiniteDifference(two_sided=True)
-            return self._call(lambda part: compute(part, how, 1), structures, [k])[0]
+            return self._call(work, structures, chosen)
 
         out: list[np.ndarray] = [np.zeros((0, 0))] * len(structures)
+        costs = [
+            structure_cost(atoms, self.cutoff) * (3 * len(atoms) if grows(products) else 1) for atoms in structures
+        ]
+        most = 32 if self.backend.batched else 1
+        order = largest_first(costs)
         with _bar(len(structures), progress, "Hessians") as bar:
-            costs = [structure_cost(atoms, self.cutoff) for atoms in structures]
-            batch = 32 if self.backend.batched else 1
-            for k, hessian in run_in_batches(costs, work, self._budgets["hessians"], max_size=batch, single=single):
-                out[k] = 0.5 * (hessian + hessian.T) if symmetrise else hessian
-                self.calls.hessians += 1
-                bar.update()
+            while order:
+                chosen = next_batch(order, costs, allowed_cost(products, self._hvp.budget(products)), most)
+                for k, hessian in zip(chosen, self._hvp.made(structures, chosen, products, compute), strict=True):
+                    out[k] = 0.5 * (hessian + hessian.T) if symmetrise else hessian
+                    self.calls.hessians += 1
+                    bar.update()
+                order = order[len(chosen) :]
         return out
 
     def calculator(self) -> HintCalculator:

@@ -23,6 +23,7 @@ SMALL = {
     "sscha_errors": "--configurations 20 --runs 2 --out {out}/table.csv",
     "training_step": "--out {out} --device cpu --channels 4 --batch-size 2 --structures 4 --rounds 1 --shares 1 "
     "--only 'vmap, m = 1'",
+    "whole_hessians": "--device cpu --sizes 3 --repeats 1 --columns 2 --chunk 2 --out {out}/table.csv",
 }
 FAIRCHEM = {"fairchem_demo", "fairchem_step"}
 SLOW = {"molecules_table", "pretrain", "projections"}

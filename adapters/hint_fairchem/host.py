@@ -13,8 +13,9 @@ from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from hint_plugins.backends.protocol import PotentialError, Predictions
+from hint_plugins.batching.products import exact_engine
 from hint_plugins.charges import stated
-from hint_plugins.curvature.engines import Engine, FiniteDifference, ForceView, reverse
+from hint_plugins.curvature.engines import Engine, FiniteDifference, ForceView
 from hint_plugins.labelling.engine import EngineError
 
 #: File with the weights in a checkpoint folder of the host.
@@ -77,7 +78,7 @@ class FairchemBackend:
             raise PotentialError(f"{name} predicts {', '.join(self.tasks)} on {self.dataset}: no energy and forces")
         backbone = self.model.backbone
         self.direct = bool(backbone.regress_config.direct_forces)
-        self.engine: Engine = FiniteDifference() if self.direct else reverse
+        self.engine: Engine = FiniteDifference() if self.direct else exact_engine(self.device)
         self.sees_charge: bool = getattr(backbone, "sees_charge", True)
         self.cutoff: float | None = float(backbone.cutoff) if hasattr(backbone, "cutoff") else None
         count = getattr(backbone, "max_num_elements", None)

@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hint_plugins.batching.memory import is_out_of_memory
 from hint_plugins.cli.common import InputError
 from hint_plugins.config import ConfigError
 from hint_plugins.curvature.selftest import SelfTestError
@@ -41,6 +42,15 @@ def train(config: Path, overrides: Sequence[str]) -> None:
         main(SimpleNamespace(config=str(config)), list(overrides))  # type: ignore[arg-type]
     except (*OURS, HydraException, OmegaConfBaseException) as error:
         raise InputError(f"{config}: {sentence(error)}") from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        first = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{config}: training ran out of memory ({first}). Lower the sampler's max_atoms (or batch_size) or "
+            "hint.hessian_num_probes, or take hint.hessian_engine reverse, which needs least memory among the exact "
+            "engines, or finite_difference, which needs less still"
+        ) from error
 
 
 def sentence(error: BaseException) -> str:

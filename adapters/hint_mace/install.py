@@ -9,13 +9,17 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pluggy
 
+from hint_plugins.batching.memory import is_out_of_memory
 from hint_plugins.curvature.selftest import SelfTestError
 from hint_plugins.labels.hessian_label import LabelError
 from hint_plugins.plugins import PluginError, describe_plugins, load_plugins
+
+if TYPE_CHECKING:
+    from hint_mace.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -305,6 +309,18 @@ def _wrap_labels(adapter: Adapter) -> None:
     setattr(AtomicData, "from_config", classmethod(from_config))  # noqa: B010
 
 
+def _out_of_memory(session: Session, error: RuntimeError) -> MemoryError:
+    """What to change when a step did not fit."""
+    args = session.args
+    first = str(error).strip().split("\n")[0]
+    return MemoryError(
+        f"{session.when}: out of memory on {session.device} ({first}). Lower --batch_size (now {args.batch_size}; "
+        f"--valid_batch_size in a validation) or --hessian_num_probes, or take --hessian_engine reverse, which needs "
+        "least memory among the exact engines, or finite_difference, which needs less still. Checkpoints are kept: "
+        "--restart_latest goes on from the last one"
+    )
+
+
 def _wrap_training(adapter: Adapter) -> None:
     from hint_mace.checkpoint import CheckpointError
     from hint_mace.session import Session
@@ -326,6 +342,10 @@ def _wrap_training(adapter: Adapter) -> None:
                 exit_with(error)
             except NotFiniteError as error:
                 exit_with(error, status=1)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                exit_with(_out_of_memory(session, error), status=1)
             finally:
                 adapter.session, adapter.trained = None, session
                 adapter.manager.hook.training_finished(run=session.run())

@@ -11,7 +11,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
 from hint_plugins.backends.protocol import Predictions
-from hint_plugins.curvature.engines import Engine, ForceView, reverse
+from hint_plugins.batching.products import exact_engine
+from hint_plugins.curvature.engines import Engine, ForceView, get_engine
 from hint_plugins.models import EnergyModel, Graph, energy_and_forces, energy_forces_stress, graph_from_atoms
 
 
@@ -30,7 +31,8 @@ class EnergyModelBackend:
     elements
         Atomic numbers the model knows; by default its attribute ``elements``, if it has one.
     engine
-        How Hessian-vector products are made.
+        How Hessian-vector products are made; by default exactly, on a CPU by the engine that the model's attribute
+        ``cpu_engine`` names, if it has one.
     """
 
     batched = True
@@ -44,9 +46,10 @@ class EnergyModelBackend:
         dtype: torch.dtype = torch.float64,
         *,
         elements: Iterable[int] | None = None,
-        engine: Engine = reverse,
+        engine: Engine | None = None,
     ) -> None:
-        self.name, self.device, self.dtype, self.engine = name, torch.device(device), dtype, engine
+        self.name, self.device, self.dtype = name, torch.device(device), dtype
+        self.engine = engine or exact_engine(self.device, get_engine(getattr(model, "cpu_engine", "reverse")))
         self.model = model
         if isinstance(model, torch.nn.Module):
             model.to(device=self.device, dtype=dtype).eval().requires_grad_(False)

@@ -59,8 +59,9 @@ class Backend(Protocol):
     elements
         Atomic numbers it knows; None when it does not tell.
     engine
-        How Hessian-vector products are made: exact (``reverse``) for conservative autograd models, finite
-        differences for calculators and direct-force models.
+        How Hessian-vector products are made: exact for conservative autograd models
+        (:func:`hint_plugins.batching.products.exact_engine`), finite differences for calculators and direct-force
+        models.
     batched
         Whether several structures at a time are cheaper than one by one.
     sees_charge

@@ -97,21 +97,22 @@ class EnsembleEngine:
         stresses = np.full((count, 3, 3), np.nan)
 
         def take(indices: Sequence[int]) -> None:
-            found = self.potential.evaluate([structures[i] for i in indices], stress=stress)
+            try:
+                found = self.potential.evaluate([structures[i] for i in indices], stress=stress)
+            except PotentialError as error:
+                half = len(indices) // 2
+                if half == 0:
+                    result.reasons[indices[0]] = str(error)
+                for part in (indices[:half], indices[half:]) if half else ():  # the others are kept
+                    take(part)
+                return
             for place, index in enumerate(indices):
                 result.energies[index], result.forces[index] = found.energies[place], found.forces[place]
                 if stress:
                     assert found.stresses is not None
                     stresses[index] = _full_stress(np.asarray(found.stresses[place]))
 
-        try:
-            take(range(count))
-        except PotentialError:
-            for index in range(count):  # find the culprits; the others are kept
-                try:
-                    take([index])
-                except PotentialError as error:
-                    result.reasons[index] = str(error)
+        take(range(count))
         for index in range(count):
             finite = np.isfinite(result.energies[index]) and np.isfinite(result.forces[index]).all()
             if not finite and index not in result.reasons:

@@ -120,7 +120,13 @@ def test_finite_difference_hessian_of_a_model_agrees(pairs):
     atoms = molecule("CH3OH")
     exact = pairs.hessian(atoms)
     np.testing.assert_allclose(pairs.hessian(atoms, step=1e-4), exact, atol=1e-6)
-    np.testing.assert_allclose(pairs.hessian(atoms, engine="vmap"), exact, atol=1e-11)
+
+
+@pytest.mark.parametrize("engine", ["reverse", "replicate", "vmap"])
+def test_exact_engines_give_the_same_hessians(pairs, engine):
+    structures = mixed()
+    for found, expected in zip(pairs.hessians(structures, engine=engine), pairs.hessians(structures), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-11)
 
 
 def test_calculator_hessian_is_central_difference():
@@ -245,6 +251,22 @@ class TestBadInput:
         for method in (potential.evaluate, potential.hessians):
             with pytest.raises(PotentialError, match=r"structure 2 \(H2O\).*atoms 1 and 2"):
                 method([molecule("H2O"), molecule("CH4"), atoms])
+
+    def test_the_culprit_of_a_large_batch_is_found_in_few_calls(self):
+        potential = Potential.load(Pairs(), "cpu")
+        good, bad = molecule("H2O"), molecule("H2O")
+        bad.positions[2] = bad.positions[1]
+        potential.evaluate([good] * 200)
+        calls, evaluate = [], potential.backend.evaluate
+
+        def counted(structures, stress=False):
+            calls.append(len(structures))
+            return evaluate(structures, stress)
+
+        potential.backend.evaluate = counted
+        with pytest.raises(PotentialError, match=r"structure 77 \(H2O\).*atoms 1 and 2"):
+            potential.evaluate([good] * 77 + [bad] + [good] * 100)
+        assert len(calls) <= 2 * 8 + 2
 
     def test_not_finite(self, potential):
         atoms = molecule("H2O")

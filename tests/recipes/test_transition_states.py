@@ -114,6 +114,25 @@ def test_set_resumes_and_repeats_nothing(xtb: Potential, tmp_path: Path) -> None
     assert xtb.calls.forces > calls  # other settings are another run
 
 
+def test_reactions_searched_together_end_in_the_same_saddles(xtb: Potential, tmp_path: Path) -> None:
+    merged = reaction("nothing", HCN, HCN)
+    items = [reaction("HCN", HCN, HNC), reaction("HNC", HNC, HCN), merged]
+    settings = SearchSettings(path="geodesic")
+    alone = search_set(items, xtb, tmp_path / "alone", settings)
+    together = search_set(items, xtb, tmp_path / "together", settings, together=3)
+    for one, other in zip(alone, together, strict=True):
+        for key in ("name", "intended", "reason", "n_imaginary", "bonds", "reactant_kept", "product_kept"):
+            assert other[key] == one[key]
+        if one["intended"]:
+            # Two points with forces below 0.01 eV/A on a surface with curvatures above 0.5 eV/A^2.
+            assert other["barrier"] == pytest.approx(one["barrier"], abs=0.01**2 / 0.5)
+            assert other["imaginary_cm1"] == pytest.approx(one["imaginary_cm1"], rel=0.02)
+    assert sum(record["intended"] for record in together) == 2
+    assert search_set(items, xtb, tmp_path / "together", settings) == together
+    with pytest.raises(ValueError, match="gsm and rsirfo"):
+        search_set(items, xtb, tmp_path / "gsm", SearchSettings(path="gsm"), together=2)
+
+
 def test_reference_errors(xtb: Potential) -> None:
     result = search(reaction("HCN", HCN, HNC), xtb)
     assert result.ts is not None

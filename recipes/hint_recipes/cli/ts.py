@@ -42,6 +42,14 @@ def ts(
         list[Path] | None, typer.Option(help="Earlier output directory whose counts go into the bar plot too.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes; 1 works in this process.")] = 1,
+    together: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Reactions under way at once in this process, their requests joined into one call of the model: "
+            "for models on a GPU, and for small molecules.",
+        ),
+    ] = 1,
     executor: Annotated[str, typer.Option(help="Where workers run: local, dask or parsl.")] = "local",
     scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
     parsl_config: Annotated[Path | None, typer.Option(help="Python file that defines Parsl's `config`.")] = None,
@@ -82,6 +90,10 @@ def ts(
         },
     )
     needs_pysisyphus(settings)
+    if together > 1 and (workers > 1 or executor != "local"):
+        raise InputError("--together joins reactions in one process: leave out --workers and --executor")
+    if together > 1 and (path == "gsm" or saddle == "rsirfo"):
+        raise InputError("--together works with neb, geodesic and sella, not with pysisyphus (gsm, rsirfo)")
     try:
         found = group_reactions(read_frames(reactions))
     except ValueError as error:
@@ -102,7 +114,7 @@ def ts(
         )
     except ExecutorError as error:
         raise InputError(str(error)) from error
-    neutral = {"reactions", "only", "limit", "compare", "workers", "executor", "scheduler", "parsl_config"}
+    neutral = {"reactions", "only", "limit", "compare", "workers", "together", "executor", "scheduler", "parsl_config"}
     neutral |= {"retry_failed", "device"}
     out = open_run(out, "ts", options, overwrite=overwrite, neutral=neutral, cleared=("reactions",))
 
@@ -125,6 +137,7 @@ def ts(
                 dtype=dtype,
                 open_executor=factory,
                 workers=workers,
+                together=together,
                 retry_failed=retry_failed,
                 progress=progress,
             )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,34 @@ def _loaded(spec: str, device: str | None, dtype: str | None) -> Any:
     return Potential.load(spec, device=device, dtype=dtype)
 
 
+def _potential(spec: Any, device: str | None, dtype: str | None) -> Any:
+    if isinstance(spec, str):
+        return _loaded(spec, device, dtype)
+    from hint_plugins.potential import Potential
+
+    return Potential.load(spec, device=device, dtype=dtype)
+
+
 def _work(
     reaction: Reaction, *, spec: Any, device: str | None, dtype: str | None, settings: SearchSettings
 ) -> SearchResult:
-    if isinstance(spec, str):
-        return search(reaction, _loaded(spec, device, dtype), settings)
-    from hint_plugins.potential import Potential
+    return search(reaction, _potential(spec, device, dtype), settings)
 
-    return search(reaction, Potential.load(spec, device=device, dtype=dtype), settings)
+
+def _together(
+    reactions: Sequence[Reaction], potential: Any, settings: SearchSettings, width: int
+) -> Iterator[tuple[int, Any]]:
+    """Search ``width`` reactions at a time, their requests joined into calls of the potential for all of them."""
+    from hint_plugins.together import Together
+
+    if settings.path == "gsm" or settings.saddle == "rsirfo":
+        raise ValueError("gsm and rsirfo (pysisyphus) change the working directory: search one reaction at a time")
+    under_way = min(width, len(reactions))
+    limited = replace(settings, max_seconds=settings.max_seconds * under_way)  # each waits for all the others
+    for outcome in Together(potential, width).map(lambda item, asking: search(item, asking, limited), reactions):
+        if outcome.error is None:
+            outcome.value.record |= {"seconds": round(outcome.seconds, 3), "cpu_seconds": None}
+        yield outcome.index, outcome.value if outcome.error is None else outcome.error
 
 
 def search_set(
@@ -52,6 +72,7 @@ def search_set(
     dtype: str | None = None,
     open_executor: ExecutorFactory | None = None,
     workers: int = 1,
+    together: int = 1,
     retry_failed: bool = False,
     progress: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> list[dict[str, Any]]:
@@ -70,6 +91,10 @@ def search_set(
         Of the searches.
     open_executor, workers
         Worker processes; without an executor the reactions run here, one after the other.
+    together
+        Without an executor: so many reactions at a time, whose requests are joined into calls of the potential for all
+        of them (:mod:`hint_plugins.together`). ``seconds`` of a record is then the reaction's share, and its
+        ``cpu_seconds`` None.
     retry_failed
         Search again what failed in an earlier run.
     progress
@@ -99,7 +124,9 @@ def search_set(
     function = functools.partial(_work, spec=spec, device=device, dtype=dtype, settings=settings)
     todo = [reactions[i] for i in missing]
     outcomes: Iterable[tuple[int, Any]]
-    if open_executor is None:
+    if open_executor is None and together > 1:
+        outcomes = _together(todo, _potential(spec, device, dtype), settings, together)
+    elif open_executor is None:
         outcomes = ((i, function(reaction)) for i, reaction in enumerate(todo))
     else:
         outcomes = map_items(function, todo, open_executor, workers)

@@ -50,6 +50,25 @@ def test_no_such_config(tmp_path):
         train(tmp_path / "none.yaml", [])
 
 
+def test_out_of_memory_says_what_to_change(stores, tmp_path, alone, monkeypatch):
+    given = [*TINY, *SMALL, f"train_data={stores.train}", f"valid_data={stores.valid}", f"job.run_dir={tmp_path}"]
+    for error, expected in (
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore"), InputError),
+        (RuntimeError("shapes do not fit"), RuntimeError),
+    ):
+
+        def fails(*_, error=error):
+            raise error
+
+        monkeypatch.setattr("hint_fairchem.train.main", fails)
+        with pytest.raises(expected) as caught:
+            train(CONFIGS / "minimal.yaml", given)
+        if expected is InputError:
+            assert "(CUDA out of memory. Tried to allocate 2 GiB). Lower" in str(caught.value)
+            assert "hint.hessian_num_probes" in str(caught.value)
+            assert "\n" not in str(caught.value)
+
+
 def test_errors_of_loader_processes():
     text = "Caught LabelError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File\n"
     assert sentence(LabelError(text + "a.b.LabelError: bad Hessian label: x: y")) == "bad Hessian label: x: y"

@@ -361,6 +361,34 @@ def test_alphanet_trains_on_crystals_with_stress(tmp_path):
     assert records(tmp_path, "eval")[-1]["rmse_stress"] > 0
 
 
+def test_a_step_without_memory_says_what_to_change(data, tmp_path):
+    """The second epoch needs more memory than there is."""
+    site = tmp_path / "site"
+    info = site / "greedy-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: greedy\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[hint_plugins]\ngreedy = greedy:Greedy\n")
+    (site / "greedy.py").write_text(
+        "import torch\n"
+        "from hint_plugins.hookspecs import hookimpl\n"
+        "class Greedy:\n"
+        "    @hookimpl\n"
+        "    def loss_terms(self, progress):\n"
+        "        if progress.epoch == 1:\n"
+        "            torch.empty(2**60, dtype=torch.uint8)\n"
+    )
+    options = HINT | {"plugins": "hint,greedy"}
+    result = train(data, check=False, **options, env={"PYTHONPATH": str(site)})
+    assert result.returncode == 1, result.stderr[-2000:]
+    assert re.search(
+        r"hint-plugins: Epoch 1: out of memory on cpu \(.*\)\. Lower --batch_size \(now 4;.*--hessian_num_probes.*"
+        r"--hessian_engine reverse",
+        result.stderr,
+    )
+    assert "Traceback" not in result.stderr
+    assert list((data / "checkpoints").glob("*epoch-0.pt"))
+
+
 def test_somebody_elses_plugin_adds_a_term_and_a_metric(data, tmp_path):
     info = tmp_path / "site" / "netforce-1.0.dist-info"
     info.mkdir(parents=True)

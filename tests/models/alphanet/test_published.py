@@ -7,8 +7,10 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from models.alphanet.reference import atomic_energies, random_weights, zbl_energy
 
+from hint_plugins.curvature.engines import vmap
 from hint_plugins.models import energy_and_forces, graph_from_atoms
 from hint_plugins.models.alphanet import AlphaNet
+from hint_plugins.potential import Potential
 
 CONFIG = {
     "num_layers": 2,
@@ -31,6 +33,23 @@ def structures() -> list[Atoms]:
     hydride = bulk("PdH", "rocksalt", a=4.09)
     hydride.rattle(0.05, seed=2)
     return [methanol, hydride, Atoms("H", positions=[[0, 0, 0]])]
+
+
+@pytest.mark.parametrize("variant", ["smooth", *VARIANTS])
+def test_hessians_by_the_engine_of_a_cpu(variant):
+    """``vmap`` has a batching rule for every kernel of every variant, and gives what the other engines give."""
+    if variant == "smooth":
+        torch.manual_seed(0)
+        model = AlphaNet(num_layers=2, hidden_channels=8, cutoff=3.5).double()
+    else:
+        model = AlphaNet.from_official(random_weights(CONFIG, variant), CONFIG, variant=variant, zbl=True)
+    potential = Potential.load(model, "cpu", "float64")
+    assert potential.backend.engine is vmap
+    for atoms in structures()[:2]:
+        exact = potential.hessian(atoms)
+        assert np.abs(exact).max() > 1e-3
+        for engine in ("reverse", "replicate"):
+            np.testing.assert_allclose(potential.hessian(atoms, engine=engine), exact, rtol=0, atol=1e-10)
 
 
 def compare(config, variant, extra=None, **keywords):
