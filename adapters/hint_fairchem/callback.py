@@ -100,6 +100,7 @@ class HintCallback(Callback):
             log.log(level, "%s: %d of %d structures labelled", name, dataset.labelled.sum(), len(dataset.labelled))
         self._report_dropped()
         self._take_progress(state, unit)
+        self._judge_energies()
         self._restore(unit)
         self._keep_references(unit)
         self._run = TrainingRun(
@@ -140,6 +141,14 @@ class HintCallback(Callback):
             listed = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
             log.warning("%d Hessian labels failed their checks and were dropped (%s)", total, listed)
         self._dropped = total
+
+    def _judge_energies(self) -> None:
+        """Warn of data sets whose energies do not belong to their forces, or are in Hartree."""
+        if self.progress.rank:
+            return
+        for name, dataset in self._datasets:
+            if verdict := dataset.energy_verdict():
+                log.warning("%s: %s", name, verdict)
 
     def _keep_references(self, unit: MLIPTrainEvalUnit) -> None:
         """Fitted element references go into the run's config, and with it into the checkpoints."""

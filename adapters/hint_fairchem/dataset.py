@@ -22,6 +22,7 @@ from hint_plugins.config import ConfigError
 from hint_plugins.hint import KEY, label_keys
 from hint_plugins.labelling.engine import EngineError
 from hint_plugins.labels.hessian_label import SUFFIXES
+from hint_plugins.labels.series import MAX_JUDGED, EnergySeries
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,17 @@ class HessianAseDBDataset(AseDBDataset):
         if "has_hessian" in self._metadata and self.hint.config.hessian_key == KEY:
             return np.asarray(self._metadata["has_hessian"], dtype=bool)
         return np.array([bool(self.stored_labels(index)) for index in range(len(self))], dtype=bool)
+
+    def energy_verdict(self) -> str:
+        """Why the energies cannot be in eV, from at most the first ``MAX_JUDGED`` structures; empty when they can."""
+        series = EnergySeries()
+        for index in range(min(len(self), MAX_JUDGED)):
+            atoms = super().get_atoms(index)
+            results = atoms.calc.results if atoms.calc is not None else {}
+            energy, forces = results.get("energy"), results.get("forces")
+            if energy is not None and np.isfinite(energy) and (forces is None or np.isfinite(forces).all()):
+                series.take(atoms, float(energy), forces)
+        return series.verdict()
 
     def stored_labels(self, idx: int) -> dict[str, ndarray]:
         """What the label of a structure holds (empty when it has none, or one that was dropped)."""

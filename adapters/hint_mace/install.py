@@ -79,6 +79,8 @@ class Adapter:
 
     Attributes
     ----------
+    energies
+        Judges what the structures read so far have for energies.
     args, settings
         MACE's parsed arguments, and those that decide what is trained, as the user gave them.
     session
@@ -91,6 +93,9 @@ class Adapter:
         self.manager = manager
         self.args = argparse.Namespace()
         self.settings: dict[str, str] = {}
+        from hint_mace.energies import Energies
+
+        self.energies = Energies()
         self.session: Any = None
         self.trained: Any = None
 
@@ -240,6 +245,7 @@ def _wrap_labels(adapter: Adapter) -> None:
     from mace.data.lmdb_dataset import LMDBDataset
 
     from hint_mace.data import STORED, check_taken, named_frames, read_into, require_numbers, take_labels
+    from hint_mace.energies import structure_of
 
     row = ["structure"]
     prepared: list[str] = []
@@ -250,6 +256,7 @@ def _wrap_labels(adapter: Adapter) -> None:
             try:
                 config = original(atoms, *args, **kwargs)
                 require_numbers(config, source)
+                adapter.energies.add(config, atoms, source)
                 return read_into(config, atoms, adapter.manager)
             except LabelError as error:
                 exit_with(error)
@@ -298,6 +305,7 @@ def _wrap_labels(adapter: Adapter) -> None:
         if prepared:
             try:
                 require_numbers(config, prepared[-1])
+                adapter.energies.add(config, structure_of(config), prepared[-1])
                 labels = check_taken(config, labels, prepared[-1], adapter.manager)
             except LabelError as error:
                 exit_with(error)
@@ -333,6 +341,7 @@ def _wrap_training(adapter: Adapter) -> None:
             call = dict(signature.bind(*args, **kwargs).arguments)
             try:
                 adapter.session = session = Session(adapter, call)
+                adapter.energies.tell()
                 adapter.manager.hook.training_started(run=session.run())
             except (SelfTestError, CheckpointError, ValueError) as error:
                 exit_with(error)

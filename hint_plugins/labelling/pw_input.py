@@ -19,7 +19,7 @@ REFUSED = (
     "CONSTRAINTS", "ATOMIC_FORCES", "ATOMIC_VELOCITIES", "REF_CELL_PARAMETERS", "TOTAL_CHARGE", "AUTOPILOT", "KSOUT",
     "PLOT_WANNIER", "WANNIER_AC",
 )  # fmt: skip
-#: Variables of &SYSTEM whose last index counts species.
+#: Variables of &SYSTEM whose last index counts species; of ``hubbard_occ`` it is the first.
 BY_SPECIES = (
     "starting_magnetization", "starting_charge", "starting_ns_eigenvalue", "angle1", "angle2", "london_c6",
     "london_rvdw", "hubbard_u", "hubbard_um", "hubbard_j", "hubbard_j0", "hubbard_alpha", "hubbard_alpha_m",
@@ -189,15 +189,19 @@ def for_species(template: PwTemplate, kept: Sequence[str]) -> tuple[dict[str, st
         name, _, index = key.partition("(")
         if name in GEOMETRY:
             continue
+        if name == "hubbard_v":
+            raise ValueError("the template has Hubbard_V between numbered atoms, which cannot be carried over")
         if name in BY_SPECIES and not whole:
             if not index:
                 raise ValueError(
                     f"the template gives {name} without an index, and the structure has not all its species"
                 )
-            *others, last = (int(i) for i in index.rstrip(")").split(","))
-            if last not in new_index:
+            numbers = [int(i) for i in index.rstrip(")").split(",")]
+            place = 0 if name == "hubbard_occ" else -1
+            if numbers[place] not in new_index:
                 continue
-            key = f"{name}({','.join(map(str, [*others, new_index[last]]))})"
+            numbers[place] = new_index[numbers[place]]
+            key = f"{name}({','.join(map(str, numbers))})"
         system[key] = value
     cards = dict(template.cards)
     if "HUBBARD" in cards:

@@ -13,6 +13,8 @@ MAX_STEP = 0.6
 MIN_DIFFERENCE = 0.02
 #: So many pairs are needed, and so many earlier geometries of a molecule are kept to find them.
 MIN_PAIRS, KEPT = 3, 16
+#: Training hosts judge the first structures of a file, at most so many.
+MAX_JUDGED = 1000
 #: What the energies may be, by the ratio of their differences to those of the forces.
 RATIOS = {
     "the energies are in Hartree (multiply by 27.2114), or the forces in another unit": 1 / 27.2114,
@@ -39,10 +41,12 @@ class EnergySeries:
 
     def add(self, atoms: Atoms) -> None:
         """Take one structure whose labels stood :func:`~hint_plugins.labels.checks.check_structure`."""
-        energy, forces = atoms.info.get(self._keys.energy), atoms.arrays.get(self._keys.forces)
-        if energy is None:
-            return
-        energy = float(np.ravel(energy)[0])
+        energy = atoms.info.get(self._keys.energy)
+        if energy is not None:
+            self.take(atoms, float(np.ravel(energy)[0]), atoms.arrays.get(self._keys.forces))
+
+    def take(self, atoms: Atoms, energy: float, forces: np.ndarray | None) -> None:
+        """Take one structure with its energy (eV) and forces (N, 3) in eV/A, all finite."""
         z = atoms.numbers.astype(float)
         if z.max() > 2:
             atoms_energy = float((-0.768745 * z ** (7 / 3) + z**2 / 2 - 0.2699 * z ** (5 / 3)).sum())

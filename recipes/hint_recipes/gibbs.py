@@ -231,7 +231,7 @@ def plot_gibbs_errors(differences: dict[str, list[dict[str, Any]]], path: Path) 
                 if errors:
                     x = place + (k - (len(differences) - 1) / 2) * width
                     bar = axis.bar([x], [np.mean(errors)], width, color=f"C{k}", label=name)
-                    axis.bar_label(bar, fmt="%.3f", fontsize=7)
+                    axis.bar_label(bar, fmt="%.3f", fontsize=7, padding=3)
                     axis.plot(np.full(len(errors), x), errors, ".", color="0.3", markersize=3)
         axis.axhline(CHEMICAL_ACCURACY, color="0.4", linestyle="--", linewidth=1, label="1 kcal/mol")
         axis.set_xticks((0, 1), ("minima", "saddles"))

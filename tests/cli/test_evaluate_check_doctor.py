@@ -280,7 +280,9 @@ class TestCheck:
         assert [item["index"] for item in json.loads((tmp_path / "o.summary.json").read_text())["bad"]] == [0, 5]
 
     def test_tolerances_can_be_set(self, data):
-        run("check", data, "--max-sum-rule", 1e-12, status=1)
+        output = run("check", data, "--max-sum-rule", 1e-12, status=1)
+        assert "of max|H|, more than 1e-12" in output
+        assert "7 structures, 3 bad" in output
 
     def test_bad_files(self, tmp_path):
         assert "no such file" in run("check", tmp_path / "none.xyz", status=2)

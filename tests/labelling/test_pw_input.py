@@ -79,6 +79,9 @@ def test_species_that_do_not_occur_leave_and_the_indices_follow(tmp_path):
     ):  # fmt: skip
         assert line in lines, line
     assert not any("london_c6" in line or "he_x" in line for line in lines)
+    occupied = MAGNETIC.replace("nspin=2", "nspin=2, Hubbard_occ(3,1)=6.0, Hubbard_occ(2,1)=1.0")
+    hubbard = [line for line in pw_text(tmp_path, oxide("FeO"), occupied) if line.startswith("hubbard_occ")]
+    assert hubbard == ["hubbard_occ(2,1)=6.0"]
     alone = pw_text(tmp_path, oxide("O"))
     assert "j0o-2p1.0" in alone
     assert not any("fe1" in line or "hubbard_u" in line for line in alone)
@@ -124,6 +127,7 @@ def test_moments_of_the_structure_replace_those_of_the_template(tmp_path):
         (("nspin=2", "nspin=2, tot_magnetization=4"), oxide("FeO"), "tot_magnetization belong to its own 3 atoms"),
         (("nspin=2", "nbnd=20, nspin=2"), oxide("Fe2O2"), "nbnd belong to its own 3 atoms"),
         (("U Fe1-3d 4.3", "V Fe1-3d O-2p 1 2 0.5"), oxide("FeO"), "V between numbered atoms"),
+        (("nspin=2", "nspin=2, Hubbard_V(1,2,1)=0.5"), oxide("FeO"), "Hubbard_V between numbered atoms"),
         (("HUBBARD (ortho-atomic)", "CONSTRAINTS"), oxide("FeO"), "the card CONSTRAINTS"),
         (("HUBBARD (ortho-atomic)", "ATOMIC_FORCES"), oxide("FeO"), "the card ATOMIC_FORCES"),
         (("HUBBARD (ortho-atomic)", "NEW_CARD"), oxide("FeO"), "K_POINTS must be automatic or gamma"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 from ase.build import bulk
 from quartic_crystal import QuarticCrystal
 
@@ -175,7 +176,7 @@ class TestDenseMesh:
 
 
 def test_one_crystal_in_two_cells(tmp_path, capsys):
-    """Palladium as a primitive and as a cubic cell: the dense mesh takes most of the supercells' difference away."""
+    """Palladium as a primitive and as a cubic cell: the dense mesh takes more than half of their difference away."""
     from hint_recipes.rank import rank
 
     potential = Potential.load("emt")
@@ -189,7 +190,7 @@ def test_one_crystal_in_two_cells(tmp_path, capsys):
     first, second = rows
     apart = abs(first["free_energy_supercell_eV_per_atom"] - second["free_energy_supercell_eV_per_atom"])
     assert apart > 3e-3
-    assert abs(first["gibbs_eV_per_atom"] - second["gibbs_eV_per_atom"]) < 0.6 * apart
+    assert abs(first["gibbs_eV_per_atom"] - second["gibbs_eV_per_atom"]) < 0.5 * apart
 
 
 def test_supercells_of_one_length():
@@ -210,7 +211,9 @@ def test_free_energy_hessian_has_errors():
     found = [free_energy_hessian(constants, engine, SschaSettings(temperature=600.0, seed=s), 100) for s in range(8)]
     lowest = np.array([h.lowest for h in found])
     assert (lowest > 0).all()
-    assert 0.4 < lowest[:, 0].std(ddof=1) / lowest[:, 1].mean() < 2.5
+    # variance of 8 values over the mean of 8 jackknife variances of 8 blocks: 98 % of such ratios lie between these
+    low, high = scipy.stats.f.ppf([0.01, 0.99], 7, 8 * 7)
+    assert low < lowest[:, 0].var(ddof=1) / np.square(lowest[:, 1]).mean() < high
     square, error = lowest[0]
     summary = found[0].summary()
     assert summary["lowest_cm1"] == pytest.approx(np.sqrt(square))

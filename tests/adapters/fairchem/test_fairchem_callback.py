@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from ase.build import molecule
+from ase.units import Hartree
 from helpers.fairchem_run import begin, steps
-from helpers.structures import labelled_set
+from helpers.structures import label_with_emt, labelled_set
 
 from hint_fairchem.resume import kept_history
 from hint_plugins.cli.common import write_csv
@@ -51,6 +53,20 @@ def test_dropped_labels_are_counted(make_run, spoilt, caplog, metadata, workers)
     assert (expected in messages(caplog)) == (not metadata)
     steps(run, 2)
     assert messages(caplog).count(expected) == 1
+
+
+def test_energies_in_another_unit_are_named(make_run, tmp_path, caplog):
+    frames = []
+    for seed in range(6):
+        atoms = molecule("CH3OH")
+        atoms.rattle(0.05, seed=seed)
+        frames.append(label_with_emt(atoms))
+        frames[-1].info["REF_energy"] /= Hartree
+    write_structures(tmp_path / "hartree.aselmdb", frames)
+    run = make_run(*QUICK, f"train_data={tmp_path / 'hartree.aselmdb'}", start=False)
+    begin(run)
+    said = [r.getMessage() for r in caplog.records if "the energies are in Hartree" in r.getMessage()]
+    assert [line.partition(":")[0] for line in said] == ["mol.train"]
 
 
 def test_parts_share_the_plugins(make_run):

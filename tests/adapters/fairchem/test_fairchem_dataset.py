@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from ase.build import molecule
 from helpers.structures import crystals, label_with_emt, molecules
 
 from hint_fairchem.dataset import HessianAseDBDataset, hessian_datasets, labelled_flags
@@ -220,3 +221,18 @@ def test_a_contradicted_charge_is_refused(tmp_path):
     write_structures(tmp_path / "ion.aselmdb", [atoms])
     with pytest.raises(ConfigError, match=r"ion\.aselmdb, structure 0 .* contradicts itself about its charge"):
         dataset(tmp_path / "ion.aselmdb")[0]
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, ""), (1 / 27.2114, "the energies are in Hartree")])
+def test_energies_are_judged_by_the_forces(tmp_path, factor, verdict):
+    frames = []
+    for seed in range(6):
+        atoms = molecule("CH3OH")
+        atoms.rattle(0.05, seed=seed)
+        frames.append(label_with_emt(atoms, hessian=False))
+        frames[-1].info["REF_energy"] *= factor
+    frames[2].info.pop("REF_energy")
+    write_structures(tmp_path / "a.aselmdb", frames)
+    found = dataset(tmp_path / "a.aselmdb").energy_verdict()
+    assert verdict in found
+    assert bool(found) == bool(verdict)

@@ -1,5 +1,7 @@
 """The gradient of a Hessian loss is a third derivative: stock eSCN-MD has it wrong, ours is right."""
 
+import logging
+
 import pytest
 import torch
 
@@ -74,8 +76,11 @@ def test_self_test_refuses_the_stock_model(make_run, monkeypatch):
         make_run()
 
 
-def test_direct_forces_pass_the_self_test(make_run):
+def test_direct_forces_pass_the_self_test(make_run, caplog):
+    caplog.set_level(logging.INFO)
     make_run(config="direct.yaml")
+    (told,) = (r.args for r in caplog.records if r.msg.startswith("self-test in float64"))
+    assert max(told) < 1e-6
 
 
 @pytest.mark.parametrize("sampler", [(), ("+hint.hessian_batch_fraction=0.5",)])

@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
+from ase.build import molecule
+from ase.units import Hartree
 
 pytest.importorskip("mace")
 pytestmark = pytest.mark.mace
@@ -237,3 +239,22 @@ def test_a_structure_without_a_finite_energy_is_named(tmp_path, value):
     assert done.returncode == 2, done.stderr[-2000:]
     assert "train.xyz, frame 2" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("file", ["train.xyz", "train.aselmdb"])
+def test_energies_in_another_unit_are_named_once(tmp_path, file):
+    write_data(tmp_path)
+    frames = []
+    for seed in range(6):
+        atoms = molecule("CH3OH")
+        atoms.rattle(0.05, seed=seed)
+        frames.append(label_with_emt(atoms))
+        frames[-1].info["REF_energy"] /= Hartree
+    write_structures(tmp_path / file, frames)
+    write_structures(tmp_path / f"valid_{file}", frames[:1])
+    numbers = {"atomic_numbers": "[1,6,7,8,13,29]", "E0s": "{1:0.0,6:0.0,7:0.0,8:0.0,13:0.0,29:0.0}"}
+    done = train(tmp_path, **HINT, **numbers, train_file=file, valid_file=f"valid_{file}", max_num_epochs=1)
+    told = [line for line in (done.stdout + done.stderr).splitlines() if "the energies are in Hartree" in line]
+    assert len(told) == 1
+    ratio = re.search(rf"{file}: energies change (\S+) times as much as the forces say", told[0])
+    assert float(ratio.group(1)) * Hartree == pytest.approx(1.0, abs=0.02)
