@@ -96,7 +96,9 @@ def rank(
     if len(formulas) != 1:
         raise InputError(f"only structures of one composition can be ranked, not {', '.join(sorted(formulas))}")
     described = [
-        supercell_stages(c, [*stages[:-1], multiples_of_length(c, supercell_length) if supercell_length else stages[-1]])
+        supercell_stages(
+            c, [*stages[:-1], multiples_of_length(c, supercell_length) if supercell_length else stages[-1]]
+        )
         for c in crystals
     ]
     crystals, wanted_stages = [crystal for crystal, _ in described], [own for _, own in described]

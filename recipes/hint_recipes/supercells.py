@@ -20,8 +20,7 @@ def find_multiples(primitive: Atoms, supercell: Atoms, *, tolerance: float = 1e-
     multiples = repetitions(matrix.T)
     if multiples is None:
         raise ValueError(
-            "the supercell's lattice is no n1 x n2 x n3 repetition of the unit cell (supercell matrix\n"
-            f"{matrix})"
+            f"the supercell's lattice is no n1 x n2 x n3 repetition of the unit cell (supercell matrix\n{matrix})"
         )
     return multiples
 
