@@ -4,8 +4,8 @@
         [--snte DATA]
 
 Needs python-sscha. Crystals: the solvable quartic crystal (300 K, from its harmonic matrix), copper as hcp (EMT, 300 K,
-centroids free), the double well above its transition (300 K, from imaginary modes), and with ``--snte`` the toy model of
-python-sscha (0 K; see ``scripts/check_sscha_snte.py``), whose free energy has no exact value. Energies of fresh
+centroids free), the double well above its transition (300 K, from imaginary modes), and with ``--snte`` the toy model
+of python-sscha (0 K; see ``scripts/check_sscha_snte.py``), whose free energy has no exact value. Energies of fresh
 ensembles in the supercell, meV per unit cell; ``seconds`` is CPU time without the fresh ensemble.
 """
 

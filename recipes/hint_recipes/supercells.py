@@ -26,7 +26,7 @@ def find_multiples(primitive: Atoms, supercell: Atoms, *, tolerance: float = 1e-
 
 
 def find_matrix(primitive: Atoms, supercell: Atoms, *, tolerance: float = 1e-3) -> np.ndarray:
-    """``(3, 3)`` integers: column ``j`` holds supercell vector ``j`` in terms of the unit cell's (phonopy's convention).
+    """Supercell matrix ``(3, 3)`` as in phonopy: column ``j`` is supercell vector ``j`` in terms of the unit cell's.
 
     Raises
     ------

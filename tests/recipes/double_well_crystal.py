@@ -76,7 +76,7 @@ class DoubleWellCrystal(Calculator):
         self.results = {"energy": float(energy), "forces": forces}
 
     def curvature(self, shift: np.ndarray, spread: np.ndarray) -> np.ndarray:
-        """``(3, 3)`` averaged second derivative of a cell whose ``d`` has the mean ``shift`` and variance ``spread``."""
+        """``(3, 3)`` averaged second derivative of a cell: ``d`` has the mean ``shift`` and the variance ``spread``."""
         matrix = np.diag(self.k + 3 * self.g * (shift**2 + np.diag(spread)))
         for a, b, third in ((0, 1, 2), (0, 2, 1), (1, 2, 0)):
             matrix[a, b] = matrix[b, a] = self.c * shift[third]
