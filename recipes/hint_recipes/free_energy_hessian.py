@@ -15,6 +15,7 @@ from hint_plugins.cli.common import InputError
 from hint_recipes.dynamical_matrices import from_cellconstructor, output_to, to_cellconstructor
 from hint_recipes.ensemble_statistics import jackknife
 from hint_recipes.force_constants import TO_CM1, ForceConstants
+from hint_recipes.self_consistency import self_consistent
 from hint_recipes.sscha import draw
 from hint_recipes.sscha_state import SschaSettings
 
@@ -85,10 +86,13 @@ def free_energy_hessian(
 ) -> FreeEnergyHessian:
     """Second derivative of the free energy with respect to the centroids, on a fresh large ensemble.
 
+    It belongs to the auxiliary matrix that is self-consistent on this ensemble, not to the given one: soft modes depend
+    on that matrix strongly, and the error has to hold its error too. Every block of the jackknife finds its own.
+
     Parameters
     ----------
     constants
-        Converged auxiliary force constants.
+        Converged auxiliary force constants, from which the ensemble is drawn.
     engine, settings
         As in :func:`hint_recipes.sscha.run`.
     count
@@ -99,7 +103,7 @@ def free_energy_hessian(
     Raises
     ------
     InputError
-        If the fourth-order tensor would not fit into 32 GB.
+        If the fourth-order tensor would not fit into 32 GB, or the ensemble carries no self-consistent matrix.
     """
     size = (3 * len(constants.supercell)) ** 4 * 8 / 1e9
     if four_phonon and size > 32:
@@ -107,18 +111,30 @@ def free_energy_hessian(
             f"the fourth-order term needs {size:.0f} GB for {len(constants.supercell)} atoms: leave it out"
         )
 
-    def curvature(sample: Ensemble) -> ForceConstants:
-        return from_cellconstructor(sample.get_free_energy_hessian(include_v4=four_phonon)).acoustic_sum_rule()
-
-    def squares(sample: Ensemble) -> np.ndarray:
-        return np.linalg.eigvalsh(curvature(sample).dynamical_matrices()) * TO_CM1**2
-
     with output_to(log):
         dyn = to_cellconstructor(constants)
         dyn.Symmetrize()
         ensemble = draw(dyn, settings.temperature, count, (settings.seed, 10**6))
         ensemble, pairs = engine.fill(ensemble, label="free-energy Hessian")
-        ensemble.update_weights(dyn, settings.temperature)
+
+        def curvature(sample: Ensemble) -> ForceConstants | None:
+            if self_consistent(sample, dyn, settings) is None:
+                return None
+            return from_cellconstructor(sample.get_free_energy_hessian(include_v4=four_phonon)).acoustic_sum_rule()
+
+        def squares(sample: Ensemble) -> np.ndarray:
+            found = curvature(sample)
+            return np.full(shape, np.nan) if found is None else _squares(found)
+
         whole = curvature(ensemble)
-        values = np.linalg.eigvalsh(whole.dynamical_matrices()) * TO_CM1**2
-        return FreeEnergyHessian(whole, values, jackknife(ensemble, pairs, squares, blocks=8))
+        if whole is None:
+            raise InputError(
+                f"{count} configurations carry no self-consistent matrix, so there is no free-energy Hessian: take "
+                "more (--hessian-configurations)"
+            )
+        shape = _squares(whole).shape
+        return FreeEnergyHessian(whole, _squares(whole), jackknife(ensemble, pairs, squares, blocks=8))
+
+
+def _squares(constants: ForceConstants) -> np.ndarray:
+    return np.linalg.eigvalsh(constants.dynamical_matrices()) * TO_CM1**2

@@ -15,22 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hint_plugins.cli.common import replacing
-from hint_recipes.dynamical_matrices import from_cellconstructor, to_cellconstructor
+from hint_recipes.dynamical_matrices import to_cellconstructor
 from hint_recipes.ensemble_averages import free_energy, mean_force, stress_and_error
 from hint_recipes.ensemble_statistics import jackknife
 from hint_recipes.force_constants import ForceConstants
+from hint_recipes.self_consistency import self_consistent
 from hint_recipes.sscha import draw
 from hint_recipes.sscha_state import GPA, SschaSettings
 from hint_recipes.store import digest
 
 if TYPE_CHECKING:
-    from cellconstructor.Phonons import Phonons
     from sscha.Ensemble import Ensemble
 
     from hint_recipes.ensemble import EnsembleEngine
 
-#: Self-consistency on a resampled ensemble: half steps, until they are below this share of the first, or this many.
-_TOLERANCE, _MAX_STEPS = 0.05, 30
 #: A run is doubtful when a frequency from the fresh ensemble differs by more than this many standard errors.
 MAX_DEVIATION = 5.0
 
@@ -119,7 +117,8 @@ def fresh_ensemble(
     cells = constants.num_cells
 
     def frequencies(sample: Ensemble) -> np.ndarray:
-        return _self_consistent(sample, dyn.Copy(), settings)
+        own = self_consistent(sample, dyn, settings)
+        return np.full((cells, 3 * len(constants.primitive)), np.nan) if own is None else own.frequencies()
 
     force = mean_force(ensemble, dyn)
     tensor, tensor_error = stress_and_error(ensemble, pairs) if stress else (None, None)
@@ -157,34 +156,3 @@ def kept_fresh_ensemble(
     with replacing(path) as temporary:
         np.savez(temporary, key=key, **{name: value for name, value in vars(found).items() if value is not None})
     return found
-
-
-def _self_consistent(ensemble: Ensemble, dyn: Phonons, settings: SschaSettings) -> np.ndarray:
-    """Frequencies (cm^-1) of the auxiliary matrix that is self-consistent on this ensemble, found from ``dyn``.
-
-    Half steps along ``<d2V/dR2> - Phi`` and, where the centroids are free, along the mean force over the curvature.
-    """
-    import cellconstructor as CC
-
-    first = None
-    for _ in range(_MAX_STEPS):
-        ensemble.update_weights(dyn, settings.temperature)
-        gradient = np.array(ensemble.get_preconditioned_gradient())
-        before = from_cellconstructor(dyn)
-        if settings.relax_positions:
-            force = mean_force(ensemble, dyn) / CC.Units.RY_TO_EV * CC.Units.BOHR_TO_ANGSTROM  # Ry/Bohr
-            curvature = np.linalg.pinv(np.real(dyn.dynmats[0]), rcond=1e-6, hermitian=True)
-            shift = (curvature @ force.ravel()).reshape(-1, 3) * CC.Units.BOHR_TO_ANGSTROM
-            dyn.structure.coords += 0.5 * shift
-        for index, matrix in enumerate(gradient):
-            dyn.dynmats[index] = dyn.dynmats[index] - 0.5 * matrix
-        dyn.Symmetrize()
-        after = from_cellconstructor(dyn)
-        lowest = np.sort(after.frequencies().ravel())[3]
-        if not np.isfinite(lowest) or lowest <= 0:
-            return np.full(after.frequencies().shape, np.nan)
-        change = float(np.abs(after.hessian - before.hessian).max())
-        first = first or change
-        if change <= _TOLERANCE * first:
-            break
-    return after.frequencies()

@@ -95,10 +95,8 @@ def rank(
     formulas = {c.symbols.formula.reduce()[0].format("hill") for c in crystals}
     if len(formulas) != 1:
         raise InputError(f"only structures of one composition can be ranked, not {', '.join(sorted(formulas))}")
-    described = [
-        supercell_stages(c, [*stages[:-1], multiples_of_length(c, supercell_length) if supercell_length else stages[-1]])
-        for c in crystals
-    ]
+    own_last = [multiples_of_length(c, supercell_length) if supercell_length else stages[-1] for c in crystals]
+    described = [supercell_stages(c, [*stages[:-1], last]) for c, last in zip(crystals, own_last, strict=True)]
     crystals, wanted_stages = [crystal for crystal, _ in described], [own for _, own in described]
     for own in wanted_stages:
         check_request(settings, own, reference_configurations=None if reference is None else reference_configurations)

@@ -66,9 +66,7 @@ def check_request(
             )
 
 
-def supercell_stages(
-    crystal: Atoms, stages: Sequence[Sequence[int]]
-) -> tuple[Atoms, list[tuple[int, int, int]]]:
+def supercell_stages(crystal: Atoms, stages: Sequence[Sequence[int]]) -> tuple[Atoms, list[tuple[int, int, int]]]:
     """The crystal and its stages, the last of which may be a supercell matrix of nine numbers.
 
     python-sscha knows repetitions only: for another supercell the crystal is described by the cell that it repeats

@@ -20,14 +20,13 @@ def find_multiples(primitive: Atoms, supercell: Atoms, *, tolerance: float = 1e-
     multiples = repetitions(matrix.T)
     if multiples is None:
         raise ValueError(
-            "the supercell's lattice is no n1 x n2 x n3 repetition of the unit cell (supercell matrix\n"
-            f"{matrix})"
+            f"the supercell's lattice is no n1 x n2 x n3 repetition of the unit cell (supercell matrix\n{matrix})"
         )
     return multiples
 
 
 def find_matrix(primitive: Atoms, supercell: Atoms, *, tolerance: float = 1e-3) -> np.ndarray:
-    """``(3, 3)`` integers: column ``j`` holds supercell vector ``j`` in terms of the unit cell's (phonopy's convention).
+    """Supercell matrix ``(3, 3)`` as in phonopy: column ``j`` is supercell vector ``j`` in terms of the unit cell's.
 
     Raises
     ------

@@ -39,7 +39,8 @@ def primitive_cell(crystal: Atoms) -> Atoms:
     Raises
     ------
     ValueError
-        If equivalent atoms have different masses, charges or magnetic moments, or the cell states a total charge or spin.
+        If equivalent atoms have different masses, charges or magnetic moments, or the cell states a total charge or
+        spin.
     """
     if num_primitive_cells(crystal) == 1:
         return crystal

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import scipy.stats
 from ase.build import bulk
+from double_well_crystal import DoubleWellCrystal
 from quartic_crystal import QuarticCrystal
 
 from hint_plugins.cli.common import InputError
 from hint_plugins.potential import Potential
 from hint_recipes.ensemble_statistics import mean_and_error
-from hint_recipes.force_constants import hessian_from_potential
+from hint_recipes.force_constants import ForceConstants, hessian_from_potential
 
 pytest.importorskip("sscha")
 pytestmark = pytest.mark.sscha
@@ -220,6 +221,23 @@ def test_free_energy_hessian_has_errors():
     assert summary["lowest_cm1"] > 20
     assert summary["lowest_error_cm1"] == pytest.approx(error / (2 * summary["lowest_cm1"]), rel=0.2)
     assert np.abs(found[0].squares[0][:3]).max() < 1
+
+
+@pytest.mark.slow
+def test_free_energy_hessian_does_not_depend_on_the_matrix_it_starts_from():
+    """A soft mode with a known answer, from an auxiliary matrix that is 15 % too stiff: within the quoted error."""
+    crystal = DoubleWellCrystal((1, 1, 1))
+    exact = crystal.soft_mode_squared(TEMPERATURE)
+    curvature = 1.15 * crystal.curvature(np.zeros(3), crystal.self_consistent(TEMPERATURE))
+    stiff = ForceConstants(crystal.primitive, (1, 1, 1), np.kron([[1, -1], [-1, 1]], curvature))
+    engine, found = EnsembleEngine(Potential.load(crystal)), []
+    for seed in range(8):
+        settings = SschaSettings(temperature=TEMPERATURE, relax_positions=False, seed=seed)
+        found.append(free_energy_hessian(stiff, engine, settings, 1000).lowest)
+    values, errors = np.array(found).T
+    assert 0.5 < values.std(ddof=1) / errors.mean() < 1.6
+    assert abs(values.mean() - exact) < 3 * errors.mean() / np.sqrt(len(values))
+    assert errors.mean() / np.sqrt(len(values)) < 0.1 * stiff.frequencies().max() ** 2
 
 
 def test_kept_averages_are_those_of_the_same_run(quartic, tmp_path):

@@ -1,10 +1,12 @@
 """Scans over temperature and pressure: neighbours, finished points, the fitted transition, thermal expansion."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from ase.build import bulk
+from double_well_crystal import DoubleWellCrystal, zincblende
 from quartic_crystal import QuarticCrystal
 from typer.testing import CliRunner
 
@@ -17,6 +19,7 @@ pytestmark = pytest.mark.sscha
 
 from hint_recipes.sscha_scan import Point, _add_expansion, _neighbour, run_scan, transition  # noqa: E402
 from hint_recipes.sscha_state import SschaSettings  # noqa: E402
+from hint_recipes.unit_cells import for_supercell, supercell_matrix  # noqa: E402
 
 SETTINGS = SschaSettings(configurations=40, max_populations=4, meaningful_factor=0.05, relax_positions=False, step=0.2)
 
@@ -115,3 +118,37 @@ def test_command_takes_lists(tmp_path):
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
     wrong = CliRunner().invoke(app, [*words.split(), "--temperature", "warm"])
     assert "takes numbers" in str(wrong.exception)
+
+
+@pytest.mark.slow
+def test_transition_of_a_solvable_crystal(tmp_path):
+    """A double well whose soft mode vanishes at a temperature that needs no sampling to know."""
+    cell, multiples = for_supercell(zincblende(), supercell_matrix((-1, 1, 1, 1, -1, 1, 1, 1, -1)))
+    crystal = DoubleWellCrystal(multiples, cell)
+    exact = crystal.transition_temperature(200, 350)
+    assert exact == pytest.approx(263.4, abs=0.1)
+    settings = replace(SETTINGS, configurations=100, max_populations=10)
+    result = run_scan(
+        cell, Potential.load(crystal), tmp_path, settings, [multiples], [225.0, 250.0, 275.0, 300.0],
+        hessian_configurations=1000, label="double well", bar=False,
+    )  # fmt: skip
+    assert result["converged"]
+    deviations = []
+    for found in result["points"]:
+        temperature, error = found["temperature_K"], found["soft_mode_squared_error_cm2"]
+        deviations.append((found["soft_mode_squared_cm2"] - crystal.soft_mode_squared(temperature)) / error)
+        summary = json.loads((tmp_path / "points" / f"T{temperature:g}_p0" / "summary.json").read_text())
+        assert abs(summary["free_energy_supercell"] - crystal.free_energy(temperature)) < 4 * (
+            found["free_energy_error_eV"] + 2e-4  # the upper bound lies that much above the minimum with this sample
+        )
+    assert np.abs(deviations).max() < 3.5
+    (fitted,) = result["transitions"]
+    assert fitted["error_K"] < 20
+    assert abs(fitted["temperature_K"] - exact) < 3 * fitted["error_K"]
+
+
+def test_points_have_their_own_random_numbers():
+    points = [Point(t, p) for t in (0.0, 100.0, 200.0) for p in (0.0, 10.0)]
+    assert len({point.seed(0) for point in points}) == 6
+    assert all(0 <= point.seed(2**32 - 1) < 2**32 for point in points)
+    assert Point(100.0, 0.0).seed(3) == Point(100.0, 0.0).seed(3)

@@ -1,4 +1,4 @@
-"""Options that take several numbers: repetitions, ``2x2x2`` or ``2 2 2``, matrices, and lists, ``0,100`` or ``0 100``."""
+"""Options of several numbers: repetitions, ``2x2x2`` or ``2 2 2``, matrices, and lists, ``0,100`` or ``0 100``."""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""Neon (Lennard-Jones) as fcc, hcp and bcc: free energies from supercells of different and of equal size.
+
+    python benchmarks/rank_neon.py OUT [--temperature 10] [--configurations 400] [--seed 0]
+
+Needs python-sscha. ``unequal`` is ``hint rank`` with one ``--supercell 2x2x2`` for all (8, 16 and 8 atoms), ``equal``
+has 16 atoms for each candidate (nine numbers where the cell has one atom). Pressure 0, cells relaxed. A run that was
+stopped goes on. Energies in meV per atom.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+from ase.build import bulk
+from ase.calculators.lj import LennardJones
+
+#: 2x2x2 for the two-atom cell of hcp; the 16-atom cubic supercells of the one-atom cells of fcc and bcc.
+SIXTEEN = {"fcc": (3, -1, -1, -1, 3, -1, -1, -1, 3), "hcp": (2, 2, 2), "bcc": (0, 2, 2, 2, 0, 2, 2, 2, 0)}
+CELLS = {
+    "fcc": bulk("Ne", "fcc", a=4.47),
+    "hcp": bulk("Ne", "hcp", a=3.16, c=5.16),
+    "bcc": bulk("Ne", "bcc", a=3.57),
+}
+
+
+def neon() -> LennardJones:
+    """Lennard-Jones neon: eps = 3.084 meV (35.8 K), sigma = 2.782 A, switched off from 7.5 to 9 A."""
+    return LennardJones(epsilon=3.084e-3, sigma=2.782, ro=7.5, rc=9.0, smooth=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--temperature", type=float, default=10.0, help="K")
+    parser.add_argument("--configurations", type=int, default=400)
+    parser.add_argument("--final-configurations", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    from hint_plugins.potential import Potential
+    from hint_recipes.rank import rank
+    from hint_recipes.sscha_state import SschaSettings
+
+    settings = SschaSettings(
+        temperature=options.temperature, configurations=options.configurations, relax_cell=True, stress=True, step=0.2,
+        final_configurations=options.final_configurations, bulk_modulus=1.0, seed=options.seed,
+    )  # fmt: skip
+    potential, rows = Potential.load(neon()), []
+    for name, crystal in CELLS.items():
+        (options.out / "equal" / name).mkdir(parents=True, exist_ok=True)
+        crystal.write(options.out / f"{name}.extxyz")
+    (options.out / "unequal").mkdir(exist_ok=True)
+    cells = {name: options.out / f"{name}.extxyz" for name in CELLS}
+    found = {"unequal": rank(list(cells.values()), potential, options.out / "unequal", settings, [(2, 2, 2)])}
+    for name, cell in cells.items():
+        one = rank([cell], potential, options.out / "equal" / name, settings, [SIXTEEN[name]])
+        found[f"equal {name}"] = one
+    for kind, result in found.items():
+        for row in result["ranking"]:
+            rows.append(
+                {
+                    "cells": kind.split()[0],
+                    "structure": row["name"],
+                    "atoms": row["atoms_in_supercell"],
+                    "converged": row["converged"],
+                    "supercell_alone_meV": 1000 * row["free_energy_supercell_eV_per_atom"],
+                    "dense_mesh_meV": 1000 * row["dense_mesh_eV_per_atom"],
+                    "gibbs_meV": 1000 * row["gibbs_eV_per_atom"],
+                    "error_meV": 1000 * row["error_eV_per_atom"],
+                    "volume_A3": row["volume_A3_per_atom"],
+                }
+            )
+    for kind in ("unequal", "equal"):
+        own = {row["structure"]: row for row in rows if row["cells"] == kind}
+        for row in own.values():
+            row["above_fcc_meV"] = row["gibbs_meV"] - own["fcc"]["gibbs_meV"]
+            row["above_fcc_error_meV"] = float(np.hypot(row["error_meV"], own["fcc"]["error_meV"]))
+            row["above_fcc_supercell_alone_meV"] = row["supercell_alone_meV"] - own["fcc"]["supercell_alone_meV"]
+    with (options.out / "neon.csv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()})
+
+
+if __name__ == "__main__":
+    main()
