@@ -14,7 +14,6 @@ from hint_recipes.gibbs import errors_against, reaction_free_energies
 
 #: The level that counts as the truth.
 TRUTH = "tblite:GFN2-xTB"
-RECORD = ("found", "intended", "reason", "barrier_eV", "barrier_error_eV", "ts_rmsd_A", "reaction_energy_error_eV")
 
 
 def transition_states(end_points: Path, model: str, out: Path, workers: int = 1, *words: Any) -> list[dict[str, Any]]:
