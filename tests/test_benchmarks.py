@@ -58,3 +58,15 @@ def test_a_case_that_failed_is_told(tmp_path):
     assert done.returncode != 0
     assert "1 of 1 cases failed" in done.stderr
     assert json.loads((Path(tmp_path) / "training_step.json").read_text())["rows"] == []
+
+
+@pytest.mark.mace
+def test_the_labels_of_the_training_step_pass_their_check(monkeypatch):
+    """All of them, not only those of the few structures of the run above."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from training_step import make_data
+
+    from hint_plugins.hint import HintPlugin
+
+    frames = make_data(200, 1.0)
+    assert all(HintPlugin().read_labels(atoms=atoms, forces=None) for atoms in frames)

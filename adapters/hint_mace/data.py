@@ -219,9 +219,9 @@ class Collate:
         if not chosen:
             return None
         drawn: dict[str, list[np.ndarray]] = {}
-        for index, data in (items[k] for k in chosen):
+        for number, data in (items[k] for k in chosen):
             for labels in self.manager.hook.draw_labels(
-                labels=stored_labels(data), num_atoms=data.num_nodes, epoch=self.epoch, index=index
+                labels=stored_labels(data), num_atoms=data.num_nodes, epoch=self.epoch, index=number
             ):
                 for name, values in (labels or {}).items():
                     drawn.setdefault(name, []).append(values)

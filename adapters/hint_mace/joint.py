@@ -59,24 +59,10 @@ class JointForward:
         self.positions = None
         if self.labelled is not None:
             self.positions = self.manager.hook.positions_wanted(labelled=self.labelled, progress=self.progress())
-        if self.positions is None:
+        if self.labelled is None or self.positions is None:
             return None
-        return (self._joint(self.batch, args[0], self.positions), *args[1:]), kwargs
-
-    def _joint(self, batch: LabelledBatch, data: dict[str, Any], positions: Tensor) -> dict[str, Tensor]:
-        """Inputs of the batch followed by those of the copies at ``positions`` (r, n, 3)."""
-        num_atoms = len(batch.positions)
-        copies = replicate_inputs(batch.inputs(NOT_INPUTS), len(positions), positions.shape[1], len(batch.drawn.sizes))
-        copies |= {
-            "positions": positions.reshape(-1, 3),
-            "edge_index": copies["edge_index"] + num_atoms,
-            "batch": copies["batch"] + batch.num_graphs,
-            "ptr": copies["ptr"][1:] + num_atoms,
-        }
-        batch.positions.requires_grad_(True)
-        return {
-            name: torch.cat([data[name], copy], dim=1 if name == "edge_index" else 0) for name, copy in copies.items()
-        }
+        own = self.labelled.num_graphs
+        return (_joint(self.batch, args[0], self.positions, own), *args[1:]), kwargs
 
     def _after(self, _: nn.Module, __: tuple, output: dict[str, Any]) -> dict[str, Any] | None:
         if self.batch is None:
@@ -91,6 +77,20 @@ class JointForward:
         structures = (batch.num_graphs + len(labelled.sizes) * len(positions), batch.num_graphs)
         own = {name: _first(value, atoms, structures) for name, value in output.items()}
         return {**own, LABELLED: labelled}
+
+
+def _joint(batch: LabelledBatch, data: dict[str, Any], positions: Tensor, labelled: int) -> dict[str, Tensor]:
+    """Inputs of the batch followed by those of copies of its ``labelled`` structures at ``positions`` (r, n, 3)."""
+    num_atoms = len(batch.positions)
+    copies = replicate_inputs(batch.inputs(NOT_INPUTS), len(positions), positions.shape[1], labelled)
+    copies |= {
+        "positions": positions.reshape(-1, 3),
+        "edge_index": copies["edge_index"] + num_atoms,
+        "batch": copies["batch"] + batch.num_graphs,
+        "ptr": copies["ptr"][1:] + num_atoms,
+    }
+    batch.positions.requires_grad_(True)
+    return {name: torch.cat([data[name], copy], dim=1 if name == "edge_index" else 0) for name, copy in copies.items()}
 
 
 def _first(value: Any, *counts: tuple[int, int]) -> Any:

@@ -84,6 +84,10 @@ class Drawn:
 class LabelledBatch(Batch):
     """MACE's batch; the labels drawn for it go with it to pinned memory and to the device."""
 
+    positions: Tensor
+    weight: Tensor
+    batch: Tensor
+
     @property
     def drawn(self) -> Drawn | None:
         """The drawn labels; None where no structure is labelled."""

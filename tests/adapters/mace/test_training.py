@@ -23,6 +23,8 @@ from helpers.training import BIN, HINT, SETTINGS, environment, flags, records, t
 from hint_plugins.labels.store import write_structures  # noqa: E402
 
 WHOLE = ("hessian_mae", "eigenvalue_mae", "frequency_mae_cm1", "asymmetry", "hvp_mae", "hessian_weight")
+#: One engine that differentiates the forces, and one whose copies ride in MACE's own forward pass.
+ENGINES = ("vmap", "finite_difference")
 
 
 @pytest.fixture
@@ -191,10 +193,11 @@ def test_kill_and_restart_equals_an_unbroken_run(data, ema):
     assert all(weights[0][e] == weights[1][e] for e in range(5))
 
 
-def test_two_processes_equal_one(data):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_processes_equal_one(data, engine):
     """Half the batch on each of two gloo processes gives the same weights."""
     # MACE takes the scale of energies and the number of neighbours from each process's share of the data
-    options = HINT | {"hessian_ramp_end": 1, "scaling": "no_scaling"}
+    options = HINT | {"hessian_ramp_end": 1, "scaling": "no_scaling", "hessian_engine": engine}
     options |= {"compute_avg_num_neighbors": False, "avg_num_neighbors": 3}
     options |= {"valid_batch_size": 2}  # MACE sums its validation loss over batches: equally many in both runs
     train(data, **options, name="one")
@@ -235,14 +238,17 @@ def test_validation_loss_does_not_move_with_the_curriculum(data):
     assert ramp == pytest.approx([ramp[0]] * len(ramp), rel=1e-9)
 
 
-def test_stress_training(tmp_path):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_stress_training(tmp_path, engine):
     write_data(tmp_path, stress=True)
-    train(tmp_path, **HINT, loss="stress", stress_key="REF_stress", compute_stress=True)
+    train(tmp_path, **HINT | {"hessian_engine": engine}, loss="stress", stress_key="REF_stress", compute_stress=True)
     assert records(tmp_path, "eval")[-1]["hessian_mae"] > 0
 
 
-def test_lbfgs(data):
-    train(data, **HINT | {"max_num_epochs": 1, "hessian_schedule": "constant"}, lbfgs="")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_lbfgs(data, engine):
+    options = {"max_num_epochs": 1, "hessian_schedule": "constant", "hessian_engine": engine}
+    train(data, **HINT | options, lbfgs="")
     rows = records(data, "opt")
     assert len(rows) == 1
     assert np.isfinite(rows[0]["loss"])
