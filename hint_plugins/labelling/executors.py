@@ -136,9 +136,9 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Executor]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(single_threaded(force=True))
         if scheduler is None:
-            cluster: Any = stack.enter_context(
-                LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
-            )
+            with _interrupts_held():
+                cluster: Any = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+            stack.enter_context(cluster)
         else:
             cluster = scheduler
         try:
@@ -146,6 +146,16 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Executor]:
         except OSError as error:
             raise ExecutorError(f"no Dask scheduler answers at {scheduler}: {error}") from error
         yield client.get_executor(pure=False)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes and threads that are started here never get Ctrl-C, which is for this process; it comes at the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

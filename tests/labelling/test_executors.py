@@ -66,12 +66,18 @@ def test_dask_local_cluster(tmp_path, reference, importable):
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 @pytest.mark.parametrize(
     ("executor", "number"),
-    [("local", signal.SIGINT), ("parsl", signal.SIGINT), ("parsl", signal.SIGKILL)],
+    [
+        ("local", signal.SIGINT),
+        ("dask", signal.SIGINT),
+        ("dask", signal.SIGKILL),
+        ("parsl", signal.SIGINT),
+        ("parsl", signal.SIGKILL),
+    ],
 )
 def test_nothing_outlives_a_stopped_run(tmp_path, importable, executor, number):
     """Ctrl-C (to the whole group, as a terminal sends it) is answered in a sentence while a label takes 1,000 s."""
-    if executor == "parsl":
-        pytest.importorskip("parsl")
+    if executor != "local":
+        pytest.importorskip({"dask": "distributed", "parsl": "parsl"}[executor])
     write_structures(tmp_path / "in.xyz", structures())
     mark = uuid.uuid4().hex
     start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
