@@ -249,8 +249,10 @@ def _plot(rows: Sequence[Mapping[str, Any]], transitions: Sequence[Mapping[str, 
         if soft
         else ("lowest_auxiliary_cm1", "lowest_auxiliary_error_cm1", "lowest auxiliary mode (cm$^{-1}$)")
     )
-    figure, axes = new_figure(6.4, 7.2, nrows=3, sharex=True)
-    for number, pressure in enumerate(dict.fromkeys(row["pressure_GPa"] for row in rows)):
+    moves = np.ptp([row["volume_A3"] for row in rows]) > 0
+    figure, axes = new_figure(6.4, 2.4 * (2 + moves), nrows=2 + moves, sharex=True)
+    pressures = list(dict.fromkeys(row["pressure_GPa"] for row in rows))
+    for number, pressure in enumerate(pressures):
         own = sorted((r for r in rows if r["pressure_GPa"] == pressure), key=lambda r: r["temperature_K"])
         x = [r["temperature_K"] for r in own]
         style = {"color": f"C{number}", "fmt": "o-", "ms": 3, "lw": 1, "label": f"{pressure:g} GPa"}
@@ -259,12 +261,21 @@ def _plot(rows: Sequence[Mapping[str, Any]], transitions: Sequence[Mapping[str, 
         zero = own[0]["free_energy_eV"]
         energies = [1000 * (r["free_energy_eV"] - zero) for r in own]
         axes[1].errorbar(x, energies, [1000 * r["free_energy_error_eV"] for r in own], **style)
-        axes[2].plot(x, [r["volume_A3"] for r in own], "o-", ms=3, lw=1, color=f"C{number}")
+        if moves:
+            axes[2].plot(x, [r["volume_A3"] for r in own], "o-", ms=3, lw=1, color=f"C{number}")
+    low, high = (limit(row["temperature_K"] for row in rows) for limit in (min, max))
     for found in transitions:
-        axes[0].axvline(found["temperature_K"], color="0.6", lw=0.8, ls="--")
+        at, spread = found["temperature_K"], found["error_K"]
+        if not found["extrapolated"]:
+            colour = f"C{pressures.index(found['pressure_GPa'])}"
+            label = f"{found['pressure_GPa']:g} GPa: soft mode vanishes at {at:.0f} ± {spread:.0f} K"
+            axes[0].axvline(at, color=colour, lw=0.8, ls="--", label=label)
+            axes[0].axvspan(max(at - spread, low), min(at + spread, high), color=colour, alpha=0.15, lw=0)
     axes[0].axhline(0, color="0.8", lw=0.8)
     axes[0].set_ylabel(text)
     axes[1].set_ylabel("free energy above the first\npoint (meV per unit cell)")
-    axes[2].set(ylabel="volume (Å$^3$ per unit cell)", xlabel="temperature (K)")
+    if moves:
+        axes[2].set_ylabel("volume (Å$^3$ per unit cell)")
+    axes[-1].set_xlabel("temperature (K)")
     legend_below(figure)
     save_figure(figure, path)
