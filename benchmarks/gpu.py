@@ -3,8 +3,9 @@
     make gpu                                  # or: python benchmarks/gpu.py [--out DIR] [--only steps hessians ...]
 
 Each part runs in a process of its own and is kept as ``OUT/PART.json``; parts that are there are not run again (delete
-the file, or give --overwrite). At the end the tables are written to ``OUT/benchmarks-gpu.md`` and ``OUT/PART.csv``.
-About 15 minutes on an H100. Without a GPU, ``--device cpu --size small`` tries the script.
+the file, or give --overwrite), and rows of a part that was cut off stay in the tables. At the end the tables are
+written to ``OUT/benchmarks-gpu.md`` and ``OUT/PART.csv``. About 15 minutes on an H100. Without a GPU,
+``--device cpu --size small`` tries the script.
 """
 
 from __future__ import annotations
@@ -145,26 +146,35 @@ def machine(options: argparse.Namespace) -> Row:
 
 
 def run_part(name: str, options: argparse.Namespace) -> None:
-    """Run one part in this process and keep its rows."""
+    """Run one part in this process; rows are kept as they come, and again under the part's name when it is done."""
     start = time.perf_counter()
-    rows = list(PARTS[name][1](options))
-    content = {"machine": machine(options), "seconds": time.perf_counter() - start, "rows": rows}
-    partial = options.out / f"{name}.json.tmp"
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(options.out / f"{name}.json")
+    rows: list[Row] = []
+    unfinished = options.out / f"{name}.part.json"
+    for row in PARTS[name][1](options):
+        rows.append(row)
+        print(row, file=sys.stderr, flush=True)
+        content = {"machine": machine(options), "seconds": time.perf_counter() - start, "rows": rows}
+        unfinished.write_text(json.dumps(content, indent=1) + "\n")
+    unfinished.replace(options.out / f"{name}.json")
 
 
 def report(options: argparse.Namespace) -> str:
     """Markdown of all parts that are there; a CSV file for each beside it."""
-    lines = ["# Figures of a GPU", "", "    make gpu", ""]
+    lines, before = ["# Figures of a GPU", "", "    make gpu", ""], ""
     for name, (title, function) in PARTS.items():
-        path = options.out / f"{name}.json"
+        whole, part = options.out / f"{name}.json", options.out / f"{name}.part.json"
+        path = whole if whole.exists() else part
         if not path.exists():
             continue
         content = json.loads(path.read_text())
-        if len(lines) == 4:
-            lines += [", ".join(f"{k} {v}" for k, v in content["machine"].items()) + ".", ""]
-        lines += [f"## {title}", "", f"{function.__doc__} The part took {content['seconds']:.0f} s.", ""]
+        about = ", ".join(f"{k} {v}" for k, v in content["machine"].items())
+        if about != before:  # parts of different days may come from different cards
+            lines += [f"Machine: {about}.", ""]
+        before = about
+        took = f"The part took {content['seconds']:.0f} s."
+        if path == part:
+            took = f"The part was cut off after {content['seconds']:.0f} s: rows are missing."
+        lines += [f"## {title}", "", f"{function.__doc__} {took}", ""]
         columns = list(dict.fromkeys(key for row in content["rows"] for key in row))
         lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
         lines += ["| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in content["rows"]] + [""]

@@ -81,16 +81,33 @@ def replicate(view: ForceView, probes: Tensor, create_graph: bool = True) -> Ten
     return _vjp(view.forces_at(positions), positions, probes, create_graph)
 
 
+#: What torch says of a kernel that cannot be vectorised.
+_NO_RULE = ("Batching rule not implemented", "doesn't have storage")
+
+
 def vmap(view: ForceView, probes: Tensor, create_graph: bool = True) -> Tensor:
     """Double backward vectorised over probes: exact, needs batching rules for every kernel.
 
     TorchScript's profiling executor has none for some of its own operations and fails from the third call on;
     it is switched off here. That holds for this thread alone, and on a GPU a backward pass runs in a thread of its
-    own, so the pass is kept in this one.
+    own, so the pass is kept in this one. Kernels that TorchScript has fused on a GPU before stay without rules.
+
+    Raises
+    ------
+    RuntimeError
+        If a kernel has no batching rule; the message names the engines to take instead.
     """
     with torch.jit.optimized_execution(False), torch.autograd.set_multithreading_enabled(False):
-        positions, forces = view.force_graph()  # made here, if it is not there: fused kernels have no batching rules
-        return _vjp(forces, positions, probes, create_graph, batched=True)
+        positions, forces = view.force_graph()
+        try:
+            return _vjp(forces, positions, probes, create_graph, batched=True)
+        except RuntimeError as error:
+            if any(words in str(error) for words in _NO_RULE):
+                raise RuntimeError(
+                    "the engine vmap does not run here, since a kernel of the model has no batching rule (TorchScript "
+                    "models on a GPU, among others): take replicate or reverse"
+                ) from error
+            raise
 
 
 #: Largest displacement of a coordinate (A) by scheme and dtype: the minimum of truncation and rounding error.

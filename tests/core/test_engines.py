@@ -187,6 +187,26 @@ def test_scripted_models_are_vectorised_whatever_thread_runs_the_backward_pass(d
         assert all(g is None or g.isfinite().all() for g in gradients)
 
 
+def test_a_kernel_that_cannot_be_vectorised_is_said(setting):
+    """torch has no batching rule for a view operation of this kind under the older vmap of autograd."""
+
+    class NoRule(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return -4 * x**3
+
+        @staticmethod
+        def backward(ctx, grad):
+            (x,) = ctx.saved_tensors
+            return grad.as_strided(grad.shape, grad.stride()) * (-12 * x**2) if grad.data_ptr() else grad
+
+    positions = torch.randn(4, 3, dtype=torch.float64, device=setting[1].device)
+    view = ForceView(positions, NoRule.apply)
+    with pytest.raises(RuntimeError, match="vmap does not run here.*take replicate or reverse"):
+        get_engine("vmap")(view, torch.ones(2, 4, 3, dtype=torch.float64, device=positions.device))
+
+
 def test_unknown_engine_is_named():
     with pytest.raises(ValueError, match="unknown HVP engine 'jvp'"):
         get_engine("jvp")
