@@ -38,13 +38,14 @@ class HintConfig(BaseModel):
     hessian_num_probes: int = Field(5, ge=1, description="Probes m per structure and step.")
     hessian_engine: str = Field(
         "auto",
-        description="Hessian-vector products: auto (fastest exact one, measured), reverse, replicate, vmap, "
+        description="Hessian-vector products: auto (the exact one that is fastest on the largest labelled batch), "
+        "reverse, replicate, vmap, "
         "finite_difference, finite_difference_one_sided.",
     )
     hessian_reproducible: bool = Field(
         False,
-        description="Let the engine auto take the first of vmap, replicate and reverse that runs, without measuring: "
-        "the choice, and with it the last digits of a run, then does not depend on timing.",
+        description="Two runs agree to the last digit: the engine auto takes the first of vmap, replicate and reverse "
+        "that runs, without measuring, and torch takes deterministic kernels (slower; an error where there is none).",
     )
     hessian_fd_step: float | None = Field(
         None, gt=0, description="Displacement of the finite-difference engines, A; default by dtype."

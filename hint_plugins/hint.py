@@ -30,7 +30,7 @@ from hint_plugins.objective.loss import global_mean, structure_losses
 from hint_plugins.objective.products import hessian_products, wanted_positions
 from hint_plugins.objective.validation import HessianValidation
 from hint_plugins.preparation import require_right_derivatives, settled_engine
-from hint_plugins.ranks import together
+from hint_plugins.ranks import alone, together
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +204,7 @@ class HintPlugin:
             loss = global_mean(batch.positions.new_zeros(0))
         else:
             loss = global_mean(self.structure_losses(batch.labelled), batch.labelled.weights)
-        if self._balancing:
+        if self._balancing and not (batch.labelled is None and alone()):  # otherwise there is nothing to balance yet
             self._balance(loss.detach(), predictions["loss"])
         return {"hessian": (weight * (self.scale or 1.0)) * loss}
 

@@ -24,7 +24,7 @@ def first_decides(work: Callable[[], Result]) -> Result:
     Exception
         Whatever ``work`` raises, on every process.
     """
-    if _alone():
+    if alone():
         return work()
     box: list = [None, None]
     if dist.get_rank() == 0:
@@ -51,7 +51,7 @@ def together(work: Callable[[], Result]) -> Result:
     Exception
         On every process the error of the first one that fails.
     """
-    if _alone():
+    if alone():
         return work()
     result: list[Result] = []
     own = None
@@ -67,7 +67,8 @@ def together(work: Callable[[], Result]) -> Result:
     return result[0]
 
 
-def _alone() -> bool:
+def alone() -> bool:
+    """Whether this is the only process of its run."""
     return not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
 
 

@@ -9,7 +9,7 @@ from ase import Atoms
 from helpers.toy import ToyPotential, toy_view
 from torch import nn
 
-from hint_plugins.batching.view import LabelledGraphs, Progress
+from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
 from hint_plugins.config import ConfigError, HintConfig
 from hint_plugins.curvature.engines import EXACT, ForceView
 from hint_plugins.curvature.layer_norm import ExactLayerNorm
@@ -134,6 +134,18 @@ def test_direct_forces_are_penalised_for_asymmetry():
     difference = (z @ (curl - curl.T).detach()).square().view(2, 5, 3)
     expected = torch.stack([difference[:, :2].mean((1, 2)).mean(), difference[:, 2:].mean((1, 2)).mean()])
     torch.testing.assert_close(penalised - plain, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_steps_without_labels_do_not_wait_for_the_balance():
+    """The host's loss is read, which waits for the device, only where there is a Hessian loss to compare it with."""
+    model = ToyPotential().double()
+    plugin = HintPlugin(HintConfig(hessian_balance=0.5, hessian_schedule="constant", hessian_engine="reverse"))
+    graphs = labelled(model)
+    for batch in (None, graphs):
+        predictions = {} if batch is None else {"loss": torch.tensor(2.0)}
+        host = GraphBatch(graphs.view.positions, None, graphs.batch, 2, batch)
+        plugin.loss_terms(model=model, batch=host, predictions=predictions, progress=Progress())
+        assert (plugin.scale is None) == (batch is None)
 
 
 LONG = Progress(max_epochs=10, steps_per_epoch=4)
