@@ -174,9 +174,22 @@ def test_forces_that_were_not_asked_for_are_not_taken():
     plain = Step(model, collated(mixed(False), plugins("reverse")[0]), plugins("reverse")[0])
     torch.testing.assert_close(penalised.hessian, plain.hessian, rtol=1e-6, atol=0)
     plugin.engine, plugin.engine_name = get_engine("finite_difference"), "finite_difference"
-    differences = Step(model, batch, manager)
+    differences = Step(model, collated(mixed(False), manager), manager)
     assert len(differences.calls) == 1
     torch.testing.assert_close(differences.hessian, plain.hessian, rtol=1e-6, atol=0)
+
+
+def test_forces_that_another_plugin_asked_for_are_not_taken():
+    manager, plugin = plugins("finite_difference")
+    model = model_on()
+    batch = collated(mixed(False), manager)
+    with JointForward(model, manager, lambda: PROGRESS):
+        output = model(batch.to_dict(), training=True)
+    labelled = graph_batch(model, batch, output).labelled
+    expected = plugin.structure_losses(labelled)
+    positions, forces = labelled.wanted
+    labelled.wanted = positions.clone(), forces * 2
+    torch.testing.assert_close(plugin.structure_losses(labelled), expected, rtol=1e-6, atol=0)
 
 
 def test_the_host_s_graph_serves_where_few_atoms_are_without_labels():
@@ -186,6 +199,8 @@ def test_the_host_s_graph_serves_where_few_atoms_are_without_labels():
     assert not products.host_graph_serves(10, 79, 1, cpu)
     assert not products.host_graph_serves(10, 79, 5, cpu)
     assert not products.host_graph_serves(100, 1000, 1, cpu)
+    assert products.host_graph_serves(10, 79, 5, torch.device("cuda")), "small steps are bound by their launches there"
+    assert not products.host_graph_serves(100, 1000, 1, torch.device("cuda"))
 
 
 @pytest.mark.parametrize("engine", SHARED)
