@@ -270,7 +270,8 @@ def _wrap_labels(adapter: Adapter) -> None:
 
     @functools.wraps(getitem)
     def named_row(self: Any, index: int) -> Any:
-        row[0] = f"{getattr(self.AseDB, 'config', {}).get('src', 'database')}, structure {index}"
+        files = getattr(self.AseDB, "config", {}).get("src", "database")
+        row[0] = f"{files if isinstance(files, str) else ' + '.join(map(str, files))}, structure {index}"
         try:
             return getitem(self, index)
         finally:
