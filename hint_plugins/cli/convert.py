@@ -15,7 +15,7 @@ def convert(
         str,
         typer.Option(
             help="auto, extxyz, aselmdb, ase (any other format that ASE reads), horm, transition1x, rgd1, "
-            "hessian-qm9, deepmd, phonopy, qe-fc or module:function."
+            "hessian-qm9, deepmd, phonopy, qe-fc, openreact, codes (outputs of Gaussian, ORCA, VASP, ...) or module:function."
         ),
     ] = "auto",
     setting: Annotated[

@@ -1,4 +1,4 @@
-"""Readers of published data sets, all giving structures labelled in this project's names and units."""
+"""Readers of published data sets and of the outputs of codes, all giving structures labelled in this project's names and units."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ READERS: dict[str, str] = {
     "deepmd": "hint_plugins.datasets.deepmd:read_deepmd",
     "qe-fc": "hint_plugins.datasets.espresso_fc:read_espresso_fc",
     "phonopy": "hint_plugins.datasets.phonopy_mdr:read_phonopy",
+    "openreact": "hint_plugins.datasets.openreact:read_openreact",
+    "codes": "hint_plugins.datasets.codes:read_codes",
 }
 
 #: What the files of a directory are called, by format.
@@ -96,11 +98,20 @@ def detect_format(path: Path) -> str:
     StoreError
         If nothing fits.
     """
+    from hint_plugins.datasets.codes import find_runs, holds_hessian
+
     name = path.name.lower()
     if path.is_dir():
-        for pattern, format in DIRECTORIES.items():
-            if any(not is_options(file) for file in visible(path, path.glob(pattern))):
-                return format
+        fitting = [
+            format
+            for pattern, format in DIRECTORIES.items()
+            if any(not is_options(file) for file in visible(path, path.glob(pattern)))
+        ]
+        phonopy = any(visible(path, path.glob("**/phonopy*.yaml*")))
+        if fitting[:1] in ([], ["phonopy"]) and not phonopy and find_runs(path):
+            return "codes"
+        if fitting:
+            return fitting[0]
         inside = sorted(file.name for file in visible(path, path.glob("*")) if _is_structures(file))
         if inside:
             raise StoreError(f"{path} is a directory: give one of the files in it, {', '.join(inside[:5])}")
@@ -116,9 +127,12 @@ def detect_format(path: Path) -> str:
         return "phonopy"
     elif name.endswith((".h5", ".hdf5")):
         from hint_plugins.datasets.hdf5 import open_hdf5
+        from hint_plugins.datasets.openreact import is_openreact
 
         with open_hdf5(path) as file:
-            return "transition1x" if "data" in file else "rgd1"
+            return "transition1x" if "data" in file else "openreact" if is_openreact(file) else "rgd1"
+    elif holds_hessian(path):
+        return "codes"
     elif known_to_ase(path):
         return "ase"
     raise StoreError(f"{path}: cannot tell the format; give --format, one of {', '.join(READERS)}")
