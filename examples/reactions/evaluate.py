@@ -1,12 +1,13 @@
 """Every finished training on the reactions that nobody has seen: errors, transition states, Gibbs energies.
 
-    python examples/reactions/evaluate.py RUNS [--what errors ts gibbs] [--match alphanet] [--workers 2]
+    python examples/reactions/evaluate.py RUNS [--what errors ts gibbs] [--blocks transition] [--workers 2]
 
 RUNS was made by ``train.py``. For each model ``hint evaluate`` on the labelled test structures, ``hint ts`` from the
 relaxed end points of the reactions whose intended transition state the good level itself finds, and ``hint gibbs`` at
-the good level's stationary points. What is finished is not done again. Raw results, one line each, in RUNS/results:
-``runs.csv`` (settings, cost, mean errors), ``structures.csv``, ``reactions.csv``, ``gibbs.csv``, ``curves.csv`` (validation
-errors against epochs).
+the good level's stationary points. What is finished is not done again. A search takes seconds a reaction: ``--what``
+and ``--blocks`` say what is done for whom. Raw results, one line each, of all that was ever done, in RUNS/results:
+``runs.csv`` (settings, cost, mean errors), ``structures.csv``, ``reactions.csv``, ``gibbs.csv``, ``curves.csv``
+(validation errors against epochs).
 """
 
 from __future__ import annotations
@@ -35,11 +36,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--what", nargs="+", choices=WHAT, default=list(WHAT))
-    parser.add_argument("--match", nargs="+", help="only trainings whose name holds one of these")
+    parser.add_argument("--blocks", nargs="+", help="only trainings of these blocks of the matrix")
     parser.add_argument("--limit", type=int, help="search only the first so many reactions")
-    parser.add_argument(
-        "--level", default="tblite:GFN1-xTB", help="potential measured beside the models; none for none"
-    )
+    parser.add_argument("--level", default="tblite:GFN1-xTB", help="potential measured beside the models, or none")
     parser.add_argument("--device", help="cpu, cuda ... [default: the GPU when there is one]")
     parser.add_argument("--workers", type=int, default=1, help="searches at a time")
     return parser.parse_args(words)
@@ -69,9 +68,17 @@ class Evaluation:
         self.test = data / "good" / "test" / "labels.xyz"
         self.names = [str(atoms.info["reaction"]) for atoms in read_structures(self.test)]
 
-    def errors(self, model: str, folder: Path) -> list[dict[str, Any]]:
-        """Errors on the test structures, one row each."""
-        out = folder / "evaluation"
+    def folder(self, what: str, run: Path) -> Path:
+        """Where one kind of result of a training lies."""
+        name = {"errors": "evaluation", "ts": "ts" if self.limit is None else f"ts-{self.limit}"}.get(what, what)
+        return run / name
+
+    def rows(self, what: str, model: str, run: Path) -> list[dict[str, Any]]:
+        """One kind of result of a model, made if it is not there."""
+        return {"errors": self._errors, "ts": self._ts, "gibbs": self._gibbs}[what](model, self.folder(what, run))
+
+    def _errors(self, model: str, out: Path) -> list[dict[str, Any]]:
+        """A row a test structure."""
         out.mkdir(parents=True, exist_ok=True)
         if not (out / "summary.json").is_file():
             words = ("evaluate", model, self.test, "--out", ".", *self.words)
@@ -84,17 +91,16 @@ class Evaluation:
             for row, values in zip(table, numbers, strict=True)
         ]
 
-    def ts(self, model: str, folder: Path) -> list[dict[str, Any]]:
-        """Searches, one row a reaction."""
+    def _ts(self, model: str, out: Path) -> list[dict[str, Any]]:
+        """A row a reaction."""
         limit = ("--limit", self.limit) if self.limit else ()
-        out = folder / ("ts" if self.limit is None else f"ts-{self.limit}")
         words = (*limit, *self.words)
         return searches.reaction_rows(searches.transition_states(self.points, model, out, self.workers, *words))
 
-    def gibbs(self, model: str, folder: Path) -> list[dict[str, Any]]:
-        """Gibbs energies, one row a stationary point."""
+    def _gibbs(self, model: str, out: Path) -> list[dict[str, Any]]:
+        """A row a stationary point."""
         reference = json.loads((self.data / "truth" / "gibbs" / "summary.json").read_text())["structures"]
-        return searches.gibbs_rows(searches.gibbs(self.points, model, folder / "gibbs", *self.words), reference)
+        return searches.gibbs_rows(searches.gibbs(self.points, model, out, *self.words), reference)
 
 
 def means(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -126,6 +132,12 @@ def curve(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _block(content: dict[str, Any], block: str) -> list[str]:
+    if block not in content["blocks"]:
+        raise InputError(f"no block {block!r} in these trainings; there are {', '.join(content['blocks'])}")
+    return content["blocks"][block]
+
+
 def main() -> None:
     a = parse()
     file = a.runs / "runs.json"
@@ -136,18 +148,25 @@ def main() -> None:
     results.mkdir(exist_ok=True)
     hold_output(results)
     study = Evaluation(a.runs.resolve(), Path(content["data"]), a.device, a.limit, a.workers)
-    wanted = [n for n in content["runs"] if finished(a.runs / n) and (not a.match or any(m in n for m in a.match))]
-    models = {name: str((a.runs / name / "model.model").resolve()) for name in wanted}
+    chosen = {n for block in a.blocks or content["blocks"] for n in _block(content, block)}
+    ready = sorted(f.parent.name for f in a.runs.glob("*-pretraining-*/stage.json") if finished(f.parent))
+    ready += [name for name in content["runs"] if finished(a.runs / name)]
+    models = {name: str((a.runs / name / "model.model").resolve()) for name in ready}
     if a.level != "none":
         models[f"{LEVEL}-{a.level.split(':')[-1]}"] = a.level
     tables: dict[str, list[dict[str, Any]]] = {name: [] for name in ("runs", "curves", *WHAT)}
     for name, model in tqdm(models.items(), desc="evaluate", unit="model", disable=None):
         folder = study.runs / name
-        rows = {what: getattr(study, what)(model, folder) for what in a.what}
+        wanted = name in chosen or name not in content["runs"]
+        rows = {
+            what: study.rows(what, model, folder)
+            for what in WHAT
+            if (wanted and what in a.what) or (study.folder(what, folder) / "summary.json").is_file()
+        }
         for what, found in rows.items():
             tables[what] += [{"run": name, **row} for row in found]
         tables["curves"] += [{"run": name, **row} for row in curve(folder)]
-        cost = json.loads((folder / "cost.json").read_text()) if name in content["runs"] else {}
+        cost = json.loads((folder / "cost.json").read_text()) if name in ready else {}
         settings = content["runs"].get(name, {})
         tables["runs"].append({"run": name, **settings, **cost, **means(rows)})
     columns = list(dict.fromkeys(key for row in tables["runs"] for key in row))

@@ -203,7 +203,7 @@ def test_a_kernel_that_cannot_be_vectorised_is_said(setting):
 
     positions = torch.randn(4, 3, dtype=torch.float64, device=setting[1].device)
     view = ForceView(positions, NoRule.apply)
-    with pytest.raises(RuntimeError, match="vmap does not run here.*take replicate or reverse"):
+    with pytest.raises(RuntimeError, match=r"vmap does not run here.*take replicate or reverse"):
         get_engine("vmap")(view, torch.ones(2, 4, 3, dtype=torch.float64, device=positions.device))
 
 
