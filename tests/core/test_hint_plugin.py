@@ -11,7 +11,7 @@ from torch import nn
 
 from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
 from hint_plugins.config import ConfigError, HintConfig
-from hint_plugins.curvature.engines import EXACT, ForceView
+from hint_plugins.curvature.engines import EXACT, ForceView, get_engine
 from hint_plugins.curvature.layer_norm import ExactLayerNorm
 from hint_plugins.curvature.selftest import SelfTestError
 from hint_plugins.hint import HintPlugin
@@ -302,3 +302,23 @@ def test_labels_of_prepared_files_are_judged_again(wrong):
     dropping = HintPlugin(HintConfig(hessian_on_bad_label="drop"))
     assert dropping.check_labels(labels=labels, atoms=atoms, forces=None) is False
     assert dropping.dropped == {"train_0.h5, structure 7"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "copies"), [("reverse", None), ("finite_difference", 4), ("finite_difference_one_sided", 2)]
+)
+def test_forces_are_asked_of_the_host_where_differences_need_them(engine, copies):
+    """Two probes: displaced both ways, or one way beside the host's own forces; none while the weight is 0."""
+    plugin = HintPlugin()
+    plugin.configure(values={"hessian_weight": 1.0, "hessian_schedule": "constant", "hessian_fd_step": 0.01})
+    plugin.engine = get_engine(engine, 0.01)
+    graphs = labelled(ToyPotential().double())
+    found = plugin.positions_wanted(labelled=graphs, progress=Progress(max_epochs=1))
+    if copies is None:
+        assert found is None
+        return
+    assert found.shape == (copies, 5, 3)
+    moves = (found - graphs.view.positions).abs().amax(dim=(1, 2))
+    torch.testing.assert_close(moves, torch.full_like(moves, 0.01))
+    plugin.configure(values={"hessian_weight": 0.0, "hessian_schedule": "constant"})
+    assert plugin.positions_wanted(labelled=graphs, progress=Progress(max_epochs=1)) is None
