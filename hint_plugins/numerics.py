@@ -55,9 +55,10 @@ class Numerics:
                 self._tell(coarse)
         elif coarse:
             log.warning(
-                "matrix products in %s leave Hessian products about three digits: "
+                "matrix products in %s leave Hessian products about %s digits: "
                 "torch.set_float32_matmul_precision('highest') is safer",
                 coarse,
+                "three" if coarse == "TF32" else "two",
             )
 
     def before_products(self, graphs: LabelledGraphs) -> None:
