@@ -1,11 +1,19 @@
 """Every script in benchmarks/ runs; its numbers at this size mean nothing."""
 
 import json
+import multiprocessing
+import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
 
 import pytest
+import torch
+from helpers.devices import HAS_GPU
+from helpers.pretend_gpu import pretend_gpu
 from helpers.training import ROOT, environment
 
 #: Words that make each script small; {out} is a directory. Those of fairchem need an environment of their own.
@@ -30,8 +38,6 @@ SLOW = {"molecules_table", "pretrain", "projections"}
 
 
 def run(name, out, *more):
-    import shlex
-
     words = [word.format(out=out) for word in shlex.split(SMALL[name])]
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *words, *more]
     return subprocess.run(command, env=environment(), cwd=out, capture_output=True, text=True, check=False)
@@ -49,6 +55,43 @@ def test_script_runs(name, tmp_path):
     done = run(name, tmp_path)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert "nan" not in done.stdout.split()
+
+
+class HereAndNow:
+    """Stands for multiprocessing.Process, and does the work in this process."""
+
+    def __init__(self, target, args):
+        self.target, self.args = target, args
+
+    def start(self):
+        self.target(*self.args)
+
+    def is_alive(self):
+        return False
+
+    def join(self, timeout=None):
+        pass
+
+
+@pytest.mark.mace
+@pytest.mark.skipif(HAS_GPU, reason="there is a real GPU")
+def test_training_steps_are_timed_on_a_gpu(tmp_path, monkeypatch):
+    """On a pretend one, on which steps and measures of memory must run."""
+    pytest.importorskip("mace")
+    context = SimpleNamespace(Queue=SimpleQueue, Process=HereAndNow)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: context)
+    words = SMALL["training_step"].format(out=tmp_path).replace("cpu", "cuda").replace("vmap", "reverse")
+    monkeypatch.setattr(sys, "argv", ["training_step.py", *shlex.split(words)])
+    before = torch.get_default_dtype(), torch.get_num_threads()
+    try:
+        with pretend_gpu() as counts:
+            runpy.run_path(str(ROOT / "benchmarks" / "training_step.py"), run_name="__main__")
+    finally:
+        torch.set_default_dtype(before[0])
+        torch.set_num_threads(before[1])
+    (row,) = json.loads((tmp_path / "training_step.json").read_text())["rows"]
+    assert row["ratio"] > 1
+    assert counts.totals.launches > 0
 
 
 @pytest.mark.mace

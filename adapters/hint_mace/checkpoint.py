@@ -181,7 +181,8 @@ def wrap_checkpoints(adapter: Adapter) -> None:
             return load(self, path, device=device)
         log.info("Loading checkpoint: %s", path)
         try:
-            content, beside = read_checkpoint(path, device)
+            # Not to ``device``: an optimiser whose counters of steps lie on a GPU waits for each of them at every step.
+            content, beside = read_checkpoint(path, torch.device("cpu"))
             if beside is not None and adapter.trained is None:
                 adapter.accept_changes(beside.get("settings", {}), adapter.settings)
         except CheckpointError as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import warnings
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -116,7 +119,8 @@ def load_potential(path: str, device: torch.device, dtype: torch.dtype | None) -
             if scripted:
                 model = torch.jit.load(file, map_location=device)
             else:
-                model = torch.load(file, map_location=device, weights_only=False)
+                with _scripts_to(device):
+                    model = torch.load(file, map_location=device, weights_only=False)
     except (AttributeError, ImportError, ValueError) as error:
         raise PotentialError(
             f"{file} is a MACE model but cannot be read: {error}. A pickled model needs the e3nn it was saved with "
@@ -128,6 +132,17 @@ def load_potential(path: str, device: torch.device, dtype: torch.dtype | None) -
         raise PotentialError(f"{file} holds a {type(model).__name__}, not a MACE model")
     own = next(model.parameters()).dtype
     return EnergyModelBackend(MaceEnergyModel(model, head or None), file, device, dtype or own)
+
+
+@contextlib.contextmanager
+def _scripts_to(device: torch.device) -> Iterator[None]:
+    """Within, TorchScript parts of a pickled model go to ``device``; e3nn puts them where they were when saved."""
+    load = torch.jit.load
+    setattr(torch.jit, "load", functools.partial(load, map_location=device))  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(torch.jit, "load", load)  # noqa: B010
 
 
 def _scripted(file: str) -> bool | None:

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from hint_plugins.cli.options import Device
+
 
 def doctor(
     model: Annotated[
@@ -16,7 +18,7 @@ def doctor(
         Path | None, typer.Option(help="Structures for the test (the first ones) [default: a small cluster].")
     ] = None,
     num_structures: Annotated[int, typer.Option(min=1, help="How many of them.")] = 2,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda ... [default: the GPU if there is one].")] = None,
+    device: Device = None,
     out: Annotated[Path | None, typer.Option(help="Directory for summary.json.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result in --out.")] = False,
 ) -> None:

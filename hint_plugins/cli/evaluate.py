@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hint_plugins.cli.options import Device
+
 if TYPE_CHECKING:
     from ase import Atoms
 
@@ -35,7 +37,7 @@ def evaluate(
     max_hessians: Annotated[
         int | None, typer.Option(min=0, help="Compute at most so many Hessians, a random selection [default: all].")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda ... [default: the GPU if there is one].")] = None,
+    device: Device = None,
     dtype: Annotated[str | None, typer.Option(help="float64 or float32 [default: the model's].")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of random selections.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result in --out.")] = False,

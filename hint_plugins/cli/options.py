@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from hint_plugins.cli.common import InputError, hold_output
+
+#: Type of the option ``--device``, the same in every command.
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: the GPU when there is one].")]
 
 
 def name_values(items: list[str]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def _tensor(storage: Any, offset: int, size: Any, stride: Any, *others: Any) -> 
 def _storage(content: bytes) -> Any:
     import torch
 
-    return torch.load(io.BytesIO(content), weights_only=True)
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def read_horm(path: Path, bad: OnBad, *, energy: str = "ae") -> Iterator[Atoms]:

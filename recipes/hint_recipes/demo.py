@@ -25,6 +25,7 @@ from ase.io import read, write
 from hint_plugins.cli.common import InputError, replacing, write_csv, write_json
 from hint_plugins.datasets.minireactions import geometries
 from hint_plugins.processes import end_all, run_logged
+from hint_recipes.devices import training_device
 
 #: Reactions of 3 to 7 atoms of H, C, N, O.
 REACTIONS = (
@@ -138,7 +139,9 @@ def split(labels: Path, settings: DemoSettings, seed: int) -> dict[str, list[Ato
     return parts
 
 
-def training_command(name: str, settings: DemoSettings, num_train: int, seed: int, hessians: bool) -> list[str]:
+def training_command(
+    name: str, settings: DemoSettings, num_train: int, seed: int, hessians: bool, device: str = "cpu"
+) -> list[str]:
     """The literal command that is run."""
     per_epoch = max(1, num_train // settings.batch_size)
     epochs = max(1, round(settings.steps / per_epoch))
@@ -159,7 +162,7 @@ def training_command(name: str, settings: DemoSettings, num_train: int, seed: in
         "patience": 10_000,
         "ema_decay": 0.99,
         "default_dtype": "float32",
-        "device": "cpu",
+        "device": device,
         "seed": seed,
         "error_table": "PerAtomMAE",
         "plot": False,
@@ -174,18 +177,31 @@ def training_command(name: str, settings: DemoSettings, num_train: int, seed: in
     return [*words, "--ema", "--amsgrad"]
 
 
-def train(directory: Path, name: str, settings: DemoSettings, seed: int, hessians: bool, parts: dict) -> None:
-    """Train ``name``.model in ``directory``; data, command and log are kept there."""
+def train(
+    directory: Path,
+    name: str,
+    settings: DemoSettings,
+    seed: int,
+    hessians: bool,
+    parts: dict,
+    device: str | None = None,
+) -> None:
+    """Train ``name``.model in ``directory``; data, command and log are kept there.
+
+    ``device`` is one of :data:`hint_recipes.devices.TRAINER`, by default the GPU when there is one.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     for part, frames in parts.items():
         write(directory / f"{part}.xyz", frames, format="extxyz")
     (directory / "net.yaml").write_text(yaml.safe_dump(ALPHANET))
-    command = training_command(name, settings, len(parts["train"]), seed, hessians)
+    command = training_command(name, settings, len(parts["train"]), seed, hessians, training_device(device))
     (directory / "command.txt").write_text(shlex.join(command) + "\n")
     run_logged(command, directory)
 
 
-def train_and_evaluate(out: Path, settings: DemoSettings, seed: int, hessians: bool, parts: dict) -> dict[str, Any]:
+def train_and_evaluate(
+    out: Path, settings: DemoSettings, seed: int, hessians: bool, parts: dict, device: str | None = None
+) -> dict[str, Any]:
     """One training and its errors on the test set; what is finished is not done again."""
     name = "efh" if hessians else "ef"
     directory = out / f"{settings.model.lower()}-n{settings.structures}-h{settings.labelled}-seed{seed}" / name
@@ -194,15 +210,18 @@ def train_and_evaluate(out: Path, settings: DemoSettings, seed: int, hessians: b
         raise InputError(f"{directory} holds a training with other settings: choose another --out, or remove it")
     write_json(record, asdict(settings))
     if not done.exists():
-        train(directory, name, settings, seed, hessians, parts)
-        words = ["evaluate", f"{name}.model", "test.xyz", "--out", "evaluation", "--overwrite"]
+        device = training_device(device)
+        train(directory, name, settings, seed, hessians, parts, device)
+        words = ["evaluate", f"{name}.model", "test.xyz", "--out", "evaluation", "--overwrite", "--device", device]
         run_logged([tool("hint"), *words], directory)
     errors = json.loads(done.read_text())
     row: dict[str, Any] = {"training": "E/F/H" if hessians else "E/F", "seed": seed, **asdict(settings)}
     return row | {key: errors[key] for key in ERRORS}
 
 
-def run_demo(out: Path, sizes: Sequence[DemoSettings], seeds: Sequence[int], workers: int = 2) -> list[dict[str, Any]]:
+def run_demo(
+    out: Path, sizes: Sequence[DemoSettings], seeds: Sequence[int], workers: int = 2, device: str | None = None
+) -> list[dict[str, Any]]:
     """All trainings, several at a time; one row each.
 
     Parameters
@@ -215,13 +234,15 @@ def run_demo(out: Path, sizes: Sequence[DemoSettings], seeds: Sequence[int], wor
         Seeds of model, order and choice of training structures.
     workers
         Trainings at a time, one thread each.
+    device
+        Of trainings and evaluations (:data:`hint_recipes.devices.TRAINER`); by default the GPU when there is one.
     """
     labels = make_labels(out, workers)
     jobs = [(size, seed, hessians) for seed in seeds for size in sizes for hessians in (True, False)]
     pool = ThreadPoolExecutor(workers)
     try:
         futures = [
-            pool.submit(train_and_evaluate, out, size, seed, hessians, split(labels, size, seed))
+            pool.submit(train_and_evaluate, out, size, seed, hessians, split(labels, size, seed), device)
             for size, seed, hessians in jobs
         ]
         rows = [future.result() for future in futures]

@@ -16,6 +16,7 @@ from typing import Any
 from hint_plugins.cli.common import InputError, write_json, write_summary
 from hint_plugins.processes import run
 from hint_recipes.crystal_input import load_potential, read_crystal
+from hint_recipes.devices import training_device
 from hint_recipes.hydride_check import check
 from hint_recipes.hydride_data import build, cell_label, read_labelled, write
 from hint_recipes.phonons import read_force_constants
@@ -185,7 +186,7 @@ def run_finetune(
     max_energy: float | None = 4.0,
     copies: int = 1,
     foundation: Path | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
     prepare_only: bool = False,
@@ -200,9 +201,10 @@ def run_finetune(
     Raises
     ------
     InputError
-        For files that do not fit, and where neither ``cell_energy`` nor a label in ``cell`` gives the energy of the
-        undisplaced cell.
+        For files that do not fit, for a device that is not there, and where neither ``cell_energy`` nor a label in
+        ``cell`` gives the energy of the undisplaced cell.
     """
+    device = training_device(device)
     if foundation is not None and not Path(foundation).is_file():
         raise InputError(f"--foundation {foundation}: no such file")
     crystal = read_crystal(cell)
@@ -241,7 +243,7 @@ def run_finetune(
             foundation=foundation, stress=stress, options=_only(options, hessians),
         )  # fmt: skip
         now = {"command": ["mace_run_train", *command], "data": _digest(train, valid)}
-        if earlier is not None and earlier != now:
+        if earlier is not None and _elsewhere(earlier) != _elsewhere(now):
             raise InputError(
                 f"{directory} holds a training with other data or options: choose another --out, or add --overwrite"
             )
@@ -289,6 +291,11 @@ def _earlier(directory: Path) -> dict[str, Any] | None:
     record = directory / "command.json"
     began = any(directory.glob("*.model")) or any(directory.glob("checkpoints/*"))
     return json.loads(record.read_text()) if began and record.is_file() else None
+
+
+def _elsewhere(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a training without its device, on which it may be continued elsewhere."""
+    return {**record, "command": [word for word in record["command"] if not word.startswith("--device=")]}
 
 
 def _only(options: Mapping[str, Any] | None, hessians: bool) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def run_pdh(
     foundation: Path | None = None,
     isotopes: Sequence[str] = ("H", "D", "T"),
     route: str = "auto",
-    device: str = "cpu",
+    device: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The whole study; finished parts in ``out`` are kept, an unfinished SSCHA run is continued.
@@ -131,7 +131,9 @@ def run_pdh(
     route
         How the coupling is carried to other phonons: ``matdyn`` (exact, Quantum ESPRESSO), ``projected``, or ``auto``:
         ``matdyn`` where Quantum ESPRESSO is installed.
-    device, seed
+    device
+        Of training and SSCHA; by default the GPU when there is one.
+    seed
         Passed on.
 
     Returns
@@ -185,7 +187,7 @@ def _train(
     supercells: bool,
     foundation: Path | None,
     size: StudySize,
-    device: str,
+    device: str | None,
     seed: int,
 ) -> dict[str, Any]:
     finished = out / "summary.json"
@@ -209,7 +211,7 @@ def _train(
     )
 
 
-def _sscha(out: Path, model: str, name: str, size: StudySize, device: str, seed: int) -> dict[str, Any]:
+def _sscha(out: Path, model: str, name: str, size: StudySize, device: str | None, seed: int) -> dict[str, Any]:
     from hint_recipes.ensemble import EnsembleEngine
     from hint_recipes.sscha_state import SschaSettings
     from hint_recipes.sscha_study import run_sscha

@@ -55,6 +55,19 @@ def test_every_command_is_available():
         assert "not available" not in GROUP.get_command(CONTEXT, name).help
 
 
+def test_the_device_is_chosen_in_the_same_words_everywhere():
+    found = {}
+    for name in COMMANDS:
+        options = {option.name: option for option in GROUP.get_command(CONTEXT, name).params}
+        if "device" in options:
+            assert options["device"].default is None
+            found[name] = options["device"].help
+        else:
+            assert "model" not in options, f"hint {name} works with a model, but has no --device"
+    assert set(found.values()) == {"cpu, cuda, ... [default: the GPU when there is one]."}
+    assert {"ts", "sscha", "evaluate", "demo", "finetune-hydride", "pdh-study"} <= set(found)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_says_a_default_once(name):
     status, text = run(name, "--help")

@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from helpers.devices import DEVICES
 from scipy.spatial.transform import Rotation
 
 from hint_plugins.models import Graph, energy_and_forces, energy_forces_stress, graph_from_atoms
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 TURN = Rotation.from_euler("zyx", [0.7, -0.4, 1.1]).as_matrix()
 
 

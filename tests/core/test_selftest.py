@@ -24,7 +24,18 @@ def report(model, device="cpu"):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("norm", [None, nn.GroupNorm(2, 8), nn.RMSNorm(8), ExactLayerNorm(8)])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        None,
+        pytest.param(
+            nn.GroupNorm(2, 8),
+            marks=pytest.mark.needs_real_gpu("torch aborts in its double backward on a device written in Python"),
+        ),
+        nn.RMSNorm(8),
+        ExactLayerNorm(8),
+    ],
+)
 def test_right_models_pass(norm, device):
     torch.manual_seed(0)
     result = report(ToyPotential(norm), device)

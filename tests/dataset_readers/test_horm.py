@@ -69,6 +69,15 @@ def write(path, values, length=None):
     return path
 
 
+def test_records_of_a_machine_with_a_gpu(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        content = pickled(record(3))
+    assert b"cuda:0" in content
+    (atoms,) = read_dataset(write(tmp_path / "a.lmdb", [content]))
+    np.testing.assert_array_equal(atoms.positions, record(3)["pos"].double().numpy())
+
+
 def test_fields_units_and_order(tmp_path):
     fields = [record(3), record(5, seed=1)]
     path = write(tmp_path / "a.lmdb", [pickled(f) for f in fields])

@@ -1,7 +1,9 @@
-"""Devices and dtypes that tests run on."""
+"""Devices that tests run on; where there is no GPU, a pretend one stands in (see :mod:`helpers.pretend_gpu`)."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+HAS_GPU = torch.cuda.is_available()
+DEVICES = ["cpu", pytest.param("cuda", id="cuda" if HAS_GPU else "pretend")]

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ase.io import write
 
+from helpers.pretend_counts import Totals
 from helpers.structures import crystals, label_with_emt, labelled_set
 
 BIN = Path(sys.executable).parent
@@ -99,6 +102,42 @@ def train(
     if check and result.returncode:
         raise AssertionError(f"exit {result.returncode}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}")
     return result
+
+
+@dataclass(frozen=True)
+class PretendRun:
+    """A training on a pretend GPU; see :mod:`helpers.pretend_run`."""
+
+    status: int
+    steps: list[Totals]
+    waits: dict[str, int]
+    copies: dict[str, int]
+    output: str
+
+
+def train_on_pretend_gpu(directory: Path, device: str = "cuda", **runs: Mapping[str, Any]) -> dict[str, PretendRun]:
+    """Run ``mace_run_train`` on a pretend GPU, once for each of ``runs``: the small settings and these options.
+
+    The keyword is the name of the run. The runs follow each other in ``directory``, in processes beside this one;
+    ``device`` is that of those that name none.
+    """
+    words = {name: flags({**SETTINGS, "name": name, "device": device, **options}) for name, options in runs.items()}
+    (directory / "runs.json").write_text(json.dumps(words))
+    command = [sys.executable, "-m", "helpers.pretend_run", "runs.json"]
+    env = environment(CUDA_VISIBLE_DEVICES="")
+    done = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, check=False, timeout=900)
+    if done.returncode:
+        raise AssertionError(f"exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return {name: _pretend_run(directory, name) for name in runs}
+
+
+def _pretend_run(directory: Path, name: str) -> PretendRun:
+    output = (directory / f"{name}.out").read_text()
+    try:
+        found = json.loads((directory / f"{name}.json").read_text())
+    except FileNotFoundError:
+        raise AssertionError(f"{name} died:\n{output[-3000:]}") from None
+    return PretendRun(**{**found, "steps": [Totals(*step) for step in found["steps"]], "output": output})
 
 
 def records(directory: Path, mode: str, name: str = "run", seed: int = 1) -> list[dict[str, Any]]:

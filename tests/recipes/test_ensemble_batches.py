@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from helpers.devices import DEVICES
 from helpers.pairs import Pairs
 
 from hint_plugins.models.alphanet import AlphaNet, AlphaNetConfig
 from hint_plugins.potential import Potential
 from hint_recipes.ensemble import EnsembleEngine
-
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 @pytest.mark.parametrize("device", DEVICES)

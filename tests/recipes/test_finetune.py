@@ -185,7 +185,7 @@ def write_inputs(directory: Path, crystal: Atoms, constants: ForceConstants, cel
     }
 
 
-def test_a_training_with_other_options_is_kept(tmp_path, crystal, constants, cells, energy):
+def test_a_training_with_other_options_is_kept(tmp_path, crystal, constants, cells, energy, monkeypatch):
     inputs = write_inputs(tmp_path, crystal, constants, cells)
     out = tmp_path / "out"
     out.mkdir()
@@ -200,6 +200,9 @@ def test_a_training_with_other_options_is_kept(tmp_path, crystal, constants, cel
             run_finetune(**options, **change)
     with pytest.raises(InputError, match="no such file"):
         run_finetune(**options, foundation=tmp_path / "none.model")
+    monkeypatch.setattr("hint_recipes.finetune.training_device", lambda device: "mps")
+    run_finetune(**options, epochs=7)  # on another machine
+    assert "--device=mps" in json.loads((out / "hint" / "command.json").read_text())["command"]
 
 
 def test_foundation_of_alphanet():

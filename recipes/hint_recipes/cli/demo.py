@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hint_plugins.cli.options import Device
+
 
 def demo(
     out: Annotated[Path, typer.Option(help="Directory for data, models, tables and plots.")] = Path("demo-out"),
@@ -21,6 +23,7 @@ def demo(
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of each training.")] = 1000,
     weight: Annotated[float, typer.Option(min=0, help="Hessian weight w_H.")] = 0.1,
     workers: Annotated[int, typer.Option(min=1, help="Labels and trainings at a time, one thread each.")] = 2,
+    device: Device = None,
 ) -> None:
     """Label small reactions with GFN2-xTB, train with and without Hessians, compare.
 
@@ -35,8 +38,10 @@ def demo(
     from hint_plugins.cli.common import InputError, prepare_output, write_config, write_csv, write_summary
     from hint_recipes.cli.inputs import need
     from hint_recipes.demo import ERRORS, DemoSettings, compare, plot, run_demo, sentences, with_units
+    from hint_recipes.devices import training_device
 
     need("mace,xtb,datasets", "mace", "tblite", "geodesic_interpolate")
+    training_device(device)  # before labels are made for nothing
     start = time.perf_counter()
     out = prepare_output(out, resume=True)
     labelled = structures if labelled is None else labelled
@@ -49,7 +54,7 @@ def demo(
     console = Console()
     console.print(f"labels and {2 * len(sizes) * seeds} trainings in {out}; logs are beside the models")
     try:
-        rows = run_demo(out, sizes, range(1, seeds + 1), workers)
+        rows = run_demo(out, sizes, range(1, seeds + 1), workers, device)
     except RuntimeError as error:
         raise InputError(str(error)) from None
     table = compare(rows)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hint_plugins.cli.options import Device
+
 
 def finetune_hydride(
     cell: Annotated[
@@ -45,7 +47,7 @@ def finetune_hydride(
     option: Annotated[
         list[str] | None, typer.Option(help="Option of mace_run_train, NAME=VALUE (lr=0.005); repeatable.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = None,
     seed: Annotated[int, typer.Option(help="Random numbers.")] = 0,
     prepare_only: Annotated[bool, typer.Option(help="Write training sets and commands, do not train.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Discard what is in --out.")] = False,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hint_plugins.cli.options import Device
+
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
 
@@ -41,7 +43,7 @@ def gibbs(
     reference: Annotated[
         str | None, typer.Option(help="Reference potential (as --model): errors against it are reported.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: the GPU when there is one].")] = None,
+    device: Device = None,
     dtype: Annotated[str | None, typer.Option(help="float64 or float32 [default: the model's].")] = None,
     overwrite: Annotated[bool, typer.Option(help="Discard an earlier result in --out.")] = False,
 ) -> None:

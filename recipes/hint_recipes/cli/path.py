@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hint_plugins.cli.options import Device
+
 
 def path(
     reactions: Annotated[
@@ -33,7 +35,7 @@ def path(
     only: Annotated[
         list[str] | None, typer.Option(help="Only reactions of this name (may be given several times).")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: the GPU when there is one].")] = None,
+    device: Device = None,
     dtype: Annotated[str | None, typer.Option(help="float64 or float32 [default: the model's].")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the interpolation's random nudges.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Discard an earlier result in --out.")] = False,

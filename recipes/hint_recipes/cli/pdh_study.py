@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hint_plugins.cli.options import Device
+
 
 def pdh_study(
     out: Annotated[Path, typer.Option(help="Output directory; what is finished there is kept.")],
@@ -28,7 +30,7 @@ def pdh_study(
         str, typer.Option(help="Coupling on other phonons: matdyn (exact, Quantum ESPRESSO), projected, or auto.")
     ] = "auto",
     option: Annotated[list[str] | None, typer.Option(help="Option of mace_run_train, NAME=VALUE; repeatable.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = None,
     seed: Annotated[int, typer.Option(help="Random numbers.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Discard what is in --out.")] = False,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hint_plugins.cli.options import Device
 from hint_recipes.cli.repetitions import MATRIX_METAVAR, METAVAR, RepetitionsCommand
 
 
@@ -37,7 +38,7 @@ def phonons(
     t_max: Annotated[float, typer.Option(help="Highest temperature, K.")] = 1000.0,
     t_step: Annotated[float, typer.Option(help="Temperature step, K.")] = 100.0,
     dos_width: Annotated[float, typer.Option(help="Gaussian width of the density of states, cm^-1.")] = 10.0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: what the model chooses.")] = None,
+    device: Device = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result.")] = False,
 ) -> None:

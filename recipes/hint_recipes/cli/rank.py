@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hint_plugins.cli.options import Device
 from hint_recipes.cli.repetitions import MATRIX_METAVAR, METAVAR, RepetitionsCommand
 
 
@@ -58,7 +59,7 @@ def rank(
     reference: Annotated[str | None, typer.Option(help="Reference calculator for the free-energy correction.")] = None,
     reference_configurations: Annotated[int, typer.Option(help="Configurations for it.")] = 20,
     mass: Annotated[list[str] | None, typer.Option(help="Isotope, SYMBOL=MASS in u; repeatable.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: what the model chooses.")] = None,
+    device: Device = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
     seed: Annotated[int, typer.Option(help="Random numbers.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Discard what is in --out.")] = False,

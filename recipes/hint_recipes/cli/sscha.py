@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hint_plugins.cli.options import Device
 from hint_recipes.cli.repetitions import LIST_METAVAR, MATRIX_METAVAR, METAVAR, RepetitionsCommand, numbers
 
 
@@ -70,7 +71,7 @@ def sscha(
     on_bad: Annotated[str, typer.Option(help="Configuration the model cannot do: drop or stop.")] = "drop",
     max_energy: Annotated[float, typer.Option(help="... further from the median energy than this, eV an atom.")] = 5.0,
     max_force: Annotated[float, typer.Option(help="... or with a larger force component, eV/A.")] = 500.0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: what the model chooses.")] = None,
+    device: Device = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
     seed: Annotated[int, typer.Option(help="Random numbers.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Discard what is in --out.")] = False,

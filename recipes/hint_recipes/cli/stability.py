@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hint_plugins.cli.options import Device
+
 
 def stability(
     structures: Annotated[list[Path], typer.Argument(help="Equilibrium structures of molecules; info may give name.")],
@@ -26,7 +28,7 @@ def stability(
     compare: Annotated[
         list[Path] | None, typer.Option(help="Earlier output directory whose results go into the plot too.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: the GPU when there is one].")] = None,
+    device: Device = None,
     dtype: Annotated[str | None, typer.Option(help="float64 or float32 [default: the model's].")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random forces.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Discard an earlier result in --out.")] = False,

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hint_plugins.cli.options import Device
+
 
 def ts(
     reactions: Annotated[
@@ -54,7 +56,7 @@ def ts(
     scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
     parsl_config: Annotated[Path | None, typer.Option(help="Python file that defines Parsl's `config`.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Search again what failed in an earlier run.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: the GPU when there is one].")] = None,
+    device: Device = None,
     dtype: Annotated[str | None, typer.Option(help="float64 or float32 [default: the model's].")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the interpolation's random nudges.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Discard an earlier result in --out.")] = False,
@@ -66,6 +68,7 @@ def ts(
     from hint_plugins.cli.common import InputError, finish, write_csv, write_summary
     from hint_plugins.labelling.executors import ExecutorError, executor_factory
     from hint_recipes.cli.inputs import load_potential, need, open_run, read_frames, settings_or_fail
+    from hint_recipes.devices import sharing_note
     from hint_recipes.failures import REASONS
     from hint_recipes.transition_states import SearchSettings, group_reactions, search_set, summarise
     from hint_recipes.transition_states.plots import plot_success
@@ -114,6 +117,9 @@ def ts(
         )
     except ExecutorError as error:
         raise InputError(str(error)) from error
+    note = sharing_note(workers, str(potential.device)) if factory is not None else None
+    if note is not None:
+        typer.echo(f"hint: {note}", err=True)
     neutral = {"reactions", "only", "limit", "compare", "workers", "together", "executor", "scheduler", "parsl_config"}
     neutral |= {"retry_failed", "device"}
     out = open_run(out, "ts", options, overwrite=overwrite, neutral=neutral, cleared=("reactions",))

@@ -13,6 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.labelling.executors import ExecutorFactory
+from hint_recipes.devices import worker_device
 from hint_recipes.failures import REASONS, SearchFailure
 from hint_recipes.parallel import WorkerDied, map_items
 from hint_recipes.store import ItemStore, digest, file_digest, safe_name, write_frames
@@ -41,9 +42,9 @@ def _potential(spec: Any, device: str | None, dtype: str | None) -> Any:
 
 
 def _work(
-    reaction: Reaction, *, spec: Any, device: str | None, dtype: str | None, settings: SearchSettings
+    reaction: Reaction, *, spec: Any, device: str | None, dtype: str | None, settings: SearchSettings, alone: bool
 ) -> SearchResult:
-    return search(reaction, _potential(spec, device, dtype), settings)
+    return search(reaction, _potential(spec, device if alone else worker_device(device), dtype), settings)
 
 
 def _together(
@@ -84,7 +85,7 @@ def search_set(
         The set.
     spec, device, dtype
         What :meth:`hint_plugins.potential.Potential.load` understands. A ``spec`` that is not text (a calculator, a
-        model) works in this process only.
+        model) works in this process only. Where ``device`` leaves it open, worker processes take the GPUs in turn.
     out
         Every reaction gets ``out/reactions/NAME.json`` and a folder ``NAME`` with structures and plot.
     settings
@@ -121,7 +122,8 @@ def search_set(
         if record is not None:
             progress(record)
     missing = [i for i, record in enumerate(records) if record is None]
-    function = functools.partial(_work, spec=spec, device=device, dtype=dtype, settings=settings)
+    alone = open_executor is None
+    function = functools.partial(_work, spec=spec, device=device, dtype=dtype, settings=settings, alone=alone)
     todo = [reactions[i] for i in missing]
     outcomes: Iterable[tuple[int, Any]]
     if open_executor is None and together > 1:

@@ -28,6 +28,7 @@ def manager():
     return manager_with(hessian_num_probes=2)[0]
 
 
+@pytest.mark.pretend_gpu_with(scale_shift=True, stress=False)
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("system", PERIODIC)
 @pytest.mark.parametrize("stress", [False, True])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk, molecule
-from helpers.devices import DEVICES
+from helpers.devices import DEVICES, HAS_GPU
+from helpers.pretend_gpu import pretend_gpu
 
 mace = pytest.importorskip("mace")
 
@@ -51,6 +52,7 @@ def structures():
     return out
 
 
+@pytest.mark.pretend_gpu_with(model_file=True)
 @pytest.mark.parametrize("device", DEVICES)
 def test_agrees_with_the_calculator_of_mace(model_file, structures, device):
     potential = Potential.load(model_file, device)
@@ -109,6 +111,19 @@ def test_torchscript_file(model_file, structures, tmp_path):
     scripted, eager = Potential.load(file, "cpu"), Potential.load(model_file, "cpu")
     for a, b in zip(scripted.hessians(structures[1:3]), eager.hessians(structures[1:3]), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-10)
+
+
+@pytest.mark.skipif(HAS_GPU, reason="there is a GPU here")
+def test_a_model_saved_on_a_gpu_opens_without_one(structures, tmp_path):
+    """Also where e3nn's code in TorchScript holds tensors, which it reads to where they were."""
+    model, file = tiny_mace(), tmp_path / "gpu.model"
+    with pretend_gpu():
+        torch.save(copy.deepcopy(model).to("cuda"), file)
+    with pytest.raises((RuntimeError, NotImplementedError), match="CUDA"):
+        torch.load(file, map_location="cpu", weights_only=False)
+    torch.save(model, tmp_path / "cpu.model")
+    found, expected = (Potential.load(tmp_path / f"{name}.model", "cpu") for name in ("gpu", "cpu"))
+    np.testing.assert_array_equal(found.evaluate(structures).energies, expected.evaluate(structures).energies)
 
 
 def test_unknown_element(model_file):
