@@ -13,12 +13,12 @@ import end_points
 import searches
 from ase.io import write
 from geometries import join, make_geometries
-from labels import atomic_energies, divide, label, pick, select, share_name, write_share
+from labels import atomic_energies, divide, label, pick, select, share_name, within, write_share
 from stages import command, stage
 from tqdm import tqdm
 
 from hint_plugins.cli.common import replacing, write_json
-from hint_plugins.labels.store import read_structures, write_structures
+from hint_plugins.labels.store import write_structures
 from hint_recipes.transition_states import Reaction
 
 
@@ -82,7 +82,7 @@ def scale(a: argparse.Namespace) -> dict[str, Any]:
     def make() -> dict[str, Any]:
         raw = folder / "raw"
         raw.mkdir(exist_ok=True)
-        counts = divide(a.out / "cheap" / "labels.xyz", raw)
+        counts = divide(a.out / "cheap" / "labels.xyz", raw, a.max_energy)
         label(folder, raw / "anchors.xyz", "anchors.xyz", a.good, a.workers, "--kind", "forces")
         align = ("--align-to", "anchors.xyz", "--align-from", "raw/anchors.xyz", "--overwrite")
         for part in ("train", "valid"):
@@ -91,7 +91,7 @@ def scale(a: argparse.Namespace) -> dict[str, Any]:
         write_json(folder / "e0s.json", atomic_energies(folder / "anchors.xyz"))
         return counts
 
-    return stage(folder, options(a, "good"), make)
+    return stage(folder, options(a, "good", "max_energy"), make)
 
 
 def good(a: argparse.Namespace) -> list[dict[str, Any]]:
@@ -101,11 +101,12 @@ def good(a: argparse.Namespace) -> list[dict[str, Any]]:
         folder = a.out / "good" / part
 
         def make(folder: Path = folder, part: str = part, count: int = count) -> dict[str, Any]:
-            frames = (x for x in read_structures(a.out / "geometries" / "all.xyz") if x.info["part"] == part)
+            found = within(a.out / "cheap" / "labels.xyz", a.max_energy)
+            frames = (atoms for atoms in found if atoms.info["part"] == part)
             write_structures(folder / "structures.xyz", pick(frames, count, a.seed))
             return label(folder, folder / "structures.xyz", "labels.xyz", a.good, a.workers)
 
-        counts = stage(folder, {"good": a.good, "per_reaction": count, "seed": a.seed}, make)
+        counts = stage(folder, {"per_reaction": count, **options(a, "good", "max_energy", "seed")}, make)
         rows.append({"set": part, "structures": counts["structures"], "Hessians": counts["structures"], **cost(counts)})
     for selection in a.selections:
         folder = a.out / "good" / selection

@@ -44,6 +44,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cheap", default="GFN1-xTB")
     parser.add_argument("--cheap-kind", choices=("projections", "full"), default="projections")
     parser.add_argument("--num-probes", type=int, default=5, help="stored projections a structure")
+    parser.add_argument("--max-energy", type=float, default=8.0, help="eV above the lowest structure of a reaction")
     parser.add_argument("--good", default="GFN2-xTB")
     parser.add_argument("--selections", nargs="+", default=["energy-top", "energy-bottom", "density", "random"])
     parser.add_argument("--fraction", type=float, default=0.1, help="of the training structures, for good labels")

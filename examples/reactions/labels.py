@@ -56,16 +56,27 @@ def pick(structures: Iterable[Atoms], per_reaction: int, seed: int) -> list[Atom
     return chosen
 
 
-def divide(labelled: Path, directory: Path) -> dict[str, int]:
-    """Cheap labels by part: ``train.xyz``, ``valid.xyz``, and ``anchors.xyz``, the end points of both as they are.
+def within(labelled: Path, most: float) -> Iterator[Atoms]:
+    """Structures at most ``most`` eV above the lowest of their reaction: interpolation makes some that nobody needs."""
+    lowest: dict[str, float] = {}
+    for atoms in read_structures(labelled):
+        name, energy = atoms.info["reaction"], float(atoms.info["REF_energy"])
+        lowest[name] = min(lowest.get(name, energy), energy)
+    for atoms in read_structures(labelled):
+        if float(atoms.info["REF_energy"]) - lowest[atoms.info["reaction"]] <= most:
+            yield atoms
 
-    The anchors are what the constants between the two levels are taken from. Labels of test and held-back reactions
-    are left out.
+
+def divide(labelled: Path, directory: Path, most: float) -> dict[str, int]:
+    """Cheap labels :func:`within` ``most`` eV by part: ``train.xyz``, ``valid.xyz``, and ``anchors.xyz``.
+
+    The anchors, the end points of both as they are, give the constants between the two levels. Labels of test and
+    held-back reactions are left out.
     """
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
         write = {n: stack.enter_context(writing(directory / f"{n}.xyz")) for n in ("train", "valid", "anchors")}
-        for atoms in read_structures(labelled):
+        for atoms in within(labelled, most):
             part = atoms.info["part"]
             if part not in ("train", "valid"):
                 continue
