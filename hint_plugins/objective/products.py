@@ -84,8 +84,8 @@ def hessian_products(
         if differences or host_graph_serves(len(graphs.atoms), len(positions), len(probes), positions.device):
             view = replace(view, graph=(positions, forces.index_select(0, graphs.atoms)))
     if differences and wanted is not None and graphs.wanted is not None and graphs.wanted[0] is wanted:
-        made = graphs.wanted[1]
-        view = replace(view, forces_at=lambda _: made)
+        made, alone = graphs.wanted[1], view.forces_at
+        view = replace(view, forces_at=lambda at: made if at.shape == made.shape else alone(at))
     products = engine(view, probes, create_graph)
     if graphs.atoms is not None and products.shape[1] != len(graphs.atoms):
         products = products.index_select(1, graphs.atoms)

@@ -188,8 +188,9 @@ def test_forces_that_another_plugin_asked_for_are_not_taken():
     labelled = graph_batch(model, batch, output).labelled
     expected = plugin.structure_losses(labelled)
     positions, forces = labelled.wanted
-    labelled.wanted = positions.clone(), forces * 2
-    torch.testing.assert_close(plugin.structure_losses(labelled), expected, rtol=1e-6, atol=0)
+    for other in ((positions.clone(), 2 * forces), (positions, 2 * forces[:1])):
+        labelled.wanted = other
+        torch.testing.assert_close(plugin.structure_losses(labelled), expected, rtol=1e-6, atol=0)
 
 
 def test_the_host_s_graph_serves_where_few_atoms_are_without_labels():
