@@ -30,6 +30,11 @@ def new_figure(width: float = 6.4, height: float = 4.2, **options: Any) -> tuple
     return figure, figure.subplots(**options)
 
 
+def three_digits(value: float) -> str:
+    """A number for a picture: 0.0123, 1.23, 123, 1234."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def wrapped(text: str, inches: float, fontsize: float = 10.0) -> str:
     """``text`` in lines that fit ``inches``; long words (file names) are broken."""
     return textwrap.fill(text, max(10, int(inches * 72 / (0.6 * fontsize))))

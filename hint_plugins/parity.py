@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hint_plugins.figures import new_figure, save_figure, wrapped
+from hint_plugins.figures import new_figure, save_figure, three_digits, wrapped
 
 #: Axis label and unit of the error by quantity, and where ``summary.json`` has the mean absolute error.
 QUANTITIES = {
@@ -61,7 +61,7 @@ def plot_parity(points: Mapping[str, np.ndarray], path: Path, summary: Mapping[s
             axes.axvline(0, color="0.8", linewidth=0.7, zorder=0)
             axes.text(0.97, 0.03, "imaginary below 0", transform=axes.transAxes, ha="right", fontsize=8)
         error = summary.get(key)
-        known = "" if error is None else f"MAE {error:.3g} {unit}, "
+        known = "" if error is None else f"MAE {three_digits(error)} {unit}, "
         axes.set_title(f"{known}{len(reference)} points", fontsize=9)
     if title:
         figure.suptitle(wrapped(title, 3.2 * columns), fontsize=10)

@@ -28,6 +28,8 @@ def plot_history(history: list[dict[str, Any]], path: Path) -> None:
     path
         PNG file.
     """
+    from matplotlib.ticker import LogFormatter
+
     names = [name for name in PANELS if any(name in row for row in history)] or ["hessian_mae"]
     heads = list(dict.fromkeys(row.get("head") for row in history))
     figure, panels = new_figure(3.4 * len(names), 3.2, ncols=len(names), squeeze=False)
@@ -42,5 +44,7 @@ def plot_history(history: list[dict[str, Any]], path: Path) -> None:
             axes.set_ylim(0, None)
         else:
             axes.set_yscale("log")
+            plain = LogFormatter(minor_thresholds=(2, 0.5))  # 200 and not 2 x 10^2
+            axes.yaxis.set(major_formatter=plain, minor_formatter=plain)
     legend_below(figure)
     save_figure(figure, path)

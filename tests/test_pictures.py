@@ -312,3 +312,12 @@ def test_the_demo_says_in_words_what_rose(tmp_path):
     assert "the Hessian MAE falls from 3 to 1.5 eV/Å², 0.50 times as much" in words
     assert "the energy MAE rises from 0.2 to 0.3 eV/atom, 1.50 times as much" in words
     assert set(KEYS.values()) <= set(with_units(rows)[0])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1066.2, "1066"), (543.21, "543"), (20.04, "20"), (0.49612, "0.496"), (1.5e-5, "1.5e-05")]
+)
+def test_numbers_on_bars(value, text):
+    from hint_plugins.figures import three_digits
+
+    assert three_digits(value) == text

@@ -305,7 +305,7 @@ def sentences(table: list[dict[str, Any]]) -> list[str]:
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Held-out errors with and without Hessians: bars for one size of the training set, lines for several."""
-    from hint_plugins.figures import legend_below, new_figure, save_figure
+    from hint_plugins.figures import legend_below, new_figure, save_figure, three_digits
 
     sizes = sorted({(row["structures"], row["labelled"]) for row in rows})
     figure, panels = new_figure(2.6 * len(ERRORS), 3.4, ncols=len(ERRORS))
@@ -315,7 +315,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             means = [np.mean([r[key] for r in mine if (r["structures"], r["labelled"]) == size]) for size in sizes]
             if len(sizes) == 1:
                 bar = axes.bar([place], means, 0.7, color=colour, label=name)
-                axes.bar_label(bar, fmt="%.3g", padding=2, fontsize=9)
+                axes.bar_label(bar, fmt=three_digits, padding=2, fontsize=9)
                 places = [place] * len(mine)
             else:
                 axes.plot([n for n, _ in sizes], means, color=colour, label=name)
