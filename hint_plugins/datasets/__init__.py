@@ -1,4 +1,4 @@
-"""Readers of published data sets and of the outputs of codes, all giving structures labelled in this project's names and units."""
+"""Readers of published data sets and of files of codes: structures labelled in this project's names and units."""
 
 from __future__ import annotations
 
@@ -98,7 +98,11 @@ def detect_format(path: Path) -> str:
     name = path.name.lower()
     if path.is_dir():
         fitting = [format for pattern, format in DIRECTORIES.items() if any(visible(path, path.glob(pattern)))]
-        if fitting[:1] in ([], ["phonopy"]) and not any(visible(path, path.glob("**/phonopy*.yaml*"))) and find_runs(path):
+        if (
+            fitting[:1] in ([], ["phonopy"])
+            and not any(visible(path, path.glob("**/phonopy*.yaml*")))
+            and find_runs(path)
+        ):
             return "codes"
         if fitting:
             return fitting[0]
