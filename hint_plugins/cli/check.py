@@ -12,7 +12,12 @@ from hint_plugins.labels.limits import MAX_ASYMMETRY, MAX_SUM_RULE
 
 def check(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Structures: .xyz, .aselmdb, or any other format of ASE.")
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="Structures: .xyz, .aselmdb, any other format of ASE, files of codes with a Hessian (.fchk, .hess, "
+            "vasprun.xml, ...), or directories of these.",
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Directory for labels.csv (one line a structure) and summary.json.")
@@ -37,6 +42,7 @@ def check(
     from tqdm import tqdm
 
     from hint_plugins.cli.common import InputError, finish, prepare_output, write_config, write_csv, write_summary
+    from hint_plugins.datasets.codes import holds_hessian, numbered_runs
     from hint_plugins.labels.checks import check_structure
     from hint_plugins.labels.keys import Keys
     from hint_plugins.labels.series import EnergySeries
@@ -54,15 +60,17 @@ def check(
 
     try:
         for path in files:
-            if not path.is_file():
+            if not path.exists():
                 raise InputError(f"{path}: no such file")
             series = EnergySeries(keys)
             mine: list[dict[str, Any]] = []
-            with tqdm(total=count_structures(path), unit="structure", desc=path.name) as bar:
-                for index, atoms in read_numbered(path, partial(unreadable, path)):
+            of_codes = path.is_dir() or holds_hessian(path)
+            structures = partial(numbered_runs, incomplete=True) if of_codes else read_numbered
+            with tqdm(total=None if of_codes else count_structures(path), unit="structure", desc=path.name) as bar:
+                for index, atoms in structures(path, partial(unreadable, path)):
                     row: dict[str, Any] = {"file": str(path), "index": index}
                     row |= check_structure(atoms, keys, max_asymmetry=max_asymmetry, max_sum_rule=max_sum_rule)
-                    if not row.pop("wrong"):
+                    if not row.pop("wrong") and not of_codes:  # runs may be of several levels of theory
                         series.add(atoms)
                     others.update([*atoms.info, *atoms.arrays])
                     mine.append(row)

@@ -15,7 +15,8 @@ def convert(
         str,
         typer.Option(
             help="auto, extxyz, aselmdb, ase (any other format that ASE reads), horm, transition1x, rgd1, "
-            "hessian-qm9, deepmd, phonopy, qe-fc, openreact, codes (outputs of Gaussian, ORCA, VASP, ...) or module:function."
+            "hessian-qm9, deepmd, phonopy, qe-fc, openreact, codes (files of Gaussian, ORCA, VASP, ...) or "
+            "module:function."
         ),
     ] = "auto",
     setting: Annotated[

@@ -1,4 +1,4 @@
-"""Readers of published data sets and of the outputs of codes, all giving structures labelled in this project's names and units."""
+"""Readers of published data sets and of files of codes: structures labelled in this project's names and units."""
 
 from __future__ import annotations
 

@@ -34,18 +34,43 @@ class Kind:
 
 #: Kinds of files, best first: where two belong to one run, the first is read.
 KINDS = {
-    "gaussian-fchk": Kind(("*.fchk", "*.fch"), r"\n[A-Z][^\n]{39}   [IR](   N=|     ) *-?\d+\s*\n", "Cartesian Force Constants", "gaussian:read_fchk"),
-    "gaussian": Kind(_OUTPUTS, "Entering Gaussian System|Gaussian, Inc", "NImag=|Frequencies --", "gaussian_log:read_gaussian_log"),
+    "gaussian-fchk": Kind(
+        ("*.fchk", "*.fch"),
+        r"\n[A-Z][^\n]{39}   [IR](   N=|     ) *-?\d+\s*\n",
+        "Cartesian Force Constants",
+        "gaussian:read_fchk",
+    ),
+    "gaussian": Kind(
+        _OUTPUTS,
+        "Entering Gaussian System|Gaussian, Inc",
+        "NImag=|Frequencies --",
+        "gaussian_log:read_gaussian_log",
+    ),
     "orca": Kind(("*.hess",), r"\$orca_hessian_file", r"\$hessian", "orca:read_orca"),
     "vasprun": Kind(("vasprun*.xml*",), "<modeling>", 'name="hessian"', "vasp:read_vasprun"),
     "outcar": Kind(("OUTCAR*",), r"^\s*vasp\.\d", "SECOND DERIVATIVES", "vasp:read_outcar"),
     "xtb": Kind(("hessian",), r"^\s*\$hessian *\n", r"\$hessian", "xtb:read_xtb"),
-    "turbomole": Kind(("control",), r"^\$(title|symmetry|operating)", r"\$(np)?r?hessian", "turbomole:read_turbomole"),
-    "psi4": Kind(_OUTPUTS, "Psi4: An Open-Source", r"## Total Hessian|non-mass-weighted Hessian", "psi4:read_psi4"),
-    "qchem": Kind(_OUTPUTS, r"Q-Chem, Inc\.|Welcome to Q-Chem", r"Hessian of the SCF Energy|Final Hessian\.", "qchem:read_qchem"),
-    "nwchem": Kind(_OUTPUTS, r"Northwest Computational Chemistry Package|nwchem branch", "MASS-WEIGHTED NUCLEAR HESSIAN", "nwchem:read_nwchem"),
-    "cp2k": Kind(_OUTPUTS, r"CP2K\| version string", "VIB\\| Hessian in cartesian", "cp2k:read_cp2k"),
-}  # fmt: skip
+    "turbomole": Kind(("control",), r"^\$(title|symmetry|operating)", r"\$(npr)?hessian", "turbomole:read_turbomole"),
+    "psi4": Kind(
+        _OUTPUTS,
+        "Psi4: An Open-Source",
+        r"## Total Hessian|non-mass-weighted Hessian",
+        "psi4:read_psi4",
+    ),
+    "qchem": Kind(
+        _OUTPUTS,
+        r"Q-Chem, Inc\.|Welcome to Q-Chem",
+        r"Hessian of the SCF Energy|Final Hessian\.",
+        "qchem:read_qchem",
+    ),
+    "nwchem": Kind(
+        _OUTPUTS,
+        r"Northwest Computational Chemistry Package|nwchem branch",
+        "MASS-WEIGHTED NUCLEAR HESSIAN",
+        "nwchem:read_nwchem",
+    ),
+    "cp2k": Kind(_OUTPUTS, r"CP2K\| version string", r"VIB\| Hessian in cartesian", "cp2k:read_cp2k"),
+}
 
 
 def kind_of(path: Path, named: bool = False) -> str:
@@ -73,13 +98,13 @@ def find_runs(directory: Path) -> list[tuple[Path, str]]:
     """Files of runs below a directory with their kinds; of two files of one run only the better."""
     found = []
     for path in files_below(directory, "*"):
-        if not any(part.startswith(".") for part in path.relative_to(directory).parts) and (kind := kind_of(path, True)):
+        if not any(part.startswith(".") for part in path.relative_to(directory).parts) and (
+            kind := kind_of(path, True)
+        ):
             found.append((path, kind))
     keys = {_run_key(path, kind) for path, kind in found if kind in ("gaussian-fchk", "vasprun")}
     return [
-        (path, kind)
-        for path, kind in found
-        if kind in ("gaussian-fchk", "vasprun") or _run_key(path, kind) not in keys
+        (path, kind) for path, kind in found if kind in ("gaussian-fchk", "vasprun") or _run_key(path, kind) not in keys
     ]
 
 
@@ -102,6 +127,11 @@ def read_codes(path: Path, bad: OnBad, *, incomplete: bool = False) -> Iterator[
     StoreError
         If no file is of a known code.
     """
+    return (atoms for _, atoms in numbered_runs(path, bad, incomplete=incomplete))
+
+
+def numbered_runs(path: Path, bad: OnBad, *, incomplete: bool = False) -> Iterator[tuple[int, Atoms]]:
+    """As :func:`read_codes`, each structure with the number of its run, counted from 0."""
     runs = find_runs(path) if path.is_dir() else [(path, kind_of(path))]
     if not runs or not runs[0][1]:
         raise StoreError(f"{path}: no output of {', '.join(KINDS)}")
@@ -109,7 +139,7 @@ def read_codes(path: Path, bad: OnBad, *, incomplete: bool = False) -> Iterator[
     for file, kind in runs:
         name = str(file.relative_to(path)) if path.is_dir() else file.name
         try:
-            yield read_run(file, kind).structure(name, incomplete)
+            yield index, read_run(file, kind).structure(name, incomplete)
         except NoHessian as error:
             if path.is_dir():
                 plain.append(name)

@@ -1,8 +1,8 @@
 """Outputs that print many geometries: which energy and gradient belong to the geometry of the Hessian.
 
-An output of several jobs or of finite differences states energies and gradients of other geometries, too; a reader that
-takes the last of each mixes them. Here an output is cut into blocks, one geometry each, and the last block with a Hessian
-takes energy and gradient from itself or from another block at the same place.
+An output of several jobs or of finite differences states energies and gradients of other geometries, too; a reader
+that takes the last of each mixes them. Here an output is cut into blocks, one geometry each, and the last block with a
+Hessian takes energy and gradient from itself or from another block at the same place.
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ from hint_plugins.datasets.species import element
 _HESSIAN = "VIB| Hessian in cartesian coordinates"
 _COORDINATES = re.compile(r"MODULE (\w+):\s+ATOMIC COORDINATES IN ANGSTROM", re.IGNORECASE)
 _ATOM = re.compile(r"^\s*\d+\s+\d+\s+([A-Z][a-z]?)\w*(?:\s+\d+)?((?:\s+-?\d+\.\d+){5})\s*$")
-_FORCE = re.compile(r"^\s*(?:\d+\s+\d+\s+[A-Z]\w*|FORCES\|\s+\d+)((?:\s+-?\d+\.\d+(?:E[+-]\d+)?){3})(?:\s+\d\.\d+(?:E[+-]\d+)?)?\s*$")
+_FORCE = re.compile(
+    r"^\s*(?:\d+\s+\d+\s+[A-Z]\w*|FORCES\|\s+\d+)((?:\s+-?\d+\.\d+(?:E[+-]\d+)?){3})(?:\s+\d\.\d+(?:E[+-]\d+)?)?\s*$"
+)
 _ENERGY = re.compile(r"ENERGY\| Total FORCE_EVAL.*?energy.*?:?\s+(-?\d+\.\d+)\s*$", re.MULTILINE)
 
 

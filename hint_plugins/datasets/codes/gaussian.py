@@ -34,8 +34,8 @@ def read_fchk(path: Path) -> Run:
     NoHessian
         Without force constants.
     RecordError
-        Force constants of another job than a frequency calculation (an optimisation carries estimates along), a crystal,
-        a file cut short.
+        Force constants of another job than a frequency calculation (an optimisation carries estimates along), a
+        crystal, a file cut short.
     """
     lines = read_text(path).splitlines()
     if len(lines) < 3:

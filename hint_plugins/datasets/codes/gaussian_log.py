@@ -89,7 +89,9 @@ def _run(job: list) -> Run:
 
 def _geometry(atoms: list[str]) -> tuple[list[str], np.ndarray, np.ndarray | None]:
     """Symbols, positions in A, and masses (u) if an isotope is named."""
-    symbols, positions, isotopes = [], [], {}
+    symbols: list[str] = []
+    positions: list[list[float]] = []
+    isotopes: dict[int, float] = {}
     for row in atoms:
         name, *numbers = row.split(",")
         match = _ATOM.match(name)

@@ -1,7 +1,7 @@
 """NWChem: geometry, energy and gradient from an output, the Hessian from ``NAME.hess`` beside it.
 
-The output prints the Hessian mass-weighted and in six digits (cclib gives those numbers as they stand); ``NAME.hess`` has
-eleven, is not mass-weighted, and names no geometry: the two are compared.
+The output prints the Hessian mass-weighted and in six digits (cclib gives those numbers as they stand); ``NAME.hess``
+has eleven, is not mass-weighted, and names no geometry: the two are compared.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ _START = re.compile(r"^.*(?:ENERGY GRADIENTS|-{5,} Atom information -{5,})\s*$",
 _GRADIENT = re.compile(r"^\s*\d+\s+([A-Z][a-z]?)\S*((?:\s+-?\d+\.\d+){6})\s*$")
 _ATOM = re.compile(r"^\s*([A-Z][a-z]?)\S*\s+\d+((?:\s+-?\d\.\d+D[+-]\d+){4})\s*$")
 _ENERGY = re.compile(r"Total (?:SCF|DFT) energy =\s+(-?\d+\.\d+)")
-_CORRELATED = re.compile(r"^\s*(?:Total MP2 energy|(?:CCSD|MP2|CCSD\(T\)|CR-\S+) total energy)", re.IGNORECASE | re.MULTILINE)
+_CORRELATED = re.compile(
+    r"^\s*(?:Total MP2 energy|(?:CCSD|MP2|CCSD\(T\)|CR-\S+) total energy)", re.IGNORECASE | re.MULTILINE
+)
 _HESSIAN = "MASS-WEIGHTED NUCLEAR HESSIAN (Hartree/Bohr/Bohr/Kamu)"
 #: Digits of the printed matrix: numbers of the two files may differ by this part of the largest number in their row.
 _PRINTED = 1e-5
@@ -123,6 +125,8 @@ def _take_file(run: Run, path: Path) -> None:
     exact = triangle(numbers_of(file.name, read_text(file).split()), len(run.hessian)) * Hartree / Bohr**2
     scale = np.abs(exact).max(axis=1)
     if (np.abs(exact - run.hessian) > _PRINTED * np.sqrt(np.outer(scale, scale)) + 1e-3).any():
-        raise RecordError(f"{file.name} differs from the printed Hessian by {np.abs(exact - run.hessian).max():.2g} eV/A^2")
+        raise RecordError(
+            f"{file.name} differs from the printed Hessian by {np.abs(exact - run.hessian).max():.2g} eV/A^2"
+        )
     run.hessian = exact
     run.taken.append(file)

@@ -124,7 +124,8 @@ def _take_output(run: Run, path: Path) -> None:
         if len(rows) != len(run.numbers):
             continue
         block = Block(
-            [atomic_numbers[row[1]] for row in rows], np.array([[float(x) for x in row[2].split()] for row in rows]) * Bohr
+            [atomic_numbers[row[1]] for row in rows],
+            np.array([[float(x) for x in row[2].split()] for row in rows]) * Bohr,
         )
         if same_place(run.numbers, run.positions, block.numbers, block.positions):
             continue

@@ -1,7 +1,7 @@
 """Hessians out of which a code has projected translations and rotations, made whole again.
 
-Under a rigid motion the forces of a molecule are known without its Hessian: a shift changes nothing, and a turn about an
-axis e turns them, ``H t = -(e x F)``. So what the projection took away can be put back exactly, at any geometry.
+Under a rigid motion the forces of a molecule are known without its Hessian: a shift changes nothing, and a turn about
+an axis e turns them, ``H t = -(e x F)``. So what the projection took away can be put back exactly, at any geometry.
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ from hint_plugins.datasets.species import element
 _GEOMETRY = re.compile(r"Geometry \(in (Bohr|Angstrom)\), charge = (-?\d+), multiplicity = (\d+):")
 _ATOM = re.compile(r"^\s+([A-Z]+)\S*\s+(-?\d+\.\d+)\s+(-?\d+\.\d+)\s+(-?\d+\.\d+)\s+(\d+\.\d+)\s*$", re.IGNORECASE)
 _ENERGY = re.compile(r"@\S*?(?:R|U|RO|CU)(?:HF|KS) Final Energy:\s+(-?\d+\.\d+)")
-_CORRELATED = re.compile(r"^\s*\*?\s*(?:DF-|CD-)?(?:MP\d|OMP\d|CC\w+|CI\w*|REMP|LCCD|FNO)\S* .*total energy", re.I | re.M)
+_CORRELATED = re.compile(
+    r"^\s*\*?\s*(?:DF-|CD-)?(?:MP\d|OMP\d|CC\w+|CI\w*|REMP|LCCD|FNO)\S* .*total energy", re.I | re.M
+)
 
 
 def read_psi4(path: Path) -> Run:
@@ -100,13 +102,11 @@ def _take_file(blocks: list[Block], files: list[Path]) -> None:
     last = blocks[-1]
     if any(same_place(last.numbers, last.positions, other.numbers, other.positions) for other in blocks):
         raise RecordError(
-            f"{files[0].name} names no geometry, and the output has several (finite differences, an optimisation): use an "
-            "output of an analytical Hessian alone"
+            f"{files[0].name} names no geometry, and the output has several (finite differences, an optimisation): use "
+            "an output of an analytical Hessian alone"
         )
     words = read_text(files[0]).split()
     n = len(last.numbers)
     if [int(word) for word in words[:1]] != [n]:
         raise RecordError(f"{files[0].name} is of {words[:1]} atoms, the output of {n}")
     last.hessian = numbers_of(files[0].name, words[2:], 9 * n * n).reshape(3 * n, 3 * n) * Hartree / Bohr**2
-
-

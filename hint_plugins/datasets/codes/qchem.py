@@ -1,8 +1,8 @@
 """Q-Chem: the last Hessian of an output, or of the ``.fchk`` file beside it, with what belongs to its geometry.
 
-Hessian, gradient and geometry are in the frame of the ``Standard Nuclear Orientation``; the Hessian is Cartesian and not
-mass-weighted. A frequency job prints no gradient: it is found where an optimisation or force job of the same output ended
-at that geometry.
+Hessian, gradient and geometry are in the frame of the ``Standard Nuclear Orientation``; the Hessian is Cartesian and
+not mass-weighted. A frequency job prints no gradient: it is found where an optimisation or force job of the same output
+ended at that geometry.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def describe(run: Run, text: str) -> Run:
     """Version, method, charge and multiplicity, as the output states them."""
     if match := re.search(r"Q-Chem (\d+\.\d+(?:\.\d+)?)", text):
         run.version = match[1]
-    keys = {}
+    keys: dict[str, str] = {}
     for section in re.findall(r"^\s*\$rem\s*\n(.*?)^\s*\$end", text, re.MULTILINE | re.DOTALL | re.IGNORECASE):
         keys |= {key.lower(): value for key, value in re.findall(r"^\s*(\w+)[ =\t]+(\S+)", section, re.MULTILINE)}
     run.method = f"{keys.get('method') or keys.get('exchange', '')}/{keys.get('basis', '')}".strip("/")

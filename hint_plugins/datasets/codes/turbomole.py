@@ -1,7 +1,7 @@
-"""Turbomole: ``$nprhessian`` or ``$hessian (projected)`` and the last cycle of ``$grad``, from ``control`` and its files.
+"""Turbomole: ``$nprhessian`` or ``$hessian (projected)`` and the last cycle of ``$grad``, from ``control``.
 
-``aoforce`` projects translations and rotations out in mass-weighted coordinates; the gradient is needed to put them back
-(:mod:`hint_plugins.datasets.codes.projection`).
+``aoforce`` projects translations and rotations out in mass-weighted coordinates; the gradient is needed to put them
+back (:mod:`hint_plugins.datasets.codes.projection`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """VASP with ``IBRION`` 5 to 8: ``vasprun.xml``, or ``OUTCAR`` where there is none.
 
 Geometry, energy, forces and stress are those of the first calculation of the file (with IBRION 5 and 6 displaced ones
-follow), read by ASE; phonopy reads the second derivatives: of ``vasprun.xml`` it takes the masses and, since VASP 6, the
-unit THz^2 out again; of ``OUTCAR`` it turns the sign. The energy is the free energy (TOTEN), whose derivatives forces and
-Hessian are; ``energy_sigma0`` in ``info`` is VASP's extrapolation to no smearing.
+follow), read by ASE. The second derivatives of ``vasprun.xml`` are read by phonopy, which takes out the masses and,
+since VASP 6, the unit THz^2; those of ``OUTCAR`` are forces over displacements, of the opposite sign. The energy is
+the free energy (TOTEN), whose derivatives forces and Hessian are; ``energy_sigma0`` in ``info`` is VASP's
+extrapolation to no smearing.
 """
 
 from __future__ import annotations
@@ -47,16 +48,22 @@ def read_vasprun(path: Path) -> Run:
     first = root.find("structure[@name='initialpos']/varray[@name='positions']")
     start = calculations[0].find("structure/varray[@name='positions']")
     if first is None or start is None or np.abs(_array(first) - _array(start)).max() > SAME_PLACE:
-        raise RecordError("the first calculation is not at the starting geometry: no forces of the undisplaced structure")
+        raise RecordError(
+            "the first calculation is not at the starting geometry: no forces of the undisplaced structure"
+        )
     _converged(calculations, _tag(text, "NELM"), _tag(text, "IBRION"))
     run = _run(path, "vasp-xml")
     rows = root.findall("calculation/dynmat/varray[@name='hessian']/v")
     _all_move(len(rows), len(run.numbers))
     run.hessian = _matrix(parse_force_constants(path)[0])
-    run.version = (_text(root, "generator/i[@name='version']") + " " + _text(root, "generator/i[@name='subversion']")).strip()
+    run.version = (
+        _text(root, "generator/i[@name='version']") + " " + _text(root, "generator/i[@name='subversion']")
+    ).strip()
     run.masses = _masses(root)
     potentials = [(c[4].text or "").strip() for c in root.findall("atominfo/array[@name='atomtypes']/set/rc")]
-    run.method = _method(_tag(text, "GGA"), _tag(text, "METAGGA"), _tag(text, "LHFCALC"), _tag(text, "ENMAX"), potentials)
+    run.method = _method(
+        _tag(text, "GGA"), _tag(text, "METAGGA"), _tag(text, "LHFCALC"), _tag(text, "ENMAX"), potentials
+    )
     return run
 
 
@@ -117,8 +124,8 @@ def _run(path: Path, format: str) -> Run:
 def _all_move(rows: int, atoms: int) -> None:
     if rows != 3 * atoms:
         raise RecordError(
-            f"second derivatives by {rows} coordinates where {atoms} atoms have {3 * atoms} (selective dynamics); parts "
-            "of a Hessian are not read"
+            f"second derivatives by {rows} coordinates where {atoms} atoms have {3 * atoms} (selective dynamics); "
+            "parts of a Hessian are not read"
         )
 
 
