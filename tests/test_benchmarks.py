@@ -28,7 +28,9 @@ SMALL = {
     "--probes 1 --steps 2 --ramp 500 0.002 500 --max-seconds 20",
     "pretrain": "{out} --models MACE --few 6 --epochs 1 --engine '--engine xtb'",
     "projections": "{out} --epochs 1 --structures 5 --seeds 1",
+    "rank_neon": "--help",  # two minutes at its smallest
     "sscha_errors": "--configurations 20 --runs 2 --out {out}/table.csv",
+    "sscha_steps": "--steps 0.2 --seeds 1 --configurations 20 --crystals quartic --out {out}/table.csv",
     "training_step": "--out {out} --device cpu --channels 4 --batch-size 2 --structures 4 --rounds 1 --shares 1 "
     "--only 'vmap, m = 1'",
     "whole_hessians": "--device cpu --sizes 3 --repeats 1 --columns 2 --chunk 2 --out {out}/table.csv",
@@ -50,7 +52,7 @@ def test_every_script_is_tried():
 @pytest.mark.mace
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in SMALL])
 def test_script_runs(name, tmp_path):
-    if name == "sscha_errors":
+    if name.startswith("sscha"):
         pytest.importorskip("sscha")
     done = run(name, tmp_path)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
