@@ -2,9 +2,9 @@
 
     python benchmarks/training_step.py [--out DIR] [--device cuda] [--channels 16] [--batch-size 8]
 
-Every case runs the code of a real training (collate, sub-batch, engine, loss, backward, optimiser step) in a process of
-its own, interleaved with the plain step in rounds; times are medians over rounds. ``one column`` is one one-hot probe,
-``full`` all 3N columns. Shares of labelled structures are averaged over a whole epoch of the sampler.
+Every case runs the code of a real training (collate, forward with its copies, engine, loss, backward, optimiser step)
+in a process of its own, interleaved with the plain step in rounds; times are medians over rounds. ``one column`` is one
+one-hot probe, ``full`` all 3N columns. Shares of labelled structures are averaged over a whole epoch of the sampler.
 """
 
 from __future__ import annotations
