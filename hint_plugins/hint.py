@@ -190,6 +190,7 @@ class HintPlugin:
     def positions_wanted(self, labelled: LabelledGraphs, progress: Progress) -> Tensor | None:
         self._wanted = None
         if self.curriculum.weight(progress) != 0.0 or self._balancing:
+            self._numerics.before_products(labelled)
             self._wanted = wanted_positions(self._product_engine, labelled, _probes(labelled))
         return self._wanted
 

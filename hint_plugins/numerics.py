@@ -66,7 +66,7 @@ class Numerics:
         coarse = coarse_products(graphs.view.positions) if self.differences else ""
         if coarse:
             use_full_precision()
-            graphs.view.graph = None
+            graphs.view.graph = graphs.host = graphs.wanted = None
             self._tell(coarse)
 
     def _tell(self, coarse: str) -> None:

@@ -9,12 +9,13 @@ from helpers.tf32 import EmulatedTF32
 from helpers.toy import ToyPotential, toy_view
 from test_hint_plugin import labelled, run_of
 
-from hint_plugins.batching.view import GraphBatch, Progress
+from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
 from hint_plugins.config import HintConfig
-from hint_plugins.curvature.engines import EXACT, get_engine
+from hint_plugins.curvature.engines import EXACT, ForceView, get_engine
 from hint_plugins.curvature.full import full_hessians
 from hint_plugins.curvature.precision import Precision, coarse_products, full_precision
 from hint_plugins.hint import HintPlugin
+from hint_plugins.numerics import Numerics
 
 SIZES = [3, 4]
 DIFFERENCES = ("finite_difference", "finite_difference_one_sided")
@@ -191,3 +192,27 @@ def test_settings_are_put_back(setup):
     assert coarse() == before
     with full_precision(torch.zeros(1, dtype=torch.float64)):
         assert Precision() == told
+
+
+def test_forces_made_in_coarse_precision_are_not_used(monkeypatch):
+    """A host that switches TF32 on again within a step has made its forces, and the copies beside them, with it."""
+    positions = torch.zeros(2, 3)
+    graphs = LabelledGraphs(
+        ForceView(positions, torch.sin, (positions, positions)),
+        [2],
+        torch.zeros(2, dtype=torch.long),
+        torch.ones(1),
+        torch.ones(1),
+        torch.ones(2, dtype=torch.long),
+        host=(positions, positions),
+        wanted=(positions, positions),
+    )
+    numerics = Numerics()
+    numerics.differences = True
+    monkeypatch.setattr("hint_plugins.numerics.coarse_products", lambda tensor: "TF32")
+    before = Precision()
+    try:
+        numerics.before_products(graphs)
+    finally:
+        before.restore()
+    assert graphs.view.graph is graphs.host is graphs.wanted is None
