@@ -112,15 +112,13 @@ def test_a_file_cut_short_gives_nothing_or_what_it_holds_whole(tmp_path, layout,
     assert len(frames) + len(found) == 1
 
 
-def test_the_independent_readers_of_iodata_and_cclib_agree(tmp_path):
-    """They are of the same mind on files that hold a basis set, too; here only the Hessian of Q-Chem is comparable."""
+def test_cclib_reads_the_same_hessian_of_qchem(tmp_path):
+    """Real files of all codes are compared by ``scripts/check_code_files.py``."""
     cclib = pytest.importorskip("cclib")
     path = cf.qchem(tmp_path / "water.out")
-    theirs = cclib.io.ccread(str(path))
+    theirs = np.array(cclib.parser.QChem(str(path)).parse().hessian)
     ours = only(path, incomplete=True)
-    np.testing.assert_allclose(
-        np.reshape(ours.info["REF_hessian"], (9, 9)), np.array(theirs.hessian) * Hartree / Bohr**2, rtol=0, atol=1e-6
-    )
+    np.testing.assert_allclose(np.reshape(ours.info["REF_hessian"], (9, 9)), theirs * Hartree / Bohr**2, atol=1e-10)
 
 
 # --- wrong frame, unit, mass-weighting: the checks of every label see them ------------------------------------
@@ -358,6 +356,32 @@ def test_vasprun_that_cannot_be_used(tmp_path):
     assert "no second derivatives" in refused(other, format="codes")
 
 
+def test_vasp_outcar_and_packed_files(tmp_path):
+    import gzip
+
+    pytest.importorskip("phonopy")
+    path = cf.outcar(tmp_path / "OUTCAR")
+    assert detect_format(path) == "codes"
+    atoms = only(path)
+    np.testing.assert_allclose(np.reshape(atoms.info["REF_hessian"], (9, 9)), cf.full(), rtol=0, atol=6e-7)
+    np.testing.assert_allclose(atoms.arrays["REF_forces"], -cf.GRADIENT, atol=6e-7)
+    assert atoms.info["REF_energy"] == pytest.approx(cf.ENERGY, abs=1e-8)
+    assert atoms.info["label_version"].startswith("6.3.2")
+    assert atoms.info["label_method"] == "PBE, ENCUT 400 eV, PAW_PBE O 01Jan2000, PAW_PBE H 01Jan2000"
+    cf.vasprun(tmp_path / "vasprun.xml")
+    (both,) = collect(tmp_path)[0]
+    assert both.info["name"] == "vasprun.xml"
+    for file in (tmp_path / "vasprun.xml", path):
+        (tmp_path / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+        packed = only(tmp_path / f"{file.name}.gz")
+        np.testing.assert_allclose(packed.info["REF_hessian"], atoms.info["REF_hessian"], rtol=0, atol=6e-7)
+    assert "(selective dynamics)" in refused(cf.outcar(path, free=(1, 2)))
+    assert "the run is not finished" in refused(cf.outcar(path, whole=False), format="codes")
+    path.write_text(cf.outcar(path).read_text()[:-60])
+    assert "cut short" in refused(path)
+
+
 # --- trees of runs ----------------------------------------------------------------------------------------
 
 
@@ -424,3 +448,37 @@ def test_openreact(tmp_path):
     assert [i for i, _ in found] == [1, 2]
     assert "structure 1: forces holds a number that is not finite" in found[0][1]
     assert "no data set 'energies'" in found[1][1]
+
+
+# --- commands ---------------------------------------------------------------------------------------------
+
+
+def test_convert_and_check_of_a_directory(tmp_path):
+    """What is written is what the files say, and a label of another frame is named with its run."""
+    import json
+
+    from typer.testing import CliRunner
+
+    from hint_plugins.cli.main import app
+
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    cf.fchk(runs / "good.fchk")
+    cf.fchk(runs / "turned.fchk", positions=cf.POSITIONS @ TURN.T)
+    cf.orca(runs / "lonely.hess")
+    command = CliRunner()
+    out = tmp_path / "labels.aselmdb"
+    result = command.invoke(app, ["convert", str(runs), str(out)])
+    assert result.exit_code == 1, result.output
+    (atoms,) = read_dataset(out)
+    same_water(atoms, 2e-6)
+    summary = json.loads((tmp_path / "labels.summary.json").read_text())
+    assert [entry["index"] for entry in summary["bad"]] == [1, 2]
+    assert "no energy and no gradient" in summary["bad"][0]["reason"]
+    assert "a rotation of the molecule contradicts" in summary["bad"][1]["reason"]
+    result = command.invoke(app, ["check", str(runs), "--out", str(tmp_path / "checked")])
+    assert result.exit_code == 1, result.output
+    rows = (tmp_path / "checked" / "labels.csv").read_text().splitlines()
+    assert len(rows) == 4
+    result = command.invoke(app, ["check", str(runs / "good.fchk")])
+    assert result.exit_code == 0, result.output

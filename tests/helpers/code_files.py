@@ -344,3 +344,34 @@ def vasprun(path, unit="", free=(0, 1, 2), steps=5, start=POSITIONS, ibrion=5, w
         text += f"\n<dynmat>{named}\n   {varray('hessian', matrix)}</dynmat>"
     path.write_text(text + "</calculation>\n</modeling>\n")
     return path
+
+
+def outcar(path, free=(0, 1, 2), whole=True):
+    """As :func:`vasprun`."""
+    head = (
+        " vasp.6.3.2 27Jun22 (build Jul 01 2022) complex\n"
+        + " POTCAR:    PAW_PBE O 01Jan2000\n POTCAR:    PAW_PBE H 01Jan2000\n" * 2
+    )
+    head += "   TITEL  = PAW_PBE O 01Jan2000\n   TITEL  = PAW_PBE H 01Jan2000\n   ISPIN  =      1    spin polarized\n"
+    head += (
+        "   k-points           NKPTS =      1   k-points in BZ     NKDIM =      1   number of bands    NBANDS=      8\n"
+    )
+    head += "   ions per type =               1   2\n   ENCUT  =  400.0 eV\n   IBRION =      5    ionic relax\n"
+    head += "   GGA     =    PE    GGA type\n k-points in reciprocal lattice and weights\n   0.0 0.0 0.0   1.000\n"
+    step = "--------------------------------------- Iteration      1(   1)  ---------\n"
+    step += "  in kB  -20.0 -20.0 -20.0 0.0 0.0 0.0\n"
+    step += "      direct lattice vectors                 reciprocal lattice vectors\n" + "".join(
+        "".join(f"{x:13.9f}" for x in [*row, *row / 100]) + "\n" for row in 10 * np.eye(3)
+    )
+    step += " POSITION                                       TOTAL-FORCE (eV/Angst)\n ----\n"
+    for x, g in zip(POSITIONS, GRADIENT, strict=True):
+        step += "".join(f"{v:13.5f}" for v in x) + "   " + "".join(f"{-v:14.6f}" for v in g) + "\n"
+    step += f"\n  FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)\n ----\n  free  energy   TOTEN  = {ENERGY:18.8f} eV\n\n"
+    step += f"  energy  without entropy= {ENERGY:18.8f}  energy(sigma->0) = {ENERGY + 0.1:18.8f}\n\n"
+    index = [3 * k + a for k in free for a in range(3)]
+    labels = [f"{k // 3 + 1}{'XYZ'[k % 3]}" for k in index]
+    table = " SECOND DERIVATIVES (NOT SYMMETRIZED)\n ------\n    " + "".join(f"{x:>12}" for x in labels) + "\n"
+    for label, row in zip(labels, -full()[np.ix_(index, index)], strict=True):
+        table += f" {label:>3}" + "".join(f"{x:12.6f}" for x in row) + "\n"
+    path.write_text(head + step + (table if whole else ""))
+    return path

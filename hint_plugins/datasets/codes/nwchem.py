@@ -1,7 +1,7 @@
 """NWChem: geometry, energy and gradient from an output, the Hessian from ``NAME.hess`` beside it.
 
-The output prints the Hessian mass-weighted and in six digits (cclib gives those numbers as they stand); ``NAME.hess``
-has eleven, is not mass-weighted, and names no geometry: the two are compared.
+The output prints the Hessian mass-weighted and in six digits (cclib 1.8.1 puts those from the eleventh column on in the
+wrong place); ``NAME.hess`` has eleven, is not mass-weighted, and names no geometry: the two are compared.
 """
 
 from __future__ import annotations
