@@ -89,12 +89,7 @@ def stage(directory: Path, options: dict[str, Any], make: Callable[[], dict[str,
     file = directory / "stage.json"
     options = json.loads(json.dumps(plain(options)))
     earlier = json.loads(file.read_text()) if file.is_file() else {"options": options}
-    for name in sorted(options.keys() | earlier["options"].keys()):
-        was, now = earlier["options"].get(name), options.get(name)
-        if was != now:
-            raise InputError(
-                f"{directory} was made with {name} = {was} (now {now}): choose another --out, or remove it"
-            )
+    refuse_changes(directory, earlier["options"], options)
     if "result" in earlier:
         return earlier["result"]
     directory.mkdir(parents=True, exist_ok=True)
@@ -103,6 +98,14 @@ def stage(directory: Path, options: dict[str, Any], make: Callable[[], dict[str,
     result = make() | {"cpu_seconds": round(_cpu() - before, 1), "seconds": round(time.monotonic() - started, 1)}
     write_json(file, {"options": options, "result": result})
     return json.loads(file.read_text())["result"]
+
+
+def refuse_changes(directory: Path, was: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise ``InputError`` for the first option (by name) that differs between two sets of them."""
+    for name in sorted(was.keys() | now.keys()):
+        if was.get(name) != now.get(name):
+            change = f"{name} = {was.get(name)} (now {now.get(name)})"
+            raise InputError(f"{directory} was made with {change}: choose another --out, or remove it")
 
 
 def finished(directory: Path) -> bool:

@@ -125,6 +125,7 @@ def main() -> None:
     failures = 0
     if not a.status:
         hold_output(trainings.out)
+        trainings.refuse_changes()
         known = trainings.out / "runs.json"
         earlier = json.loads(known.read_text()) if known.is_file() else {"runs": {}, "blocks": {}}
         earlier["runs"] |= {run.name: vars(run) for run in matrix.runs}

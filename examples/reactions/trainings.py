@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import options
 import yaml
 from labels import share_name
 from matrix import Matrix, Run
-from stages import command, stage
+from stages import command, refuse_changes, stage
 
 from hint_plugins.cli.common import InputError, replacing
 from hint_plugins.labels.hessian_label import SUFFIXES
@@ -37,6 +39,7 @@ class Trainings:
 
     def __init__(self, data: Path, out: Path, matrix: Matrix, device: str) -> None:
         self.data, self.out, self.matrix, self.device = data.resolve(), out.resolve(), matrix, device
+        self._calibrating = threading.Lock()  # trainings under way at the same time may want the same measurement
 
     def pretraining(self, model: str, seed: int) -> Path:
         """Folder of a pre-training."""
@@ -87,6 +90,24 @@ class Trainings:
             self.out / run.name, run.model, files, num_epochs, run.seed, hessian, {"run": asdict(run)}, start
         )
 
+    def refuse_changes(self) -> None:
+        """Raise ``InputError`` where a training that was begun has other settings than the matrix now asks for."""
+        wanted = {run.name: (run.model, {"run": asdict(run)}) for run in self.matrix.runs}
+        for run in self.matrix.runs:
+            name = self.pretraining(run.model, run.seed).name
+            wanted[name] = (run.model, {"pretraining": self.matrix.pretraining})
+        for name, (model, record) in wanted.items():
+            file = self.out / name / "stage.json"
+            if file.is_file():
+                was = json.loads(file.read_text())["options"]
+                refuse_changes(file.parent, was, record | self._settings(model) | {"epochs": was["epochs"]})
+
+    def _settings(self, model: str) -> dict[str, Any]:
+        """What all trainings of a model have in common."""
+        sizes = self._sizes(model)
+        network = {"network": options.network(sizes)} if model == "alphanet" else {}
+        return {"settings": options.COMMON | options.MODELS[model] | sizes | network}
+
     def _calibrated(
         self, run: Run, files: tuple[Path, Path], flags: list[bool], batch_size: int, start: Path | None
     ) -> float:
@@ -94,7 +115,8 @@ class Trainings:
         same = replace(run, seed=1, loss="mse", weight=0.1, curriculum="constant", budget="steps:1")
         folder = self.out / "calibrations" / same.name
         hessian = options.hessian_options(same, 1)
-        self._train(folder, run.model, files, 1, same.seed, hessian, {"calibration": asdict(same)}, start)
+        with self._calibrating:
+            self._train(folder, run.model, files, 1, same.seed, hessian, {"calibration": asdict(same)}, start)
         cost = json.loads((folder / "cost.json").read_text())
         return cost["cpu_seconds"] * options.epoch_cost(run, flags, batch_size)[0] / max(1, cost["steps"])
 
@@ -135,7 +157,7 @@ class Trainings:
             return {"cost": cost, "command": words}
 
         # The device changes the last digits only: a training may go on elsewhere.
-        stage(folder, record | {"epochs": num_epochs, "sizes": sizes}, make)
+        stage(folder, record | self._settings(model) | {"epochs": num_epochs}, make)
         return folder / "model.model"
 
     def _sizes(self, model: str) -> dict[str, Any]:
@@ -149,6 +171,4 @@ class Trainings:
 
 def _with_meter() -> str:
     """PYTHONPATH with the plugin that measures costs."""
-    import os
-
     return os.pathsep.join(filter(None, [str(METER), os.environ.get("PYTHONPATH", "")]))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,6 +26,7 @@ from matrix import Run, read_matrix
 from results import Results, conditions
 from stages import stage
 from statistics_of_pairs import by_reaction, mcnemar, paired
+from trainings import Trainings
 
 from hint_plugins.cli.common import InputError
 from hint_plugins.labels.hessian_label import HessianLabel
@@ -142,6 +144,18 @@ def test_equal_trainings_have_equal_names(matrix_file):
     text = MATRIX + "  none: {share: 0, loss: [mse, mae], m: [1, 5], budget: 'steps:40'}\n"
     matrix_file.write_text(text)
     assert len(read_matrix(matrix_file, ["none"]).runs) == 2
+
+
+def test_a_training_with_other_settings_is_refused(tmp_path, matrix_file):
+    matrix = read_matrix(matrix_file)
+    name = matrix.runs[0].name
+    trainings = Trainings(tmp_path, tmp_path, matrix, "cpu")
+    settings = {"run": asdict(matrix.runs[0]), "epochs": 3, **trainings._settings("alphanet")}
+    stage(tmp_path / name, settings, dict)
+    trainings.refuse_changes()
+    matrix.models["alphanet"] = {"r_max": 3.0}
+    with pytest.raises(InputError, match=rf"{name} was made with settings = .*'r_max': 4.5.*now .*'r_max': 3.0"):
+        trainings.refuse_changes()
 
 
 @pytest.mark.parametrize(
