@@ -5,6 +5,7 @@ Bianco et al., Phys. Rev. B 96, 014111 (2017), as python-sscha computes it.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,7 +104,7 @@ def free_energy_hessian(
     Raises
     ------
     InputError
-        If the fourth-order tensor would not fit into 32 GB, or the ensemble carries no self-consistent matrix.
+        If the fourth-order tensor would not fit into 32 GB.
     """
     size = (3 * len(constants.supercell)) ** 4 * 8 / 1e9
     if four_phonon and size > 32:
@@ -117,23 +118,27 @@ def free_energy_hessian(
         ensemble = draw(dyn, settings.temperature, count, (settings.seed, 10**6))
         ensemble, pairs = engine.fill(ensemble, label="free-energy Hessian")
 
-        def curvature(sample: Ensemble) -> ForceConstants | None:
-            if self_consistent(sample, dyn, settings) is None:
-                return None
+        own = self_consistent(ensemble, dyn, settings) is not None
+        if not own:
+            print(
+                f"hint: the {count} configurations carry no self-consistent matrix: the free-energy Hessian belongs to "
+                "that of the last population, whose error its errors leave out; take more configurations",
+                file=sys.stderr,
+            )
+
+        def curvature(sample: Ensemble) -> ForceConstants:
+            if not own:
+                sample.update_weights(dyn, settings.temperature)
             return from_cellconstructor(sample.get_free_energy_hessian(include_v4=four_phonon)).acoustic_sum_rule()
 
         def squares(sample: Ensemble) -> np.ndarray:
-            found = curvature(sample)
-            return np.full(shape, np.nan) if found is None else _squares(found)
+            if own and self_consistent(sample, dyn, settings) is None:
+                return np.full_like(values, np.nan)
+            return _squares(curvature(sample))
 
         whole = curvature(ensemble)
-        if whole is None:
-            raise InputError(
-                f"{count} configurations carry no self-consistent matrix, so there is no free-energy Hessian: take "
-                "more (--hessian-configurations)"
-            )
-        shape = _squares(whole).shape
-        return FreeEnergyHessian(whole, _squares(whole), jackknife(ensemble, pairs, squares, blocks=8))
+        values = _squares(whole)
+        return FreeEnergyHessian(whole, values, jackknife(ensemble, pairs, squares, blocks=8))
 
 
 def _squares(constants: ForceConstants) -> np.ndarray:

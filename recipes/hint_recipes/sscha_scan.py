@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Points nearest to the change of sign that the straight line of the soft mode goes through.
 FITTED = 4
+#: Columns of the soft mode and its error.
+_SOFT = ("soft_mode_squared_cm2", "soft_mode_squared_error_cm2")
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def transition(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         ``pressure_GPa, temperature_K, error_K, slope_cm2_per_K, extrapolated``; None with fewer than two points or
         where the mode does not depend on temperature.
     """
-    known = [r for r in rows if r["soft_mode_squared_cm2"] is not None]
+    known = [r for r in rows if all(r[k] is not None and np.isfinite(r[k]) for k in _SOFT)]
     if len(known) < 2:
         return None
     near = sorted(known, key=lambda r: abs(r["soft_mode_squared_cm2"]))[:FITTED]

@@ -21,6 +21,7 @@ from hint_recipes.ensemble import EnsembleEngine  # noqa: E402
 from hint_recipes.ensemble_averages import free_energy  # noqa: E402
 from hint_recipes.free_energy_hessian import free_energy_hessian  # noqa: E402
 from hint_recipes.fresh_ensemble import fresh_ensemble, kept_fresh_ensemble  # noqa: E402
+from hint_recipes.self_consistency import self_consistent  # noqa: E402
 from hint_recipes.sscha import draw, run, start  # noqa: E402
 from hint_recipes.sscha_state import SschaSettings, State  # noqa: E402
 
@@ -221,6 +222,44 @@ def test_free_energy_hessian_has_errors():
     assert summary["lowest_cm1"] > 20
     assert summary["lowest_error_cm1"] == pytest.approx(error / (2 * summary["lowest_cm1"]), rel=0.2)
     assert np.abs(found[0].squares[0][:3]).max() < 1
+
+
+class TestSelfConsistency:
+    def found(self, factor, count, relax=False):
+        """From ``factor`` times the exact matrix of a soft crystal, whose sample is drawn from that matrix."""
+        crystal = DoubleWellCrystal((1, 1, 1), k=-0.5)
+        curvature = crystal.curvature(np.zeros(3), crystal.self_consistent(100.0))
+        exact = ForceConstants(crystal.primitive, (1, 1, 1), np.kron([[1, -1], [-1, 1]], curvature))
+        settings = SschaSettings(temperature=100.0, relax_positions=relax)
+        with output_to(None):
+            dyn = to_cellconstructor(exact.replace(factor * exact.hessian))
+            before = [matrix.copy() for matrix in dyn.dynmats]
+            ensemble, _ = EnsembleEngine(Potential.load(crystal)).fill(draw(dyn, 100.0, count, (5,)))
+            found = self_consistent(ensemble, dyn, settings)
+        np.testing.assert_array_equal(dyn.dynmats, before)
+        return found, exact, ensemble
+
+    @pytest.mark.parametrize("factor", [0.8, 1.0, 1.3])
+    def test_it_is_found_from_both_sides(self, factor):
+        found, exact, ensemble = self.found(factor, 1000)
+        drawn = np.sqrt(factor) * exact.frequencies().max()
+        assert abs(found.frequencies().max() - exact.frequencies().max()) < 3.0
+        assert factor == 1.0 or abs(drawn - exact.frequencies().max()) > 4.0
+        # the ensemble is left at the weights of what was found: there the gradient is small
+        own = to_cellconstructor(found)
+        own.dynmats = list(np.array(ensemble.get_preconditioned_gradient()))
+        own.Symmetrize()
+        with output_to(None):
+            first = self.found(factor, 1000)[2]
+            dyn = to_cellconstructor(exact.replace(factor * exact.hessian))
+            first.update_weights(dyn, 100.0)
+            dyn.dynmats = list(np.array(first.get_preconditioned_gradient()))
+            dyn.Symmetrize()
+        assert np.linalg.norm(own.dynmats) <= 0.06 * np.linalg.norm(dyn.dynmats)
+
+    def test_two_pairs_say_little_and_raise_nothing(self):
+        found = self.found(1.0, 4, relax=True)[0]
+        assert found is None or np.isfinite(found.frequencies()).all()
 
 
 @pytest.mark.slow

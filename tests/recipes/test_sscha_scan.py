@@ -58,6 +58,7 @@ class TestTransition:
         assert transition([row(0, 3.0)]) is None
         assert transition([row(0, 3.0), row(10, 3.0)]) is None
         assert transition([row(t, None) for t in (0, 10, 20)]) is None
+        assert transition([row(0, 3.0, None), row(10, 5.0, float("nan")), row(20, 9.0)]) is None
 
 
 def test_expansion_and_neighbours():
