@@ -35,7 +35,7 @@ def test_a_device_that_the_trainer_does_not_know_is_refused():
 @no_gpu
 def test_the_demo_trains_and_evaluates_on_the_device(tmp_path, monkeypatch):
     commands = []
-    monkeypatch.setattr(demo, "run_command", lambda words, directory: commands.append([str(word) for word in words]))
+    monkeypatch.setattr(demo, "run_logged", lambda words, directory: commands.append([str(word) for word in words]))
     for device in (None, "cpu"):
         with pretend_gpu(), contextlib.suppress(FileNotFoundError):  # the evaluation writes nothing here
             demo.train_and_evaluate(tmp_path, demo.DemoSettings(), 1, True, {"train": []}, device)
