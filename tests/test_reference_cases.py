@@ -321,8 +321,8 @@ def potassium_bromide(tmp_path) -> Path:
 
 @pytest.mark.parametrize("file", ["compact.yaml", "compact.yaml.xz", "params.yaml", "old.yaml"])
 def test_phonopy_files(potassium_bromide, monkeypatch, file):
-    """Three modes at Gamma are the optical ones, whether the crystal is given as the conventional cell, with 24 modes, or
-    as the primitive one. Force sets of the working directory belong to another crystal."""
+    """Three modes at Gamma are the optical ones, for the conventional cell, with 24 modes, and for the primitive one;
+    force sets of the working directory belong to another crystal."""
     here = potassium_bromide
     (here / "elsewhere").mkdir()
     (here / "elsewhere" / "FORCE_SETS").write_text("1\n1\n\n1\n 0.01 0.0 0.0\n 9.0 9.0 9.0\n")
