@@ -102,27 +102,25 @@ class Exploding:
     """A potential that fails on chosen configurations."""
 
     def __init__(self, inner: Potential, bad: dict[int, str]) -> None:
-        self.inner, self.bad, self.seen = inner, bad, 0
+        self.inner, self.bad, self.known = inner, bad, []
 
     def evaluate(self, structures, *, stress=False):
         from hint_plugins.potential import PotentialError
 
+        places = [atoms.positions.tobytes() for atoms in structures]
+        if not set(places) <= set(self.known):  # a new ensemble; later calls ask for parts of it
+            self.known = places
         found = self.inner.evaluate(structures, stress=stress)
-        for index in range(len(structures)):
-            kind = self.bad.get(self.seen + index)
-            if kind == "error" and len(structures) > 1:
-                raise PotentialError("structure 3: atoms overlap")
+        for index, place in enumerate(places):
+            kind = self.bad.get(self.known.index(place))
             if kind == "error":
-                self.seen += 1
-                raise PotentialError("structure 0: atoms overlap")
+                raise PotentialError(f"structure {index}: atoms overlap")
             if kind == "nan":
                 found.energies[index] = np.nan
             if kind == "energy":
                 found.energies[index] += 1000
             if kind == "force":
                 found.forces[index][0, 0] = 1e5
-        if len(structures) == 1:
-            self.seen += 1
         return found
 
 
