@@ -33,8 +33,9 @@ from ase import Atoms
 from ase.io import read, write
 
 from hint_plugins.cli.common import write_csv, write_json
+from hint_plugins.processes import run_logged
 from hint_recipes.cli.inputs import open_run
-from hint_recipes.demo import DemoSettings, run_command, tool, train
+from hint_recipes.demo import DemoSettings, tool, train
 
 XTB = "tblite:GFN2-xTB"
 COLUMNS = {
@@ -61,7 +62,7 @@ def hint(directory: Path, *words: Any, partial: bool = True) -> None:
     command = [tool("hint"), *map(str, words)]
     (out / "command.txt").write_text(shlex.join(["hint", *command[1:]]) + "\n")
     try:
-        run_command(command, directory)
+        run_logged(command, directory)
     except RuntimeError:
         if not (partial and (out / "summary.json").exists()):
             raise
@@ -123,7 +124,7 @@ def labels(out: Path, per_image: int, sigma: float) -> list[Atoms]:
     """Displaced and labelled structures around the reaction coordinates."""
     hint(out, "displace", "coordinates.extxyz", "--out", "displaced", "--count", per_image, "--sigma", sigma)
     if not (out / "labels.xyz").exists():
-        run_command([tool("hint"), "label", "displaced/structures.xyz", "labels.xyz", "--workers", "1"], out)
+        run_logged([tool("hint"), "label", "displaced/structures.xyz", "labels.xyz", "--workers", "1"], out)
     parents = read(out / "coordinates.extxyz", index=":")
     frames = read(out / "labels.xyz", index=":")
     for frame in frames:
