@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pictures
 from comparing import compact, error_changes, successes
+from end_points import PARTS
 from matrix import Matrix, read_matrix
 from results import COST, ERRORS, GIBBS, TS, Results, conditions, number, table
 from stages import markdown, told
@@ -91,9 +92,7 @@ def header(runs: Path, results: Results, machine: str | None) -> list[str]:
     content = json.loads((runs / "runs.json").read_text())
     data = json.loads((Path(content["data"]) / "summary.json").read_text())
     hours = sum(number(row.get("cpu_seconds")) or 0.0 for row in results.runs.values()) / 3600
-    split = ", ".join(
-        f"{count} {part.replace('_', ' ')}" for part, count in data["split"].items() if part != "left_out"
-    )
+    split = ", ".join(f"{data['split'][part]} {part.replace('_', ' ')}" for part in PARTS)
     level = [{"level": n, **{h: float(r[k]) if r[k] else None for k, h in ERRORS.items()}}
              for n, r in results.runs.items() if n.startswith("level-") or "-pretraining-" in n]  # fmt: skip
     lines = ["# HINT on reactions that nobody has seen", ""]

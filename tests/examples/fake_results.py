@@ -57,5 +57,5 @@ def write_fake(runs: Path, matrix_file: Path, reactions: int = 12) -> None:
         write_csv(runs / "results" / f"{name}.csv", rows)
     data = runs / "data"
     write_json(runs / "runs.json", {"data": str(data), "runs": {}, "blocks": {}})
-    split = {"test": reactions, "held_back": 2, "valid": 2, "train": 20, "left_out": 0}
+    split = {"test": reactions, "held_back": 2, "valid": 2, "train": 20, "left_out": 0, "seconds": 1.0}
     write_json(data / "summary.json", {"split": split, "rows": json.loads('[{"set": "geometries", "structures": 10}]')})

@@ -282,6 +282,7 @@ def test_the_report_says_what_the_results_say(tmp_path, matrix_file, monkeypatch
     assert "pictures" in capsys.readouterr().out
     assert [fault for figure in figures for fault in faults(figure)] == []
     page = out.with_suffix(".md").read_text()
+    assert "Reactions: 12 test, 2 held back, 2 valid, 20 train; no reactant" in page
     assert "## Efficiency" in page
     assert "](reactions/efficiency-shares.png)" in page
     with (out / "efficiency-tests.csv").open() as handle:
