@@ -15,7 +15,7 @@ def write_cli_page(path: Path) -> None:
 
     group = get_command(app)
     context = click.Context(group, info_name="hint")
-    lines = ["# Commands", "", "What `hint COMMAND --help` says, for every command.", ""]
+    lines = ["# Commands", "", "The help that every command prints.", ""]
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         inner = click.Context(command, info_name=f"hint {name}", parent=None)
