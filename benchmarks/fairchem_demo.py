@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hint_plugins.cli.common import write_json
-from hint_plugins.processes import run_logged
+from hint_plugins.runs.files import write_json
+from hint_plugins.runs.processes import run_logged
 from hint_recipes.cli.inputs import open_run
 
 MOLECULES = ("H2O", "NH3", "CH4", "HCN", "H2CO", "C2H2", "CH3OH", "C2H4")
@@ -38,7 +38,7 @@ def make_data(out: Path, train_each: int) -> None:
     from ase.build import molecule
     from ase.io import write
 
-    from hint_plugins.labels.store import read_structures, write_structures
+    from hint_plugins.storage.store import read_structures, write_structures
 
     if (out / "valid.aselmdb").exists():
         return

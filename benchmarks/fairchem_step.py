@@ -182,7 +182,7 @@ def main() -> None:
     from fairchem.core.datasets.samplers.max_atom_distributed_sampler import get_batches
     from fairchem.core.units.mlip_unit import mlip_unit
 
-    from hint_plugins.labels.store import write_structures
+    from hint_plugins.storage.store import write_structures
 
     assert hydra
     assert get_hydra_config_from_yaml

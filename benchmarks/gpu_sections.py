@@ -157,8 +157,8 @@ def _models(size: str) -> dict[str, Callable[[tuple[int, ...]], Any]]:
 
 
 def _potential(options: argparse.Namespace, name: str, system: str, dtype: str) -> Any:
-    from hint_plugins.backends.energy_models import EnergyModelBackend
     from hint_plugins.potential import Potential
+    from hint_plugins.potential.backends.energy_models import EnergyModelBackend
 
     with _default_dtype("float64"):
         model = _models(options.size)[name](tuple(ELEMENTS[system]))
@@ -270,9 +270,9 @@ def kernels_table(options: argparse.Namespace) -> Iterator[Row]:
     from importlib.metadata import version
 
     from hint_mace.host import MaceEnergyModel
-    from hint_plugins.backends.energy_models import EnergyModelBackend
     from hint_plugins.diagnosis import check_training
     from hint_plugins.potential import Potential
+    from hint_plugins.potential.backends.energy_models import EnergyModelBackend
 
     known = {"openequivariance": "convert_e3nn_oeq", "cuequivariance_torch": "convert_e3nn_cueq"}
     for package, module in known.items():

@@ -32,8 +32,8 @@ import numpy as np
 from ase import Atoms
 from ase.io import read, write
 
-from hint_plugins.cli.common import write_csv, write_json
-from hint_plugins.processes import run_logged
+from hint_plugins.runs.files import write_csv, write_json
+from hint_plugins.runs.processes import run_logged
 from hint_recipes.cli.inputs import open_run
 from hint_recipes.demo import DemoSettings, tool, train
 
@@ -115,7 +115,7 @@ def reference(out: Path, arguments: argparse.Namespace) -> list[str]:
 
 
 def _folder(directory: Path, name: str) -> Path:
-    from hint_recipes.store import safe_name
+    from hint_plugins.runs.items import safe_name
 
     return directory / "reactions" / safe_name(name)
 

@@ -20,8 +20,8 @@ import numpy as np
 import yaml
 
 from hint_plugins.datasets.minireactions import geometries
-from hint_plugins.labels.store import count_structures, write_structures
-from hint_plugins.processes import run_logged
+from hint_plugins.runs.processes import run_logged
+from hint_plugins.storage.store import count_structures, write_structures
 from hint_recipes.cli.inputs import open_run
 
 BIN = Path(sys.executable).parent

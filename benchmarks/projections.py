@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from hint_plugins.datasets.minireactions import geometries
-from hint_plugins.labels.store import read_structures, write_structures
-from hint_plugins.processes import run_logged
+from hint_plugins.runs.processes import run_logged
+from hint_plugins.storage.store import read_structures, write_structures
 from hint_recipes.cli.inputs import open_run
 
 BIN = Path(sys.executable).parent

@@ -40,8 +40,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     from hint_plugins.potential import Potential
-    from hint_recipes.rank import rank
-    from hint_recipes.sscha_state import SschaSettings
+    from hint_recipes.crystals.sscha.rank import rank
+    from hint_recipes.crystals.sscha.state import SschaSettings
 
     settings = SschaSettings(
         temperature=options.temperature, configurations=options.configurations, relax_cell=True, stress=True, step=0.2,

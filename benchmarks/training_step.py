@@ -126,7 +126,7 @@ class Trainer:
         self.collate = Collate(self.manager, epoch=0)
         flags = [STORED in data.__dict__ for _, data in self.items]
         fraction = 0.5 if options and share < 1 else None
-        from hint_plugins.batching.sampler import HeterogeneousBatchSampler
+        from hint_plugins.training.sampler import HeterogeneousBatchSampler
 
         self.sampler = HeterogeneousBatchSampler(flags, args.batch_size, fraction=fraction)
 
@@ -134,7 +134,7 @@ class Trainer:
         """One optimiser step on the structures ``indices``."""
         from hint_mace.batch import graph_batch
         from hint_mace.joint import JointForward
-        from hint_plugins.batching.view import Progress
+        from hint_plugins.training.protocol import Progress
 
         progress = Progress(max_epochs=1)
         batch = self.collate([self.items[i] for i in indices]).to(self.args.device)

@@ -22,10 +22,10 @@ from alphanet import MaceEnergy
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from hint_plugins.batching.memory import structure_cost
 from hint_plugins.curvature.engines import ENGINES, Engine
 from hint_plugins.models.alphanet import AlphaNet
 from hint_plugins.potential import Potential
+from hint_plugins.potential.memory import structure_cost
 
 ENGINE_NAMES = ("reverse", "replicate", "vmap")
 

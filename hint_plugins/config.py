@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hint_plugins.curvature.engines import ENGINES
 from hint_plugins.curvature.probes import PROBE_LAWS
+from hint_plugins.errors import HintError
 from hint_plugins.objective.curriculum import SCHEDULES, Curriculum
 from hint_plugins.objective.loss import LossKind
 
@@ -137,7 +138,7 @@ def _known(field: str, value: str, names: list[str]) -> None:
         raise ValueError(f"unknown {field} {value!r}: known are {', '.join(names)}")
 
 
-class ConfigError(ValueError):
+class ConfigError(HintError, ValueError):
     """Options that do not fit together, in one readable sentence per problem."""
 
 

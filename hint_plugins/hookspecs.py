@@ -16,7 +16,7 @@ from numpy import ndarray
 from pydantic import BaseModel
 from torch import Tensor
 
-from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
+from hint_plugins.training.protocol import GraphBatch, LabelledGraphs, Progress
 
 PROJECT = "hint"
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -10,13 +10,14 @@ from typing import Any
 
 import pluggy
 
+from hint_plugins.errors import HintError
 from hint_plugins.hookspecs import PROJECT, HookSpecs
 
 GROUP = "hint_plugins"
 log = logging.getLogger(__name__)
 
 
-class PluginError(ValueError):
+class PluginError(HintError, ValueError):
     """A plugin that is not installed or cannot be loaded."""
 
 

@@ -111,7 +111,7 @@ def test_the_labels_of_the_training_step_pass_their_check(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from training_step import make_data
 
-    from hint_plugins.hint import HintPlugin
+    from hint_plugins.training.hint import HintPlugin
 
     frames = make_data(200, 1.0)
     assert all(HintPlugin().read_labels(atoms=atoms, forces=None) for atoms in frames)

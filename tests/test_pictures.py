@@ -10,8 +10,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from helpers.figures import faults, keep_figures, texts
 from helpers.structures import labelled_set
 
-from hint_plugins.parity import QUANTITIES, plot_parity
-from hint_plugins.report import plot_history
+from hint_plugins.evaluation.parity import QUANTITIES, plot_parity
+from hint_plugins.training.plots import plot_history
 
 LONG = "a model with a rather long name that says much about its training-stagetwo-compiled-float64.model"
 
@@ -49,7 +49,7 @@ def test_numbers_of_the_parity_plot_are_those_of_the_summary(tmp_path, figures):
     from typer.testing import CliRunner
 
     from hint_plugins.cli.main import app
-    from hint_plugins.labels.store import write_structures
+    from hint_plugins.storage.store import write_structures
 
     frames = labelled_set(6, every=1)
     for atoms in frames:
@@ -131,7 +131,7 @@ def test_demo(tmp_path, figures, sizes, seeds):
 
 
 def search_result(name, reason=None, followed=True):
-    from hint_recipes.transition_states.search import SearchResult
+    from hint_recipes.molecules.transition_states.search import SearchResult
 
     frames = []
     for x, energy in zip(np.linspace(0, 2, 9), [-1, -0.9, -0.5, 0.2, 0.6, 0.3, -0.4, -1.2, -1.3], strict=True):
@@ -147,7 +147,7 @@ def search_result(name, reason=None, followed=True):
 @pytest.mark.parametrize("followed", [True, False])
 def test_profile(tmp_path, figures, name, reason, followed):
     """The zero is the relaxed reactant, as in the table of barriers; the star stands at the barrier."""
-    from hint_recipes.transition_states.plots import KCAL, plot_profile
+    from hint_recipes.molecules.transition_states.plots import KCAL, plot_profile
 
     plot_profile(search_result(name, reason, followed), tmp_path / "profile.png")
     assert not faults(figures[0])
@@ -159,7 +159,7 @@ def test_profile(tmp_path, figures, name, reason, followed):
 
 @pytest.mark.parametrize("models", [["emt"], ["emt", LONG, "c", "d", "e"]])
 def test_success(tmp_path, figures, models):
-    from hint_recipes.transition_states.plots import plot_success
+    from hint_recipes.molecules.transition_states.plots import plot_success
 
     summaries = {name: {"n_reactions": 9, "n_path": 8, "n_ts": 7, "n_intended": 5 - k} for k, name in enumerate(models)}
     plot_success(summaries, tmp_path / "success.png")
@@ -170,7 +170,7 @@ def test_success(tmp_path, figures, models):
 @pytest.mark.parametrize("count", [1, 12])
 @pytest.mark.parametrize("models", [["emt"], ["emt", LONG]])
 def test_stability(tmp_path, figures, models, count):
-    from hint_recipes.stability import plot_stability
+    from hint_recipes.molecules.stability import plot_stability
 
     rows = [{"name": f"{LONG[: 8 * k]}{k}", "temperature_K": 500.0 + k, "survived": k == 1} for k in range(count)]
     plot_stability(dict.fromkeys(models, rows), tmp_path / "stability.png")
@@ -180,7 +180,7 @@ def test_stability(tmp_path, figures, models, count):
 
 
 def test_fingerprint(tmp_path, figures):
-    from hint_recipes.reaction_path import Fingerprint, plot_fingerprint
+    from hint_recipes.molecules.reaction_path import Fingerprint, plot_fingerprint
 
     x = np.linspace(0, 3, 11)
     waves = np.stack([2000 - 3400 * np.exp(-((x - 1.5) ** 2)), 2000 + 0 * x, 3300 - 300 * x], axis=1)
@@ -192,7 +192,7 @@ def test_fingerprint(tmp_path, figures):
 @pytest.mark.parametrize("models", [["emt"], ["emt", LONG]])
 def test_gibbs_errors(tmp_path, figures, models):
     """The bars are the mean absolute errors of ``summary.json``."""
-    from hint_recipes.gibbs import errors_against, plot_gibbs_errors
+    from hint_recipes.molecules.gibbs import errors_against, plot_gibbs_errors
 
     rows = [
         {"name": f"{role}{k}", "role": role, "reaction": None, "energy": 0.1 * k, "gibbs": 0.2 * k}
@@ -210,9 +210,9 @@ def test_gibbs_errors(tmp_path, figures, models):
 def test_phonons(tmp_path, figures):
     pytest.importorskip("phonopy")
     from hint_plugins.potential import Potential
-    from hint_recipes.force_constants import hessian_from_potential
-    from hint_recipes.phonon_plots import plot_bands, plot_dos, plot_thermal
-    from hint_recipes.phonons import harmonic
+    from hint_recipes.crystals.force_constants.force_constants import hessian_from_potential
+    from hint_recipes.crystals.phonons.harmonic import harmonic
+    from hint_recipes.crystals.phonons.plots import plot_bands, plot_dos, plot_thermal
 
     constants = hessian_from_potential(Potential.load("emt"), bulk("Pd", a=3.9), (2, 2, 2))
     result = harmonic(constants, mesh=(2, 2, 2), temperatures=[0.0, 300.0], points=5)
@@ -224,8 +224,8 @@ def test_phonons(tmp_path, figures):
 
 
 def test_critical_temperature(tmp_path, figures):
-    from hint_recipes.alpha2f import from_modes
-    from hint_recipes.tc_study import run_tc
+    from hint_recipes.crystals.superconductivity.alpha2f import from_modes
+    from hint_recipes.crystals.superconductivity.study import run_tc
 
     spectra = {
         name: from_modes(np.array([[e]]), np.array([[1.0]]), np.ones(1), smearing=1.0)
@@ -237,7 +237,7 @@ def test_critical_temperature(tmp_path, figures):
 
 
 def test_convergence_of_tc(tmp_path, figures):
-    from hint_recipes.tc_convergence import _plot
+    from hint_recipes.crystals.superconductivity.convergence import _plot
 
     rows = [
         {"source": name, "varied": "broadening", "value": k, "lambda": 1 + 0.1 * k, "tc_allen_dynes_K": 10.0 + k}
@@ -249,8 +249,8 @@ def test_convergence_of_tc(tmp_path, figures):
 
 
 def test_sscha_history(tmp_path, figures):
-    from hint_recipes.sscha_output import write_history
-    from hint_recipes.sscha_state import State
+    from hint_recipes.crystals.sscha.output import write_history
+    from hint_recipes.crystals.sscha.state import State
 
     steps = [
         {"stage": 0, "population": k // 5, "free_energy_eV": -1 + 0.01 / (1 + k), "error_eV": 0.001}
@@ -263,7 +263,7 @@ def test_sscha_history(tmp_path, figures):
 
 @pytest.mark.parametrize("count", [1, 7])
 def test_rank(tmp_path, figures, count):
-    from hint_recipes.rank import _plot
+    from hint_recipes.crystals.sscha.rank import _plot
 
     rows = [
         {"name": f"phase {k}" if k else LONG, "above_best_meV_per_atom": 3.0 * k, "error_eV_per_atom": 1e-4}
@@ -274,7 +274,7 @@ def test_rank(tmp_path, figures, count):
 
 
 def test_line_scan(tmp_path, figures):
-    from hint_recipes.hydride_check import _plot_scan
+    from hint_recipes.crystals.finetune.check import _plot_scan
 
     x = np.linspace(-0.4, 0.4, 41)
     points = [{"amplitude_A": a, "energy": a**2} for a in x[::10]]
@@ -318,6 +318,6 @@ def test_the_demo_says_in_words_what_rose(tmp_path):
     ("value", "text"), [(1066.2, "1066"), (543.21, "543"), (20.04, "20"), (0.49612, "0.496"), (1.5e-5, "1.5e-05")]
 )
 def test_numbers_on_bars(value, text):
-    from hint_plugins.figures import three_digits
+    from hint_plugins.runs.figures import three_digits
 
     assert three_digits(value) == text

@@ -16,7 +16,7 @@ from ase.units import Bohr, Rydberg, kcal, mol
 from typer.testing import CliRunner
 
 from hint_plugins.cli.main import app
-from hint_plugins.labels.store import read_structures
+from hint_plugins.storage.store import read_structures
 
 XTB = "tblite:GFN2-xTB"
 MESH = (2, 2, 2)
@@ -260,7 +260,7 @@ def q2r_file(path: Path, crystal: Atoms, labels: list[str], masses: list[float],
 
 
 def test_masses_of_a_q2r_file_are_read(tmp_path):
-    from hint_recipes.phonons import read_force_constants
+    from hint_recipes.crystals.phonons.harmonic import read_force_constants
 
     crystal = bulk("NaCl", "rocksalt", a=5.6)
     for sodium in (mass("Na"), 2 * mass("Na")):

@@ -26,11 +26,11 @@ from hint_fairchem.loading import example_batch, labelled_batches, largest_label
 from hint_fairchem.options import no_unknown, read_block, require_same
 from hint_fairchem.references import ABSURD, energy_error, keep_numbers
 from hint_fairchem.resume import HISTORY_FILE, STATE_FILE, kept_history, kept_state
-from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
-from hint_plugins.cli.common import write_csv, write_json
 from hint_plugins.curvature.layer_norm import swap_layer_norms
 from hint_plugins.hookspecs import TrainingRun
 from hint_plugins.plugins import describe_plugins
+from hint_plugins.runs.files import write_csv, write_json
+from hint_plugins.training.protocol import GraphBatch, LabelledGraphs, Progress
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ def export_fairchem(
     The Hessian task is taken out; weights, heads and normalisers stay, so predictions are the same. The result
     loads with load_predict_unit and FAIRChemCalculator where hint-plugins is not installed.
     """
-    from hint_plugins.cli.common import InputError
+    from hint_plugins.errors import InputError
 
     try:
         from hint_fairchem.export import export_checkpoint
@@ -44,7 +44,7 @@ def fairchem_train(
     CONFIG is a file, or the name of one of the shipped configs (minimal.yaml, realistic.yaml, kitchen-sink.yaml,
     direct.yaml).
     """
-    from hint_plugins.cli.common import InputError
+    from hint_plugins.errors import InputError
 
     try:
         from hint_fairchem.train import train

@@ -17,12 +17,12 @@ from fairchem.core.datasets.mt_concat_dataset import ConcatDataset
 from numpy import ndarray
 
 from hint_fairchem.options import read_block
-from hint_plugins.charges import stated
 from hint_plugins.config import ConfigError
-from hint_plugins.hint import KEY, label_keys
 from hint_plugins.labelling.engine import EngineError
 from hint_plugins.labels.hessian_label import SUFFIXES
 from hint_plugins.labels.series import MAX_JUDGED, EnergySeries
+from hint_plugins.structures.charges import stated
+from hint_plugins.training.hint import KEY, label_keys
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from hint_fairchem.dataset import TARGET
 from hint_fairchem.host import WEIGHTS
 from hint_fairchem.references import with_numbers
-from hint_plugins.cli.common import InputError, replacing
+from hint_plugins.errors import InputError
+from hint_plugins.runs.files import replacing
 
 
 @dataclass

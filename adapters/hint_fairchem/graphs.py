@@ -12,9 +12,9 @@ from fairchem.core.models.base import HeadInterface
 from torch import Tensor, nn
 
 from hint_fairchem.dataset import DRAWN, TARGET
-from hint_plugins.batching.view import LabelledGraphs
 from hint_plugins.config import ConfigError
 from hint_plugins.curvature.engines import ForceView
+from hint_plugins.training.protocol import LabelledGraphs
 
 
 def select(data: AtomicData, keep: Tensor) -> AtomicData:

@@ -12,11 +12,11 @@ import torch
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from hint_plugins.backends.protocol import PotentialError, Predictions
-from hint_plugins.batching.products import exact_engine
-from hint_plugins.charges import stated
 from hint_plugins.curvature.engines import Engine, FiniteDifference, ForceView
 from hint_plugins.labelling.engine import EngineError
+from hint_plugins.potential.backends.protocol import PotentialError, Predictions
+from hint_plugins.potential.products import exact_engine
+from hint_plugins.structures.charges import stated
 
 #: File with the weights in a checkpoint folder of the host.
 WEIGHTS = "inference_ckpt.pt"
@@ -118,7 +118,7 @@ class FairchemBackend:
         return float(self.tasks["forces"].normalizer.rmsd)
 
     def evaluate(self, structures: Sequence[Atoms], stress: bool = False) -> Predictions:
-        """See :class:`hint_plugins.backends.protocol.Backend`."""
+        """See :class:`hint_plugins.potential.backends.protocol.Backend`."""
         data = self.data(structures)
         config = self.model.backbone.regress_config
         periodic = np.array([atoms.pbc.all() for atoms in structures])
@@ -165,7 +165,7 @@ class FairchemBackend:
         return outputs[name][kind]
 
     def view(self, structures: Sequence[Atoms]) -> tuple[ForceView, list[int]]:
-        """See :class:`hint_plugins.backends.protocol.Backend`."""
+        """See :class:`hint_plugins.potential.backends.protocol.Backend`."""
         from hint_fairchem.graphs import ForceOutputs, Forces
 
         data = self.data(structures)

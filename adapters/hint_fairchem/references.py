@@ -15,8 +15,8 @@ from fairchem.core.modules.normalization.element_references import ElementRefere
 from fairchem.core.units.mlip_unit.mlip_unit import MLIPTrainEvalUnit
 from omegaconf import OmegaConf
 
-from hint_plugins.cli.common import replacing
 from hint_plugins.config import ConfigError
+from hint_plugins.runs.files import replacing
 
 #: At most so many structures of a source, evenly spread over it, are read for the fit.
 MAX_STRUCTURES = 10_000

@@ -15,13 +15,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hint_plugins.batching.memory import is_out_of_memory
-from hint_plugins.cli.common import InputError
 from hint_plugins.config import ConfigError
 from hint_plugins.curvature.selftest import SelfTestError
+from hint_plugins.errors import InputError
 from hint_plugins.labels.hessian_label import LabelError
 from hint_plugins.objective.metrics import NotFiniteError
 from hint_plugins.plugins import PluginError
+from hint_plugins.potential.memory import is_out_of_memory
 
 OURS = (ConfigError, LabelError, SelfTestError, NotFiniteError, PluginError)
 _TASK, _CALLBACK = "hint_fairchem.task.hessian_task", "hint_fairchem.callback.HintCallback"

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hint_mace.packed import LabelledBatch
-from hint_plugins.batching.view import GraphBatch, LabelledGraphs
 from hint_plugins.curvature.engines import ForceView
+from hint_plugins.training.protocol import GraphBatch, LabelledGraphs
 
 #: Entry of MACE's predictions under which the labelled structures are found once the model has run.
 LABELLED = "hint_labelled"

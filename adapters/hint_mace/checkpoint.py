@@ -23,7 +23,8 @@ from mace.tools import CheckpointIO
 from mace.tools.checkpoint import CheckpointBuilder
 from torch.optim import LBFGS
 
-from hint_plugins.cli.common import replacing
+from hint_plugins.errors import HintError
+from hint_plugins.runs.files import replacing
 
 if TYPE_CHECKING:
     from hint_mace.install import Adapter
@@ -49,7 +50,7 @@ FREE = frozenset(
 )
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(HintError, RuntimeError):
     """A checkpoint that cannot be written, read or continued, with what to do."""
 
 

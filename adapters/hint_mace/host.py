@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hint_plugins.backends.energy_models import EnergyModelBackend
-from hint_plugins.backends.protocol import PotentialError
 from hint_plugins.models import Graph
+from hint_plugins.potential.backends.energy_models import EnergyModelBackend
+from hint_plugins.potential.backends.protocol import PotentialError
 
 #: Words in the pickle of a whole model, of a TorchScript archive, and of a training checkpoint.
 _MODEL = (b"mace.modules", b"hint_mace", b"__torch__.mace")

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pluggy
 
-from hint_plugins.batching.memory import is_out_of_memory
 from hint_plugins.curvature.selftest import SelfTestError
+from hint_plugins.errors import HintError
 from hint_plugins.labels.hessian_label import LabelError
 from hint_plugins.plugins import PluginError, describe_plugins, load_plugins
+from hint_plugins.potential.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from hint_mace.session import Session
@@ -56,7 +57,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
 OPTIONAL = ("mace.tools.distributed_tools.init_distributed",)
 
 
-class IncompatibleHostError(RuntimeError):
+class IncompatibleHostError(HintError, RuntimeError):
     """This version of MACE is not the one the adapter was written for."""
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hint_mace.batch import LABELLED, NOT_INPUTS, labelled_graphs, replicate_inputs
 from hint_mace.packed import WHOLE, LabelledBatch
-from hint_plugins.batching.view import LabelledGraphs, Progress
+from hint_plugins.training.protocol import LabelledGraphs, Progress
 
 
 class JointForward:

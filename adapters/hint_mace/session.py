@@ -23,9 +23,9 @@ from hint_mace.data import Collate, LabelledDataset, labelled_loader, stored_lab
 from hint_mace.joint import JointForward
 from hint_mace.kernels import exact_derivatives
 from hint_mace.packed import LabelledBatch
-from hint_plugins.batching.view import LabelledGraphs, Progress
 from hint_plugins.hookspecs import TrainingRun
 from hint_plugins.objective.metrics import NotFiniteError
+from hint_plugins.training.protocol import LabelledGraphs, Progress
 
 if TYPE_CHECKING:
     from hint_mace.install import Adapter

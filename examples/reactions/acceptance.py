@@ -17,8 +17,9 @@ import searches
 from searches import mean_abs
 from stages import markdown, stage, told
 
-from hint_plugins.cli.common import InputError, hold_output, write_csv, write_json
-from hint_recipes.store import digest, file_digest, safe_name
+from hint_plugins.errors import InputError
+from hint_plugins.runs.files import hold_output, write_csv, write_json
+from hint_plugins.runs.items import digest, file_digest, safe_name
 
 
 def row(name: str, counts: dict[str, Any], found: list[dict[str, Any]], gibbs: list[dict[str, Any]]) -> dict[str, Any]:

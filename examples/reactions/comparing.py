@@ -10,7 +10,7 @@ from matrix import Run, without_hessians
 from results import Results, label, varying
 from statistics_of_pairs import by_reaction, mcnemar, paired
 
-from hint_plugins.cli.common import InputError
+from hint_plugins.errors import InputError
 
 
 def comparisons(results: Results, groups: dict[Run, list[Run]]) -> list[tuple[Run, Run, list[tuple[Run, Run]]]]:

@@ -17,9 +17,9 @@ from labels import atomic_energies, divide, label, pick, select, share_name, wit
 from stages import command, stage
 from tqdm import tqdm
 
-from hint_plugins.cli.common import replacing, write_json
-from hint_plugins.labels.store import write_structures
-from hint_recipes.transition_states import Reaction
+from hint_plugins.runs.files import replacing, write_json
+from hint_plugins.storage.store import write_structures
+from hint_recipes.molecules.transition_states import Reaction
 
 
 def options(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:

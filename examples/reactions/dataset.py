@@ -19,8 +19,8 @@ from end_points import PARTS
 from labels import known_selections
 from stages import markdown, told
 
-from hint_plugins.cli.common import hold_output, write_json
-from hint_plugins.labelling.executors import available_cores
+from hint_plugins.runs.executors import available_cores
+from hint_plugins.runs.files import hold_output, write_json
 
 STAGES = ("split", "geometries", "cheap", "scale", "good", "truth")
 

@@ -23,8 +23,9 @@ from searches import mean_abs
 from stages import DONE, SOME_FAILED, command, finished, markdown, told
 from tqdm import tqdm
 
-from hint_plugins.cli.common import InputError, hold_output, write_csv
-from hint_plugins.labels.store import read_structures
+from hint_plugins.errors import InputError
+from hint_plugins.runs.files import hold_output, write_csv
+from hint_plugins.storage.store import read_structures
 
 WHAT = ("errors", "ts", "gibbs")
 ERRORS = ("energy_error_per_atom", "forces_mae", "hessian_mae", "eigenvalue_mae", "frequency_mae_cm1")

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.labelling.executors import executor_factory
-from hint_plugins.labels.store import read_structures, write_structures
 from hint_plugins.potential import Potential
+from hint_plugins.runs.executors import executor_factory
+from hint_plugins.runs.items import safe_name
+from hint_plugins.runs.parallel import map_items
 from hint_plugins.selection.displacement import gaussian
-from hint_recipes.elastic_band import initial_path, relax_band
+from hint_plugins.storage.store import read_structures, write_structures
 from hint_recipes.failures import SearchFailure
-from hint_recipes.parallel import map_items
-from hint_recipes.store import safe_name
-from hint_recipes.transition_states import Reaction
-from hint_recipes.transition_states.stationary import minimise
+from hint_recipes.molecules.elastic_band import initial_path, relax_band
+from hint_recipes.molecules.transition_states import Reaction
+from hint_recipes.molecules.transition_states.stationary import minimise
 
 
 def structures_of(

@@ -12,12 +12,12 @@ import numpy as np
 from ase import Atoms
 from stages import DONE, SOME_FAILED, command
 
-from hint_plugins.cli.common import InputError
 from hint_plugins.datasets.energies import AtomicEnergies
+from hint_plugins.errors import InputError
 from hint_plugins.labelling.differences import rademacher
 from hint_plugins.labelling.record import REQUEST, strip_labels, structure_key
 from hint_plugins.labels.hessian_label import SUFFIXES, HessianLabel
-from hint_plugins.labels.store import read_structures, write_structures, writing
+from hint_plugins.storage.store import read_structures, write_structures, writing
 
 
 def label(directory: Path, source: Path, target: str, method: str, workers: int, *words: Any) -> dict[str, Any]:

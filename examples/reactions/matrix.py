@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from hint_plugins.cli.common import InputError
+from hint_plugins.errors import InputError
 
 MODELS = ("alphanet", "mace")
 LAWS = ("rademacher", "gaussian", "orthogonal", "columns", "stored")

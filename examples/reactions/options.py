@@ -9,7 +9,7 @@ from typing import Any
 
 from matrix import Run
 
-from hint_plugins.batching.sampler import HeterogeneousBatchSampler
+from hint_plugins.training.sampler import HeterogeneousBatchSampler
 
 #: Small enough for two cores: about 180,000 (AlphaNet) and 40,000 (MACE) parameters.
 MODELS: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ from matrix import Run
 from results import Results, label, number, varying
 from statistics_of_pairs import mean_and_spread
 
-from hint_plugins.figures import legend_below, new_figure, save_figure, wrapped
+from hint_plugins.runs.figures import legend_below, new_figure, save_figure, wrapped
 
 Groups = dict[Run, list[Run]]
 

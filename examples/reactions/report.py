@@ -24,7 +24,7 @@ from matrix import Matrix, read_matrix
 from results import COST, ERRORS, GIBBS, TS, Results, conditions, number, table
 from stages import markdown, told
 
-from hint_plugins.cli.common import replacing, write_csv
+from hint_plugins.runs.files import replacing, write_csv
 
 #: What is tested over reactions: heading to table and column.
 TESTED = {

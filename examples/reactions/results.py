@@ -11,7 +11,7 @@ from typing import Any
 from matrix import Matrix, Run
 from statistics_of_pairs import shown
 
-from hint_plugins.cli.common import InputError
+from hint_plugins.errors import InputError
 
 FIELDS = ("model", "pretrained", "selection", "share", "law", "m", "loss", "weight", "curriculum", "batches", "budget")
 #: Column of ``runs.csv``: heading.

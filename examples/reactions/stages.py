@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hint_plugins.cli.common import InputError, fail, plain, write_json
-from hint_plugins.labels.store import StoreError
-from hint_plugins.processes import run
+from hint_plugins.cli.common import fail
+from hint_plugins.errors import InputError
+from hint_plugins.runs.files import plain, write_json
+from hint_plugins.runs.processes import run
 from hint_plugins.selection.survey import SelectionError
+from hint_plugins.storage.store import StoreError
 
 #: Statuses of a ``hint`` command that left a result: all went well, or some items failed and are named there.
 DONE, SOME_FAILED = 0, 1

@@ -20,8 +20,8 @@ from matrix import Matrix, read_matrix
 from stages import finished, markdown, told
 from trainings import Trainings
 
-from hint_plugins.cli.common import hold_output, write_csv, write_json
-from hint_plugins.processes import end_all
+from hint_plugins.runs.files import hold_output, write_csv, write_json
+from hint_plugins.runs.processes import end_all
 
 
 def default_device() -> str:

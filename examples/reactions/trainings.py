@@ -15,9 +15,10 @@ from labels import share_name
 from matrix import Matrix, Run
 from stages import command, refuse_changes, stage
 
-from hint_plugins.cli.common import InputError, replacing
+from hint_plugins.errors import InputError
 from hint_plugins.labels.hessian_label import SUFFIXES
-from hint_plugins.labels.store import read_structures
+from hint_plugins.runs.files import replacing
+from hint_plugins.storage.store import read_structures
 
 METER = Path(__file__).with_name("meter")
 

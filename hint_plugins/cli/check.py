@@ -41,12 +41,15 @@ def check(
 
     from tqdm import tqdm
 
-    from hint_plugins.cli.common import InputError, finish, prepare_output, write_config, write_csv, write_summary
+    from hint_plugins.cli.common import finish
     from hint_plugins.datasets.codes import holds_hessian, numbered_runs
+    from hint_plugins.errors import InputError
     from hint_plugins.labels.checks import check_structure
     from hint_plugins.labels.keys import Keys
     from hint_plugins.labels.series import EnergySeries
-    from hint_plugins.labels.store import StoreError, count_structures, read_numbered
+    from hint_plugins.runs.directory import prepare_output, write_config, write_summary
+    from hint_plugins.runs.files import write_csv
+    from hint_plugins.storage.store import StoreError, count_structures, read_numbered
 
     options = {k: v for k, v in locals().items() if isinstance(v, str | int | float | bool | list | Path | None)}
     keys = Keys(energy_key, forces_key, stress_key, hessian_key, virials_key)

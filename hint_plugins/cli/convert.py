@@ -72,14 +72,16 @@ def convert(
     import numpy as np
     from tqdm import tqdm
 
-    from hint_plugins.cli.common import InputError, finish, replacing, write_json
+    from hint_plugins.cli.common import finish
     from hint_plugins.cli.options import name_values, refuse_existing, stem_beside, use_plugins
     from hint_plugins.curvature.layouts import UNITS
     from hint_plugins.datasets import data_files, read_dataset
     from hint_plugins.datasets.convert import ConversionReport, adopted, checked
     from hint_plugins.datasets.energies import AtomicEnergies, aligned
+    from hint_plugins.errors import InputError
     from hint_plugins.labels.keys import Keys
-    from hint_plugins.labels.store import StoreError, UnwritableError, raise_bad, store_format, writing
+    from hint_plugins.runs.files import replacing, write_json
+    from hint_plugins.storage.store import StoreError, UnwritableError, raise_bad, store_format, writing
 
     if hessian_unit not in UNITS:
         raise InputError(f"unknown unit {hessian_unit!r}: choose {', '.join(UNITS)}")
@@ -166,7 +168,7 @@ def convert(
 
 def _metadata_allowed(output: Path, kind: str) -> None:
     """metadata.npz belongs to a directory: with two databases in it, both hosts would count wrongly."""
-    from hint_plugins.cli.common import InputError
+    from hint_plugins.errors import InputError
 
     if kind != "aselmdb":
         raise InputError("--metadata belongs to an .aselmdb output")

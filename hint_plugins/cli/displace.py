@@ -39,12 +39,14 @@ def displace(
     """
     import numpy as np
 
-    from hint_plugins.cli.common import InputError, finish, prepare_output, write_config, write_summary
+    from hint_plugins.cli.common import finish
     from hint_plugins.datasets import read_dataset
+    from hint_plugins.errors import InputError
     from hint_plugins.labelling.engine import EngineError
-    from hint_plugins.labels.store import StoreError, writing
+    from hint_plugins.runs.directory import prepare_output, write_config, write_summary
     from hint_plugins.selection.batch import displaced
     from hint_plugins.selection.displacement import DisplacementError
+    from hint_plugins.storage.store import StoreError, writing
 
     options = {k: v for k, v in locals().items() if isinstance(v, str | int | float | bool | Path)}
     prepare_output(out, overwrite=overwrite)

@@ -28,10 +28,12 @@ def doctor(
     """
     from itertools import islice
 
-    from hint_plugins.cli.common import InputError, finish, prepare_output, write_summary
+    from hint_plugins.cli.common import finish
     from hint_plugins.diagnosis import check_potential, check_training, devices, installed_versions, registered
-    from hint_plugins.labels.store import StoreError, read_structures
+    from hint_plugins.errors import InputError
     from hint_plugins.potential import Potential, PotentialError
+    from hint_plugins.runs.directory import prepare_output, write_summary
+    from hint_plugins.storage.store import StoreError, read_structures
 
     if out is not None:
         prepare_output(out, overwrite=overwrite)

@@ -15,7 +15,7 @@ from hint_plugins.cli.options import Device
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from hint_plugins.evaluation import Keys, Part
+    from hint_plugins.evaluation.errors import Keys, Part
 
 #: Structures in one part: what is lost when a run is killed.
 PART = 64
@@ -52,11 +52,14 @@ def evaluate(
 
     from tqdm import tqdm
 
-    from hint_plugins.cli.common import InputError, finish, prepare_output, write_config, write_csv, write_summary
-    from hint_plugins.evaluation import Keys, evaluate_part, summarise
-    from hint_plugins.labels.store import StoreError, count_structures
-    from hint_plugins.parity import plot_parity
+    from hint_plugins.cli.common import finish
+    from hint_plugins.errors import InputError
+    from hint_plugins.evaluation.errors import Keys, evaluate_part, summarise
+    from hint_plugins.evaluation.parity import plot_parity
     from hint_plugins.potential import Potential, PotentialError
+    from hint_plugins.runs.directory import prepare_output, write_config, write_summary
+    from hint_plugins.runs.files import write_csv
+    from hint_plugins.storage.store import StoreError, count_structures
 
     options = {k: v for k, v in locals().items() if k in OPTIONS}
     started = time.perf_counter()
@@ -128,7 +131,7 @@ OPTIONS = (
 
 
 def _missing(path: Path) -> int:
-    from hint_plugins.cli.common import InputError
+    from hint_plugins.errors import InputError
 
     raise InputError(f"{path}: no such file")
 
@@ -137,7 +140,7 @@ def _batches(data: list[Path], unreadable: list[dict[str, Any]]) -> Iterator[tup
     """Structures of all files in parts: file, places in it, structures; damaged records are noted."""
     from itertools import islice
 
-    from hint_plugins.labels.store import read_numbered
+    from hint_plugins.storage.store import read_numbered
 
     for path in data:
 
@@ -184,7 +187,7 @@ def _parts_directory(out: Path, options: dict[str, Any], data: list[Path]) -> Pa
 def _save_part(part: Part, file: Path) -> None:
     import numpy as np
 
-    from hint_plugins.cli.common import replacing
+    from hint_plugins.runs.files import replacing
 
     with replacing(file) as temporary, temporary.open("wb") as handle:
         np.savez(handle, rows=np.array(json.dumps(part.rows)), **part.points)  # type: ignore[arg-type]
@@ -193,7 +196,7 @@ def _save_part(part: Part, file: Path) -> None:
 def _load_part(file: Path) -> Part | None:
     import numpy as np
 
-    from hint_plugins.evaluation import Part
+    from hint_plugins.evaluation.errors import Part
 
     if not file.exists():
         return None
@@ -215,7 +218,7 @@ def _joined(parts: list[Part], seed: int) -> dict[str, Any]:
 
 
 def _present(path: Path) -> str:
-    from hint_plugins.labels.store import read_structures
+    from hint_plugins.storage.store import read_structures
 
     atoms = next(iter(read_structures(path)), None)
     if atoms is None:

@@ -79,14 +79,16 @@ def label(
     """
     import time
 
-    from hint_plugins.cli.common import InputError, finish, replacing, write_csv, write_json
+    from hint_plugins.cli.common import finish
     from hint_plugins.cli.options import same_place, stem_beside, use_plugins
+    from hint_plugins.errors import InputError
     from hint_plugins.labelling.engine import ENGINES, EngineError, EngineSpec
-    from hint_plugins.labelling.executors import ExecutorError, available_cores, executor_factory
     from hint_plugins.labelling.record import LabelTask
     from hint_plugins.labelling.run import label_file
     from hint_plugins.labelling.shards import ShardError
-    from hint_plugins.labels.store import StoreError, count_structures, read_structures, store_format, write_structures
+    from hint_plugins.runs.executors import ExecutorError, available_cores, executor_factory
+    from hint_plugins.runs.files import replacing, write_csv, write_json
+    from hint_plugins.storage.store import StoreError, count_structures, read_structures, store_format, write_structures
 
     options = {k: v for k, v in locals().items() if isinstance(v, str | int | float | bool | list | Path | None)}
     started = time.perf_counter()
@@ -144,7 +146,7 @@ def label(
     with replacing(output.with_name(f"{stem}.config.yaml")) as temporary:
         import yaml
 
-        from hint_plugins.cli.common import plain
+        from hint_plugins.runs.files import plain
 
         temporary.write_text(yaml.safe_dump({"command": "label", **plain(options)}, sort_keys=False))
     counts = {**vars(summary), "seconds": seconds}
@@ -181,8 +183,8 @@ def _with_unreadable(failures: list[dict], unreadable: dict[int, str]) -> list[d
 
 def _engine_options(engine: str, method: str | None, calculator: str | None, settings: list[str]) -> dict:
     """Keyword arguments of the engine from the command line; values are read as YAML scalars."""
-    from hint_plugins.cli.common import InputError
     from hint_plugins.cli.options import name_values
+    from hint_plugins.errors import InputError
 
     options = name_values(settings)
     if method is not None:

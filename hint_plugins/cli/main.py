@@ -19,8 +19,10 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from hint_plugins import __version__
-from hint_plugins.cli.common import EXIT_STOPPED, InputError, fail, without_empty_directories
-from hint_plugins.locks import release_all
+from hint_plugins.cli.common import EXIT_STOPPED, fail
+from hint_plugins.errors import InputError
+from hint_plugins.runs.files import without_empty_directories
+from hint_plugins.runs.locks import release_all
 
 GROUP = "hint_plugins.commands"
 #: Modules that are called otherwise than the package that brings them.
@@ -166,7 +168,7 @@ def main() -> None:
     except InputError as error:
         fail(str(error))
     except ValueError as error:
-        from hint_plugins.backends.protocol import PotentialError  # imports torch: not for `hint --help`
+        from hint_plugins.potential.backends.protocol import PotentialError  # imports torch: not for `hint --help`
 
         if not isinstance(error, PotentialError):
             raise

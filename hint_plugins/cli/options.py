@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from hint_plugins.cli.common import InputError, hold_output
+from hint_plugins.errors import InputError
+from hint_plugins.runs.files import hold_output
 
 #: Type of the option ``--device``, the same in every command.
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: the GPU when there is one].")]

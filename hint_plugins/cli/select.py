@@ -50,14 +50,17 @@ def select(
 
     import numpy as np
 
-    from hint_plugins.cli.common import InputError, finish, prepare_output, replacing, write_config, write_summary
+    from hint_plugins.cli.common import finish
     from hint_plugins.cli.options import use_plugins
     from hint_plugins.datasets import read_dataset
+    from hint_plugins.errors import InputError
     from hint_plugins.labelling.record import REQUEST
     from hint_plugins.labels.hessian_label import SUFFIXES
-    from hint_plugins.labels.store import StoreError, writing
+    from hint_plugins.runs.directory import prepare_output, write_config, write_summary
+    from hint_plugins.runs.files import replacing
     from hint_plugins.selection.choose import choose
     from hint_plugins.selection.survey import SelectionError
+    from hint_plugins.storage.store import StoreError, writing
 
     if output_format not in ("extxyz", "aselmdb"):
         raise InputError(f"--output-format is extxyz or aselmdb, not {output_format!r}")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hint_plugins.curvature.culprits import find_guilty, find_kinks, find_numerics, third_derivative_error
 from hint_plugins.curvature.engines import ForceView, reverse
 from hint_plugins.curvature.raised import where_raised
+from hint_plugins.errors import HintError
 
 __all__ = ["SelfTestError", "SelfTestReport", "check_derivatives", "third_derivative_error"]
 
@@ -29,7 +30,7 @@ TOLERANCE = 1e-5
 MOVE, LEAST_MOVE = 0.1, 0.3
 
 
-class SelfTestError(RuntimeError):
+class SelfTestError(HintError, RuntimeError):
     """The model's derivatives are wrong, so an exact Hessian loss cannot be trained."""
 
 

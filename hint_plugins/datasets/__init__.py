@@ -10,8 +10,8 @@ from typing import Any
 from ase import Atoms
 
 from hint_plugins.datasets.directories import is_options
-from hint_plugins.labels.other_formats import known_to_ase
-from hint_plugins.labels.store import OnBad, StoreError, count_structures, raise_bad, read_structures
+from hint_plugins.storage.other_formats import known_to_ase
+from hint_plugins.storage.store import OnBad, StoreError, count_structures, raise_bad, read_structures
 
 #: Readers by format; the value is ``module:function`` with the signature ``(path, bad, **options)``.
 READERS: dict[str, str] = {

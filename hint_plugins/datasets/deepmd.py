@@ -17,8 +17,8 @@ from ase.data import atomic_masses, atomic_numbers
 
 from hint_plugins.datasets.directories import files_below
 from hint_plugins.datasets.record import RecordError, labelled
-from hint_plugins.datasets.species import element
-from hint_plugins.labels.store import OnBad, StoreError
+from hint_plugins.storage.store import OnBad, StoreError
+from hint_plugins.structures.species import element
 
 
 def read_deepmd(path: Path, bad: OnBad) -> Iterator[Atoms]:

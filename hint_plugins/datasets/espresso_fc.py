@@ -10,7 +10,7 @@ from ase import Atoms
 
 from hint_plugins.datasets.q2r import read_q2r
 from hint_plugins.datasets.record import RecordError, labelled
-from hint_plugins.labels.store import OnBad
+from hint_plugins.storage.store import OnBad
 
 
 def read_espresso_fc(path: Path, bad: OnBad, *, asr: bool = False) -> Iterator[Atoms]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hint_plugins.datasets.record import RecordError
-from hint_plugins.labels.store import OnBad, StoreError
+from hint_plugins.storage.store import OnBad, StoreError
 
 #: An array of a record may hold so many numbers: HDF5 can announce any size in a small file.
 MAX_NUMBERS = 10**8

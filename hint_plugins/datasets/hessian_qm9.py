@@ -15,7 +15,7 @@ from typing import Any
 from ase import Atoms
 
 from hint_plugins.datasets.record import RecordError, labelled, square_hessian
-from hint_plugins.labels.store import OnBad, StoreError
+from hint_plugins.storage.store import OnBad, StoreError
 
 SPLITS = ("vacuum", "thf", "toluene", "water")
 COLUMNS = ("atomic_numbers", "positions", "energy", "forces", "hessian")

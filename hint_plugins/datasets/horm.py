@@ -18,8 +18,8 @@ from typing import Any
 from ase import Atoms
 
 from hint_plugins.datasets.record import RecordError, labelled
-from hint_plugins.labels.lmdb import LMDBError, open_lmdb
-from hint_plugins.labels.store import OnBad, StoreError
+from hint_plugins.storage.lmdb import LMDBError, open_lmdb
+from hint_plugins.storage.store import OnBad, StoreError
 
 FIELDS = ("pos", "forces", "hessian", "charges")
 

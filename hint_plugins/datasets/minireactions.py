@@ -172,9 +172,9 @@ def main() -> None:
     from contextlib import ExitStack
     from pathlib import Path
 
-    from hint_plugins.cli.common import write_json
-    from hint_plugins.labels.store import read_structures, write_structures, writing
-    from hint_plugins.processes import tethered
+    from hint_plugins.runs.files import write_json
+    from hint_plugins.runs.processes import tethered
+    from hint_plugins.storage.store import read_structures, write_structures, writing
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("out", type=Path, help="output directory")

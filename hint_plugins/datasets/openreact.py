@@ -20,8 +20,8 @@ from ase.units import Hartree
 
 from hint_plugins.datasets.hdf5 import group_items, open_hdf5, read_array
 from hint_plugins.datasets.record import RecordError, labelled, square_hessian
-from hint_plugins.datasets.species import element
-from hint_plugins.labels.store import OnBad, StoreError
+from hint_plugins.storage.store import OnBad, StoreError
+from hint_plugins.structures.species import element
 
 FIELDS = ("species", "coordinates", "energies", "forces")
 #: Names of the Hessians, and how deep groups may lie in each other.

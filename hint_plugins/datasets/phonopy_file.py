@@ -24,8 +24,8 @@ from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers
 
 from hint_plugins.datasets.record import RecordError
-from hint_plugins.datasets.species import element
-from hint_plugins.labels.store import StoreError
+from hint_plugins.storage.store import StoreError
+from hint_plugins.structures.species import element
 
 _OPENERS: dict[str, Callable[..., Any]] = {".bz2": bz2.open, ".xz": lzma.open, ".lzma": lzma.open, ".gz": gzip.open}
 #: A file may hold so many bytes when unpacked (parsed, they take some thirty times as much memory).

@@ -16,7 +16,7 @@ from ase import Atoms
 from hint_plugins.datasets.directories import files_below, is_options
 from hint_plugins.datasets.phonopy_file import PhonopyFile, read_phonopy_file
 from hint_plugins.datasets.record import RecordError, labelled
-from hint_plugins.labels.store import OnBad, StoreError
+from hint_plugins.storage.store import OnBad, StoreError
 
 
 def read_phonopy(path: Path, bad: OnBad, *, displaced: bool = True) -> Iterator[Atoms]:

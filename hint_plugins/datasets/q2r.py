@@ -17,7 +17,7 @@ from ase import Atoms
 from ase.units import Bohr, Rydberg, _amu, _me
 
 from hint_plugins.datasets.record import RecordError
-from hint_plugins.datasets.species import element
+from hint_plugins.structures.species import element
 
 #: Atomic mass unit in Rydberg atomic units (twice the electron mass).
 AMU_RY = _amu / _me / 2

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.errors import HintError
 from hint_plugins.labels.hessian_label import HessianLabel
 
 
-class RecordError(ValueError):
+class RecordError(HintError, ValueError):
     """A record that does not hold what its format promises."""
 
 

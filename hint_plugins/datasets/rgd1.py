@@ -19,7 +19,7 @@ from ase.units import Hartree
 
 from hint_plugins.datasets.hdf5 import group_items, open_hdf5, read_array
 from hint_plugins.datasets.record import RecordError, labelled
-from hint_plugins.labels.store import OnBad, StoreError
+from hint_plugins.storage.store import OnBad, StoreError
 
 #: Geometry of each role, and the energy that was computed on it.
 PARTS = {"reactant": ("RG", None), "ts": ("TSG", "TS_E"), "product": ("PG", None)}

@@ -17,7 +17,7 @@ from ase import Atoms
 
 from hint_plugins.datasets.hdf5 import group_items, open_hdf5, read_array
 from hint_plugins.datasets.record import RecordError, labelled
-from hint_plugins.labels.store import OnBad, StoreError
+from hint_plugins.storage.store import OnBad, StoreError
 
 ENERGY, FORCES = "wB97x_6-31G(d).energy", "wB97x_6-31G(d).forces"
 ROLES = {"reactant": "reactant", "transition_state": "ts", "product": "product"}

@@ -11,10 +11,10 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 
-from hint_plugins.charges import tell_calculator
 from hint_plugins.datasets.record import square_hessian
 from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar
 from hint_plugins.labelling.periodicity import is_partial
+from hint_plugins.structures.charges import tell_calculator
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.errors import HintError
+
 Scalar = str | int | float | bool
 
 
-class EngineError(RuntimeError):
+class EngineError(HintError, RuntimeError):
     """A label engine that cannot be set up, or cannot label a structure; the message says why."""
 
 
@@ -90,7 +92,7 @@ class LabelEngine(Protocol):
 
     def surface(self, atoms: Atoms) -> Surface:
         """The surface of ``atoms`` (positions and cell in A, charge and spin as in
-        :func:`hint_plugins.charges.charge_and_multiplicity`)."""
+        :func:`hint_plugins.structures.charges.charge_and_multiplicity`)."""
         ...
 
 

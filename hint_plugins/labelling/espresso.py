@@ -16,7 +16,6 @@ import numpy as np
 from ase import Atoms
 from ase.units import Bohr, Rydberg
 
-from hint_plugins.charges import stated
 from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar
 from hint_plugins.labelling.periodicity import check_vacuum, with_vacuum
 from hint_plugins.labelling.pw_input import (
@@ -30,7 +29,8 @@ from hint_plugins.labelling.pw_input import (
     starting_magnetization,
     valence,
 )
-from hint_plugins.processes import tethered
+from hint_plugins.runs.processes import tethered
+from hint_plugins.structures.charges import stated
 
 #: Variables of &SYSTEM that belong to the number of atoms or the cell of the template.
 EXTENSIVE = (

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.charges import charge_and_multiplicity, stated
 from hint_plugins.labelling import differences
 from hint_plugins.labelling.engine import EngineError, EngineSpec, Evaluation, LabelEngine, Scalar, Surface
 from hint_plugins.labelling.record import LabelTask, structure_key
 from hint_plugins.labelling.symmetry import symmetric_hessian
-from hint_plugins.labelling.threads import single_threaded
+from hint_plugins.runs.threads import single_threaded
+from hint_plugins.structures.charges import charge_and_multiplicity, stated
 
 Record = dict[str, Any]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hint_plugins.datasets.species import element
+from hint_plugins.structures.species import element
 
 #: Cards that are handed on word for word.
 PASSED = ("HUBBARD", "OCCUPATIONS", "SOLVENTS", "ADDITIONAL_K_POINTS")

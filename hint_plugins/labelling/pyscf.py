@@ -9,8 +9,8 @@ import numpy as np
 from ase import Atoms
 from ase.units import Bohr, Hartree
 
-from hint_plugins.charges import charge_and_multiplicity
 from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar
+from hint_plugins.structures.charges import charge_and_multiplicity
 
 
 class PySCFEngine:

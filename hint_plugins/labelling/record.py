@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.charges import raw_statements, stated
 from hint_plugins.labelling.engine import EngineError
 from hint_plugins.labels.hessian_label import SUFFIXES, HessianLabel
+from hint_plugins.structures.charges import raw_statements, stated
 
 #: ``full``, ``columns``, ``projections``, or ``forces`` for energy and forces alone.
 KINDS = ("full", "columns", "projections", "forces")

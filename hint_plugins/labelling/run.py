@@ -14,12 +14,12 @@ from typing import Any
 from ase import Atoms
 
 from hint_plugins.labelling.engine import EngineError, EngineSpec
-from hint_plugins.labelling.executors import ExecutorFactory, is_worker_loss, outcome_of
 from hint_plugins.labelling.make import Record, failure, label_batch
 from hint_plugins.labelling.record import LabelTask, attach, bare, structure_key
 from hint_plugins.labelling.shards import ShardStore
 from hint_plugins.labels.checks import check_structure
-from hint_plugins.labels.store import UnwritableError
+from hint_plugins.runs.executors import ExecutorFactory, is_worker_loss, outcome_of
+from hint_plugins.storage.store import UnwritableError
 
 logger = logging.getLogger(__name__)
 
@@ -300,7 +300,7 @@ def label_file(
     EngineError, ExecutorError, ShardError, StoreError
         With what to do about it; finished records are safe in every case.
     """
-    from hint_plugins.labels.store import writing
+    from hint_plugins.storage.store import writing
 
     with ShardStore(shards, manifest(spec, task), fresh=fresh) as store:
         if retry_failed:

@@ -20,13 +20,15 @@ from typing import Any, BinaryIO, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from hint_plugins.errors import HintError
+
 logger = logging.getLogger(__name__)
 
 _MAGIC = b"\x1f\x8b\x08"
 _CHUNK = 1 << 16
 
 
-class ShardError(RuntimeError):
+class ShardError(HintError, RuntimeError):
     """Records cannot be stored; the message says why and what is safe."""
 
 
@@ -110,7 +112,7 @@ class ShardStore:
                     "Choose another output, or start again with --overwrite"
                 )
         else:
-            from hint_plugins.cli.common import write_json
+            from hint_plugins.runs.files import write_json
 
             write_json(path, wanted)
 

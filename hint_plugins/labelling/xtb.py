@@ -9,11 +9,11 @@ import numpy as np
 from ase import Atoms
 from ase.units import Bohr, Hartree
 
-from hint_plugins.charges import charge_and_multiplicity
 from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar
 from hint_plugins.labelling.periodicity import check_vacuum, is_partial, with_vacuum
 from hint_plugins.labelling.tblite_library import import_tblite
-from hint_plugins.labelling.threads import single_threaded
+from hint_plugins.runs.threads import single_threaded
+from hint_plugins.structures.charges import charge_and_multiplicity
 
 if TYPE_CHECKING:
     from tblite.interface import Result

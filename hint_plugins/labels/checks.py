@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.labels.geometry import geometry_reasons
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError
 from hint_plugins.labels.identities import (
     FLOOR,
@@ -22,8 +21,9 @@ from hint_plugins.labels.identities import (
 )
 from hint_plugins.labels.keys import Keys
 from hint_plugins.labels.limits import MAX_ASYMMETRY, MAX_SUM_RULE
-from hint_plugins.labels.records import voigt
 from hint_plugins.labels.stiffness import stiffness_reasons
+from hint_plugins.storage.records import voigt
+from hint_plugins.structures.geometry import geometry_reasons
 
 #: Largest violation of the rotational sum rule relative to the row it occurs in. GFN2-xTB central differences reach
 #: 1e-4, float32 density-functional labels 1e-3, and quadrature grids that leave a rotation at 100 cm^-1 about 1e-2;

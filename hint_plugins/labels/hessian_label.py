@@ -16,6 +16,7 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.curvature.probes import draw_probes
+from hint_plugins.errors import HintError
 
 Kind = Literal["full", "columns", "projections"]
 
@@ -24,7 +25,7 @@ COLUMNS, INDICES, PROBES, PRODUCTS = "_columns", "_column_indices", "_probes", "
 SUFFIXES = ("", COLUMNS, INDICES, PROBES, PRODUCTS)
 
 
-class LabelError(ValueError):
+class LabelError(HintError, ValueError):
     """A Hessian label that cannot be used, with the reason."""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.labels.hessian_label import SUFFIXES
-from hint_plugins.labels.records import voigt
+from hint_plugins.storage.records import voigt
 
 
 @dataclass(frozen=True)

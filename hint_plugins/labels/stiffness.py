@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.labels.geometry import contacts
 from hint_plugins.labels.hessian_label import HessianLabel
 from hint_plugins.labels.identities import directions_of, implied_forces
+from hint_plugins.structures.geometry import contacts
 
 NON_METALS = frozenset([1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 53])
 #: Bonds are contacts of at most so many times the sum of covalent radii.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hint_plugins.batching.view import Progress
+from hint_plugins.training.protocol import Progress
 
 #: Shape of the ramp: maps the fraction passed (0..1) to the fraction of the way from first to last weight.
 SCHEDULES: dict[str, Callable[[float], float]] = {

@@ -13,13 +13,14 @@ from collections.abc import Iterable
 import numpy as np
 from ase import Atoms, units
 
-from hint_plugins.labels.constraints import free_components
+from hint_plugins.errors import HintError
+from hint_plugins.structures.frozen import free_components
 
 #: sqrt(eV / (A^2 amu)) as a wavenumber in cm^-1.
 CM1 = float(units._hbar * 1e10 / np.sqrt(units._e * units._amu) / units.invcm)
 
 
-class NotFiniteError(ValueError):
+class NotFiniteError(HintError, ValueError):
     """A model gave numbers that are not finite, so there are no errors to speak of."""
 
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hint_plugins.batching.view import LabelledGraphs
 from hint_plugins.curvature.engines import Engine, FiniteDifference, ForceView
+from hint_plugins.training.protocol import LabelledGraphs
 
 #: Cost of one product and its backward pass, in energy-and-force steps of the same atoms.
 PRODUCT = 1.4

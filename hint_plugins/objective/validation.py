@@ -9,13 +9,13 @@ import torch
 import torch.distributed as dist
 from ase import Atoms
 
-from hint_plugins.batching.view import LabelledGraphs
 from hint_plugins.curvature.engines import Engine
 from hint_plugins.curvature.full import full_hessians
-from hint_plugins.labels.constraints import frozen
 from hint_plugins.labels.hessian_label import HessianLabel
 from hint_plugins.objective.loss import LossKind, structure_losses
 from hint_plugins.objective.metrics import NotFiniteError, hessian_errors
+from hint_plugins.structures.frozen import frozen
+from hint_plugins.training.protocol import LabelledGraphs
 
 WHOLE = ("hessian_mae", "eigenvalue_mae", "frequency_mae_cm1", "asymmetry")
 

@@ -8,13 +8,15 @@ from ase.units import _e, _hbar, _k
 from scipy.constants import atomic_mass
 from scipy.spatial.distance import pdist
 
+from hint_plugins.errors import HintError
+
 #: eV/(A^2 u) to (rad/s)^2.
 _OMEGA2 = _e / (1e-20 * atomic_mass)
 #: cm^-1 to rad/s.
 _CM = 2.0 * np.pi * 2.99792458e10
 
 
-class DisplacementError(ValueError):
+class DisplacementError(HintError, ValueError):
     """Displacements that cannot be made, and why."""
 
 
@@ -40,7 +42,7 @@ def gaussian(
     Returns
     -------
     list of Atoms
-        Labels and results (:data:`hint_plugins.structures.RESULTS`) are not copied; the rest of ``info`` is.
+        Labels and results (:data:`hint_plugins.structures.copies.RESULTS`) are not copied; the rest of ``info`` is.
     """
     if sigma <= 0 or count < 1:
         raise DisplacementError(f"sigma and count must be positive, got {sigma} and {count}")
@@ -182,8 +184,8 @@ def interpolate(start: Atoms, end: Atoms, count: int) -> list[Atoms]:
 
 def _free_components(atoms: Atoms) -> np.ndarray:
     """(N, 3) of bool: which components may be displaced."""
-    from hint_plugins.labels.constraints import free_components
     from hint_plugins.labels.hessian_label import LabelError
+    from hint_plugins.structures.frozen import free_components
 
     try:
         return free_components(atoms)
@@ -193,7 +195,7 @@ def _free_components(atoms: Atoms) -> np.ndarray:
 
 def _moved(atoms: Atoms, shift: np.ndarray) -> Atoms:
     from hint_plugins.labelling.record import strip_labels
-    from hint_plugins.structures import RESULTS
+    from hint_plugins.structures.copies import RESULTS
 
     copy = atoms.copy()
     strip_labels(copy)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hint_plugins.figures import legend_below, new_figure, save_figure
+from hint_plugins.runs.figures import legend_below, new_figure, save_figure
 from hint_plugins.selection.choose import Selection
 
 _MOST = 50_000

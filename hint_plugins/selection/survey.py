@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.errors import HintError
+
 #: Opens the stream of structures from its beginning.
 Stream = Callable[[], Iterator[Atoms]]
 
 
-class SelectionError(ValueError):
+class SelectionError(HintError, ValueError):
     """A selection that cannot be made, and why."""
 
 

@@ -22,10 +22,11 @@ import yaml
 from ase import Atoms
 from ase.io import read, write
 
-from hint_plugins.cli.common import InputError, replacing, write_csv, write_json
 from hint_plugins.datasets.minireactions import geometries
-from hint_plugins.processes import end_all, run_logged
-from hint_recipes.devices import training_device
+from hint_plugins.errors import InputError
+from hint_plugins.runs.devices import training_device
+from hint_plugins.runs.files import replacing, write_csv, write_json
+from hint_plugins.runs.processes import end_all, run_logged
 
 #: Reactions of 3 to 7 atoms of H, C, N, O.
 REACTIONS = (
@@ -188,7 +189,7 @@ def train(
 ) -> None:
     """Train ``name``.model in ``directory``; data, command and log are kept there.
 
-    ``device`` is one of :data:`hint_recipes.devices.TRAINER`, by default the GPU when there is one.
+    ``device`` is one of :data:`hint_plugins.runs.devices.TRAINER`, by default the GPU when there is one.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for part, frames in parts.items():
@@ -235,7 +236,7 @@ def run_demo(
     workers
         Trainings at a time, one thread each.
     device
-        Of trainings and evaluations (:data:`hint_recipes.devices.TRAINER`); by default the GPU when there is one.
+        Of trainings and evaluations (:data:`hint_plugins.runs.devices.TRAINER`); by default the GPU when there is one.
     """
     labels = make_labels(out, workers)
     jobs = [(size, seed, hessians) for seed in seeds for size in sizes for hessians in (True, False)]
@@ -305,7 +306,7 @@ def sentences(table: list[dict[str, Any]]) -> list[str]:
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Held-out errors with and without Hessians: bars for one size of the training set, lines for several."""
-    from hint_plugins.figures import legend_below, new_figure, save_figure, three_digits
+    from hint_plugins.runs.figures import legend_below, new_figure, save_figure, three_digits
 
     sizes = sorted({(row["structures"], row["labelled"]) for row in rows})
     figure, panels = new_figure(2.6 * len(ERRORS), 3.4, ncols=len(ERRORS))

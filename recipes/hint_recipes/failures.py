@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hint_plugins.errors import HintError
+
 REASONS = {
     "different_atoms": "the end points differ in their atoms, in the atoms' order, or in cell and periodicity",
     "missing_end_point": "the reactant or the product is missing, or given twice",
@@ -30,7 +32,7 @@ REASONS = {
 }
 
 
-class SearchFailure(RuntimeError):
+class SearchFailure(HintError, RuntimeError):
     """A reaction that cannot go on, with one of :data:`REASONS`."""
 
     def __init__(self, reason: str, detail: str = "") -> None:

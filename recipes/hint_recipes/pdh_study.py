@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.cli.common import InputError, write_csv, write_summary
-from hint_plugins.figures import legend_below, new_figure, save_figure
-from hint_recipes.crystal_input import load_potential
-from hint_recipes.finetune import run_finetune
-from hint_recipes.force_constants import ForceConstants, set_masses
-from hint_recipes.phonon_plots import plot_bands
-from hint_recipes.phonons import bands, read_force_constants
+from hint_plugins.errors import InputError
+from hint_plugins.runs.directory import write_summary
+from hint_plugins.runs.figures import legend_below, new_figure, save_figure
+from hint_plugins.runs.files import write_csv
+from hint_recipes.crystals.finetune.study import run_finetune
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, set_masses
+from hint_recipes.crystals.inputs import load_potential
+from hint_recipes.crystals.phonons.harmonic import bands, read_force_constants
+from hint_recipes.crystals.phonons.plots import plot_bands
 
 #: Data of the study.
 DATA = Path(__file__).parent / "data" / "pdh"
@@ -212,9 +214,9 @@ def _train(
 
 
 def _sscha(out: Path, model: str, name: str, size: StudySize, device: str | None, seed: int) -> dict[str, Any]:
-    from hint_recipes.ensemble import EnsembleEngine
-    from hint_recipes.sscha_state import SschaSettings
-    from hint_recipes.sscha_study import run_sscha
+    from hint_recipes.crystals.sscha.ensemble import EnsembleEngine
+    from hint_recipes.crystals.sscha.state import SschaSettings
+    from hint_recipes.crystals.sscha.study import run_sscha
 
     finished = out / "summary.json"
     if finished.exists():
@@ -233,10 +235,15 @@ def _superconductivity(
     out: Path, coupling: Path, phonons: Mapping[str, ForceConstants], size: StudySize, route: str
 ) -> dict[str, Any]:
     """Lambda and Tc with one electron-phonon coupling on different phonons; unstable ones are named."""
-    from hint_recipes.alpha2f import read_alpha2f
-    from hint_recipes.electron_phonon import choose_route, in_setting, read_mode_couplings, reproject
-    from hint_recipes.matdyn import prepare_matdyn, run_matdyn
-    from hint_recipes.tc_study import run_tc
+    from hint_recipes.crystals.superconductivity.alpha2f import read_alpha2f
+    from hint_recipes.crystals.superconductivity.electron_phonon import (
+        choose_route,
+        in_setting,
+        read_mode_couplings,
+        reproject,
+    )
+    from hint_recipes.crystals.superconductivity.matdyn import prepare_matdyn, run_matdyn
+    from hint_recipes.crystals.superconductivity.study import run_tc
 
     couplings, harmonic = read_mode_couplings(coupling / "elph_dir", coupling / "dyn", size.broadening)
     if route == "auto":

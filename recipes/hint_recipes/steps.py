@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.ase import HintCalculator
+from hint_plugins.potential.ase import HintCalculator
 from hint_recipes.failures import SearchFailure
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class WatchedCalculator(HintCalculator):
         self.start, self.deadline = start.positions.copy(), deadline
 
     def calculate(self, atoms: Atoms | None = None, *arguments: Any, **options: Any) -> None:
-        """As :class:`~hint_plugins.ase.HintCalculator`, after the check."""
+        """As :class:`~hint_plugins.potential.ase.HintCalculator`, after the check."""
         if atoms is not None:
             check_step(atoms.positions, self.start)
         check_deadline(self.deadline)

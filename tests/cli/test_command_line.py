@@ -15,7 +15,7 @@ from ase.io import write
 from typer.testing import CliRunner
 
 from hint_plugins.cli.main import app, extra_with, main
-from hint_plugins.labels.store import read_structures
+from hint_plugins.storage.store import read_structures
 
 ROOT = Path(__file__).parents[2]
 #: What makes a start slow (typer itself brings rich and pydantic, by its version).

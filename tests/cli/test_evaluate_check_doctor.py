@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from hint_plugins.cli.main import app
 from hint_plugins.labels.hessian_label import HessianLabel
-from hint_plugins.labels.store import write_structures
 from hint_plugins.objective.metrics import hessian_errors
 from hint_plugins.potential import Potential
+from hint_plugins.storage.store import write_structures
 
 MODEL = "helpers.pairs:make_pairs"
 
@@ -47,7 +47,7 @@ def summary(out):
 class TestEvaluate:
     def test_figures(self, data, tmp_path):
         """The summary is what a direct computation gives."""
-        from hint_plugins.labels.store import read_structures
+        from hint_plugins.storage.store import read_structures
 
         out = tmp_path / "out"
         run("evaluate", MODEL, data, "--out", out, "--device", "cpu")
@@ -85,7 +85,7 @@ class TestEvaluate:
         assert found["hessian_mae"] < 0.1
 
     def test_other_keys_and_limits(self, data, tmp_path):
-        from hint_plugins.labels.store import read_structures
+        from hint_plugins.storage.store import read_structures
 
         renamed = []
         for atoms in read_structures(data):
@@ -134,7 +134,7 @@ class TestEvaluate:
         assert found["hvp_mae"] < 1e-6
 
     def test_bad_structures_are_named_and_the_others_done(self, data, tmp_path):
-        from hint_plugins.labels.store import read_structures
+        from hint_plugins.storage.store import read_structures
 
         structures = list(read_structures(data))
         structures[1].positions[1] = structures[1].positions[0]

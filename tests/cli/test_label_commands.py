@@ -11,13 +11,13 @@ from ase.io import write
 from helpers.label_engines import QuarticEngine
 from typer.testing import CliRunner
 
-from hint_plugins.cli.common import InputError
 from hint_plugins.cli.convert import convert
 from hint_plugins.cli.displace import displace
 from hint_plugins.cli.label import label
 from hint_plugins.cli.select import select
+from hint_plugins.errors import InputError
 from hint_plugins.hookspecs import hookimpl
-from hint_plugins.labels.store import read_structures, write_structures
+from hint_plugins.storage.store import read_structures, write_structures
 
 
 def hint(command, *arguments):

@@ -10,15 +10,15 @@ from ase.calculators.calculator import Calculator
 from ase.io import read, write
 from helpers.label_engines import QuarticEngine
 
-from hint_plugins import charges
-from hint_plugins.ase import HintCalculator
-from hint_plugins.backends.calculators import CalculatorBackend
-from hint_plugins.charges import charge_and_multiplicity, is_charged_or_open_shell, stated
 from hint_plugins.labelling.ase_calculator import ASESurface
 from hint_plugins.labelling.engine import EngineError, EngineSpec
 from hint_plugins.labelling.make import make_label
 from hint_plugins.labelling.record import LabelTask, bare, structure_key
 from hint_plugins.potential import Potential
+from hint_plugins.potential.ase import HintCalculator
+from hint_plugins.potential.backends.calculators import CalculatorBackend
+from hint_plugins.structures import charges
+from hint_plugins.structures.charges import charge_and_multiplicity, is_charged_or_open_shell, stated
 
 
 def hydroxide(**info):

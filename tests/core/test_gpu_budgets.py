@@ -74,7 +74,7 @@ def test_neighbour_lists(gpu, name):
 
 
 def test_ensemble(gpu, alphanet):
-    from hint_recipes.ensemble import EnsembleEngine
+    from hint_recipes.crystals.sscha.ensemble import EnsembleEngine
 
     structures = crystals(16)
     expected = EnsembleEngine(Potential.load(alphanet, "cpu")).evaluate(structures, stress=True)

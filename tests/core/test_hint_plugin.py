@@ -9,15 +9,15 @@ from ase import Atoms
 from helpers.toy import ToyPotential, toy_view
 from torch import nn
 
-from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
 from hint_plugins.config import ConfigError, HintConfig
 from hint_plugins.curvature.engines import EXACT, ForceView, get_engine
 from hint_plugins.curvature.layer_norm import ExactLayerNorm
 from hint_plugins.curvature.selftest import SelfTestError
-from hint_plugins.hint import HintPlugin
 from hint_plugins.hookspecs import TrainingRun
 from hint_plugins.labels.hessian_label import LabelError
 from hint_plugins.objective.metrics import NotFiniteError, hessian_errors
+from hint_plugins.training.hint import HintPlugin
+from hint_plugins.training.protocol import GraphBatch, LabelledGraphs, Progress
 
 
 def labelled(model, dtype=torch.float64):
@@ -186,7 +186,7 @@ def test_a_continued_run_keeps_the_end_of_its_ramp(tmp_path):
 
 
 def test_the_engine_is_chosen_without_timing_on_request(tmp_path, monkeypatch):
-    import hint_plugins.preparation as preparation
+    import hint_plugins.training.preparation as preparation
 
     monkeypatch.setattr(preparation, "measured_engine", None)
     for _ in range(2):
@@ -200,7 +200,7 @@ def test_the_engine_is_chosen_without_timing_on_request(tmp_path, monkeypatch):
 
 
 def test_an_engine_measured_on_another_device_is_chosen_anew(tmp_path, monkeypatch):
-    import hint_plugins.preparation as preparation
+    import hint_plugins.training.preparation as preparation
 
     monkeypatch.setattr(preparation, "measured_engine", lambda *_: "reverse")
     first = HintPlugin()

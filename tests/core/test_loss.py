@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from hint_plugins.batching.view import Progress
 from hint_plugins.labels.hessian_label import HessianLabel
 from hint_plugins.objective.curriculum import SCHEDULES, Curriculum
 from hint_plugins.objective.loss import LOSS_KINDS, global_mean, structure_losses
+from hint_plugins.training.protocol import Progress
 
 SIZES = [2, 1, 3]
 BATCH = torch.repeat_interleave(torch.arange(3), torch.tensor(SIZES))

@@ -8,11 +8,11 @@ from helpers.pairs import Pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hint_plugins.backends.energy_models import EnergyModelBackend
-from hint_plugins.batching.memory import MemoryBudget, is_out_of_memory, run_in_batches, structure_cost
-from hint_plugins.batching.products import copies, exact_engine
 from hint_plugins.curvature.engines import FiniteDifference, replicate, reverse, vmap
 from hint_plugins.potential import Potential
+from hint_plugins.potential.backends.energy_models import EnergyModelBackend
+from hint_plugins.potential.memory import MemoryBudget, is_out_of_memory, run_in_batches, structure_cost
+from hint_plugins.potential.products import copies, exact_engine
 
 CPU = torch.device("cpu")
 
@@ -269,7 +269,7 @@ def test_what_does_not_fit_at_all_is_done_by_differences_or_refused(work, monkey
     potential.backend.engine = short_of_memory(vmap, 0, [])
     for _ in range(2):
         np.testing.assert_allclose(find(potential), expected, atol=1e-6)
-    told = [record.getMessage() for record in caplog.records if record.name == "hint_plugins.batching.products"]
+    told = [record.getMessage() for record in caplog.records if record.name == "hint_plugins.potential.products"]
     assert len(told) == 1
     assert "structure 0 (CH4O, 6 atoms) do not fit into the memory of cpu" in told[0]
     monkeypatch.setattr(FiniteDifference, "__call__", staticmethod(short_of_memory(vmap, 0, [])))

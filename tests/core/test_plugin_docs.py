@@ -14,11 +14,11 @@ from helpers.training import HINT, environment, train, write_data
 
 from hint_plugins.config import ConfigError, HintConfig
 from hint_plugins.curvature.probes import PROBE_LAWS, draw_probes
-from hint_plugins.hint import HintPlugin
 from hint_plugins.hookspecs import HookSpecs
 from hint_plugins.models import energy_and_forces, graph_from_atoms
 from hint_plugins.models.energy_model import EnergyModel
 from hint_plugins.models.registry import ModelSettings
+from hint_plugins.training.hint import HintPlugin
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "plugins.md").read_text()

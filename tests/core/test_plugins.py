@@ -14,10 +14,10 @@ import hint_plugins.plugins as plugins
 from hint_plugins.config import ConfigError, HintConfig, make_config
 from hint_plugins.curvature.engines import ENGINES
 from hint_plugins.curvature.probes import PROBE_LAWS
-from hint_plugins.hint import HintPlugin
 from hint_plugins.hookspecs import HookSpecs, Options, hookimpl
 from hint_plugins.objective.curriculum import SCHEDULES
 from hint_plugins.plugins import PluginError, describe_plugins, load_plugins
+from hint_plugins.training.hint import HintPlugin
 
 #: Options that are numbers.
 NUMBERS = [

@@ -10,12 +10,12 @@ from ase.calculators.lj import LennardJones
 from helpers.devices import DEVICES
 from helpers.pairs import Pairs
 
-from hint_plugins.ase import HintCalculator
-from hint_plugins.backends import PotentialError
-from hint_plugins.backends.calculators import CalculatorBackend
-from hint_plugins.backends.energy_models import EnergyModelBackend
 from hint_plugins.curvature.engines import FiniteDifference
 from hint_plugins.potential import Potential
+from hint_plugins.potential.ase import HintCalculator
+from hint_plugins.potential.backends import PotentialError
+from hint_plugins.potential.backends.calculators import CalculatorBackend
+from hint_plugins.potential.backends.energy_models import EnergyModelBackend
 
 
 def mixed(seed: int = 0) -> list[Atoms]:

@@ -9,13 +9,13 @@ from helpers.tf32 import EmulatedTF32
 from helpers.toy import ToyPotential, toy_view
 from test_hint_plugin import labelled, run_of
 
-from hint_plugins.batching.view import GraphBatch, LabelledGraphs, Progress
 from hint_plugins.config import HintConfig
 from hint_plugins.curvature.engines import EXACT, ForceView, get_engine
 from hint_plugins.curvature.full import full_hessians
 from hint_plugins.curvature.precision import Precision, coarse_products, full_precision
-from hint_plugins.hint import HintPlugin
-from hint_plugins.numerics import Numerics
+from hint_plugins.training.hint import HintPlugin
+from hint_plugins.training.numerics import Numerics
+from hint_plugins.training.protocol import GraphBatch, LabelledGraphs, Progress
 
 SIZES = [3, 4]
 DIFFERENCES = ("finite_difference", "finite_difference_one_sided")
@@ -209,7 +209,7 @@ def test_forces_made_in_coarse_precision_are_not_used(monkeypatch):
     )
     numerics = Numerics()
     numerics.differences = True
-    monkeypatch.setattr("hint_plugins.numerics.coarse_products", lambda tensor: "TF32")
+    monkeypatch.setattr("hint_plugins.training.numerics.coarse_products", lambda tensor: "TF32")
     before = Precision()
     try:
         numerics.before_products(graphs)

@@ -9,17 +9,18 @@ import threading
 import pytest
 from helpers.processes import alive, wait_for
 
-from hint_plugins import locks
-from hint_plugins.cli.common import InputError, prepare_output
 from hint_plugins.cli.options import refuse_existing
-from hint_plugins.processes import end_all, run, run_logged, tethered
+from hint_plugins.errors import InputError
+from hint_plugins.runs import locks
+from hint_plugins.runs.directory import prepare_output
+from hint_plugins.runs.processes import end_all, run, run_logged, tethered
 
 #: Starts a program through ``tethered`` or ``run`` whose child writes its process number and sleeps.
 SLEEPER = "import os, time; open('child', 'w').write(str(os.getpid())); time.sleep(120)"
 PARENT = f"""
 import sys
 from pathlib import Path
-from hint_plugins.processes import run
+from hint_plugins.runs.processes import run
 run(["sh", "-c", "{sys.executable} -c \\"$0\\"; true", {SLEEPER!r}], cwd=Path.cwd())
 """
 
@@ -67,7 +68,7 @@ def test_programs_of_other_threads_can_be_ended(tmp_path):
 
 def test_a_signal_before_the_command_begins_ends_it_too():
     """However early it comes: no traceback, and no command left behind."""
-    from hint_plugins import tether
+    from hint_plugins.runs import tether
 
     stop = tether._StopSignal()
     stop(15)  # while the command is being started: nothing is raised
@@ -82,7 +83,7 @@ def test_a_signal_before_the_command_begins_ends_it_too():
 HOLDER = """
 import sys, time
 from pathlib import Path
-from hint_plugins.locks import hold
+from hint_plugins.runs.locks import hold
 hold(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(120)

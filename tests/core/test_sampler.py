@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hint_plugins.batching.sampler import HeterogeneousBatchSampler
+from hint_plugins.training.sampler import HeterogeneousBatchSampler
 
 shapes = st.tuples(st.integers(1, 12), st.integers(0, 40), st.integers(1, 8))
 

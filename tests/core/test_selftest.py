@@ -8,12 +8,12 @@ from helpers.devices import DEVICES
 from helpers.toy import ToyPotential, toy_view
 from torch import nn
 
-from hint_plugins.backends.energy_models import EnergyModelBackend
 from hint_plugins.curvature.engines import ForceView
 from hint_plugins.curvature.kinks import forces_jump
 from hint_plugins.curvature.layer_norm import ExactLayerNorm, restore_layer_norms, swap_layer_norms
 from hint_plugins.curvature.selftest import TOLERANCE, check_derivatives, third_derivative_error
 from hint_plugins.models.alphanet import AlphaNet
+from hint_plugins.potential.backends.energy_models import EnergyModelBackend
 
 
 def report(model, device="cpu"):

@@ -11,9 +11,9 @@ from ase.optimize import BFGS
 from helpers.devices import DEVICES
 from helpers.pairs import Pairs
 
-from hint_plugins.backends import PotentialError
 from hint_plugins.potential import Potential
-from hint_plugins.together import Together
+from hint_plugins.potential.backends import PotentialError
+from hint_plugins.potential.together import Together
 
 
 @pytest.fixture(params=DEVICES)

@@ -7,7 +7,7 @@ from helpers import code_files as cf
 
 from hint_plugins.datasets import detect_format, read_dataset
 from hint_plugins.labels.checks import check_structure
-from hint_plugins.labels.store import StoreError
+from hint_plugins.storage.store import StoreError
 
 H = cf.full() * Hartree / Bohr**2
 FORCES = -cf.GRADIENT * Hartree / Bohr

@@ -10,7 +10,7 @@ from ase.units import Hartree
 
 from hint_plugins.datasets import detect_format, read_dataset
 from hint_plugins.datasets.record import RecordError, square_hessian
-from hint_plugins.labels.store import StoreError
+from hint_plugins.storage.store import StoreError
 
 RNG = np.random.default_rng(0)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hint_plugins.datasets import read_dataset
-from hint_plugins.labels.store import StoreError
+from hint_plugins.storage.store import StoreError
 
 lmdb = pytest.importorskip("lmdb")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from hint_plugins.datasets.record import RecordError
-from hint_plugins.datasets.species import element
+from hint_plugins.structures.species import element
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matrix import read_matrix
 
-from hint_plugins.cli.common import write_csv, write_json
+from hint_plugins.runs.files import write_csv, write_json
 
 REASONS = ("one_end_wrong", "wrong_imaginary_modes", "no_barrier")
 

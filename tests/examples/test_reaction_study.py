@@ -28,9 +28,9 @@ from stages import stage
 from statistics_of_pairs import by_reaction, mcnemar, paired
 from trainings import Trainings
 
-from hint_plugins.cli.common import InputError
+from hint_plugins.errors import InputError
 from hint_plugins.labels.hessian_label import HessianLabel
-from hint_plugins.labels.store import read_structures, write_structures
+from hint_plugins.storage.store import read_structures, write_structures
 
 MATRIX = """
 seeds: [1, 2]

@@ -11,8 +11,8 @@ from mace.tools import AtomicNumberTable
 from mace.tools.default_keys import DefaultKeys  # noqa: F401
 
 from hint_mace.data import STORED, Collate, read_into, take_labels
-from hint_plugins.hint import HintPlugin
 from hint_plugins.plugins import load_plugins
+from hint_plugins.training.hint import HintPlugin
 
 Z = AtomicNumberTable([1, 6, 7, 8, 29])
 CUTOFF = 3.0

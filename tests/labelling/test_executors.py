@@ -13,10 +13,10 @@ from ase import Atoms
 from helpers.processes import marked, wait_for
 
 from hint_plugins.labelling.engine import EngineSpec
-from hint_plugins.labelling.executors import ExecutorError, executor_factory
 from hint_plugins.labelling.record import LabelTask
 from hint_plugins.labelling.run import label_file
-from hint_plugins.labels.store import read_structures, write_structures
+from hint_plugins.runs.executors import ExecutorError, executor_factory
+from hint_plugins.storage.store import read_structures, write_structures
 
 SPEC = EngineSpec("helpers.label_engines:FussyEngine")
 

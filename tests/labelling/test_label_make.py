@@ -9,7 +9,6 @@ from helpers.label_engines import QuarticEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hint_plugins.charges import charge_and_multiplicity
 from hint_plugins.labelling import differences
 from hint_plugins.labelling.ase_calculator import ASESurface
 from hint_plugins.labelling.engine import EngineError, EngineSpec
@@ -17,6 +16,7 @@ from hint_plugins.labelling.make import make_label
 from hint_plugins.labelling.record import LabelTask, attach, structure_key
 from hint_plugins.labels.checks import check_label
 from hint_plugins.labels.hessian_label import HessianLabel
+from hint_plugins.structures.charges import charge_and_multiplicity
 
 
 def rattled(name: str, seed: int = 0, sigma: float = 0.05) -> Atoms:

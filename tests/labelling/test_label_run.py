@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hint_plugins.labelling.engine import EngineError, EngineSpec
-from hint_plugins.labelling.executors import ExecutorError, executor_factory
 from hint_plugins.labelling.record import LabelTask
 from hint_plugins.labelling.run import label_file
 from hint_plugins.labelling.shards import ShardError, ShardStore
-from hint_plugins.labels.store import read_structures, write_structures
+from hint_plugins.runs.executors import ExecutorError, executor_factory
+from hint_plugins.storage.store import read_structures, write_structures
 
 QUARTIC = EngineSpec("helpers.label_engines:QuarticEngine")
 FUSSY = EngineSpec("helpers.label_engines:FussyEngine")
@@ -197,10 +197,10 @@ def test_kill_minus_nine_three_times(tmp_path):
         "import sys\n"
         "from pathlib import Path\n"
         "from hint_plugins.labelling.engine import EngineSpec\n"
-        "from hint_plugins.labelling.executors import executor_factory\n"
+        "from hint_plugins.runs.executors import executor_factory\n"
         "from hint_plugins.labelling.record import LabelTask\n"
         "from hint_plugins.labelling.run import label_file\n"
-        "from hint_plugins.labels.store import read_structures\n"
+        "from hint_plugins.storage.store import read_structures\n"
         "if __name__ == '__main__':\n"
         "    source, out = map(Path, sys.argv[1:])\n"
         f"    spec = EngineSpec({slow.name!r}, {dict(slow.options)!r})\n"

@@ -11,7 +11,7 @@ from hint_plugins.cli.main import app
 from hint_plugins.datasets import read_dataset
 from hint_plugins.datasets.convert import ConversionReport, checked
 from hint_plugins.labels.checks import check_structure
-from hint_plugins.labels.store import StoreError, read_numbered, write_structures
+from hint_plugins.storage.store import StoreError, read_numbered, write_structures
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,9 @@ from ase.constraints import FixAtoms, FixBondLength, FixCartesian
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hint_plugins.labels.constraints import frozen_components
 from hint_plugins.labels.hessian_label import HessianLabel
-from hint_plugins.labels.records import same_values
-from hint_plugins.labels.store import (
+from hint_plugins.storage.records import same_values
+from hint_plugins.storage.store import (
     StoreError,
     UnwritableError,
     count_structures,
@@ -22,6 +21,7 @@ from hint_plugins.labels.store import (
     write_structures,
     writing,
 )
+from hint_plugins.structures.frozen import frozen_components
 
 FORMATS = ["a.xyz", "a.extxyz.gz", "a.aselmdb"]
 
@@ -128,7 +128,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, name):
 
 
 def test_full_disk_is_a_sentence(tmp_path, monkeypatch):
-    import hint_plugins.cli.common as common
+    import hint_plugins.runs.files as common
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -400,7 +400,7 @@ def test_places_are_those_of_the_file(tmp_path):
 def test_what_a_killed_run_leaves_is_never_data(tmp_path):
     pytest.importorskip("ase_db_backends")
     from hint_plugins.datasets import detect_format, read_dataset
-    from hint_plugins.labels.store import store_format
+    from hint_plugins.storage.store import store_format
 
     frames = structures()
     write_structures(tmp_path / "train.aselmdb", frames)

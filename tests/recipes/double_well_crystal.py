@@ -19,8 +19,8 @@ from ase.units import kB
 from quartic_crystal import HBAR
 from scipy.optimize import brentq, root
 
-from hint_recipes.force_constants import TO_CM1
-from hint_recipes.supercells import match_sites
+from hint_recipes.crystals.force_constants.force_constants import TO_CM1
+from hint_recipes.crystals.force_constants.supercells import match_sites
 
 LATTICE = 5.6
 _UPPER = np.triu_indices(3)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
-from hint_recipes.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.supercells import match_sites
+from hint_recipes.crystals.phonons.harmonic import read_force_constants
 from hint_recipes.pdh_study import REFERENCES, palladium_hydride
-from hint_recipes.phonons import read_force_constants
-from hint_recipes.supercells import match_sites
 
 
 class HarmonicPdH(Calculator):

@@ -13,9 +13,9 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.units import _amu, _e, _hbar, kB
 
-from hint_recipes.force_constants import ForceConstants
-from hint_recipes.supercells import match_sites
-from hint_recipes.unit_cells import for_supercell
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.supercells import match_sites
+from hint_recipes.crystals.force_constants.unit_cells import for_supercell
 
 #: hbar in units where eV, A and u give time: sqrt(u A^2 / eV) * eV.
 HBAR = _hbar / np.sqrt(_amu * 1e-20 * _e)

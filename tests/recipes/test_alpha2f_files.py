@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hint_plugins.cli.common import InputError
-from hint_recipes.alpha2f import FREQUENCY_UNITS, Alpha2F, read_alpha2f
-from hint_recipes.tc_study import critical_temperatures, read_spectra
+from hint_plugins.errors import InputError
+from hint_recipes.crystals.superconductivity.alpha2f import FREQUENCY_UNITS, Alpha2F, read_alpha2f
+from hint_recipes.crystals.superconductivity.study import critical_temperatures, read_spectra
 
 
 def reference():

@@ -10,9 +10,10 @@ import torch
 from helpers.devices import HAS_GPU
 from helpers.pretend_gpu import pretend_gpu
 
-from hint_plugins.cli.common import InputError
-from hint_recipes import demo, devices
-from hint_recipes.transition_states import study
+from hint_plugins.errors import InputError
+from hint_plugins.runs import devices
+from hint_recipes import demo
+from hint_recipes.molecules.transition_states import study
 
 no_gpu = pytest.mark.skipif(HAS_GPU, reason="there is a GPU")
 
@@ -44,7 +45,7 @@ def test_the_demo_trains_and_evaluates_on_the_device(tmp_path, monkeypatch):
 
 def worker(directory, count=2):
     """A process that takes one of ``count`` GPUs, and its number."""
-    code = f"from hint_recipes.devices import _own_gpu; print(_own_gpu({count}), flush=True); input()"
+    code = f"from hint_plugins.runs.devices import _own_gpu; print(_own_gpu({count}), flush=True); input()"
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, "TMPDIR": str(directory)},

@@ -9,7 +9,7 @@ from helpers.pairs import Pairs
 
 from hint_plugins.models.alphanet import AlphaNet, AlphaNetConfig
 from hint_plugins.potential import Potential
-from hint_recipes.ensemble import EnsembleEngine
+from hint_recipes.crystals.sscha.ensemble import EnsembleEngine
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -7,23 +7,23 @@ from ase.build import bulk
 from double_well_crystal import DoubleWellCrystal
 from quartic_crystal import QuarticCrystal
 
-from hint_plugins.cli.common import InputError
+from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
-from hint_recipes.ensemble_statistics import mean_and_error
-from hint_recipes.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.crystals.sscha.ensemble_statistics import mean_and_error
 
 pytest.importorskip("sscha")
 pytestmark = pytest.mark.sscha
 
-from hint_recipes.dense_mesh import dense_mesh, harmonic_free_energy  # noqa: E402
-from hint_recipes.dynamical_matrices import output_to, to_cellconstructor  # noqa: E402
-from hint_recipes.ensemble import EnsembleEngine  # noqa: E402
-from hint_recipes.ensemble_averages import free_energy  # noqa: E402
-from hint_recipes.free_energy_hessian import free_energy_hessian  # noqa: E402
-from hint_recipes.fresh_ensemble import fresh_ensemble, kept_fresh_ensemble  # noqa: E402
-from hint_recipes.self_consistency import self_consistent  # noqa: E402
-from hint_recipes.sscha import draw, run, start  # noqa: E402
-from hint_recipes.sscha_state import SschaSettings, State  # noqa: E402
+from hint_recipes.crystals.force_constants.dynamical_matrices import output_to, to_cellconstructor  # noqa: E402
+from hint_recipes.crystals.phonons.dense_mesh import dense_mesh, harmonic_free_energy  # noqa: E402
+from hint_recipes.crystals.sscha.ensemble import EnsembleEngine  # noqa: E402
+from hint_recipes.crystals.sscha.ensemble_averages import free_energy  # noqa: E402
+from hint_recipes.crystals.sscha.free_energy_hessian import free_energy_hessian  # noqa: E402
+from hint_recipes.crystals.sscha.fresh_ensemble import fresh_ensemble, kept_fresh_ensemble  # noqa: E402
+from hint_recipes.crystals.sscha.populations import draw, run, start  # noqa: E402
+from hint_recipes.crystals.sscha.self_consistency import self_consistent  # noqa: E402
+from hint_recipes.crystals.sscha.state import SschaSettings, State  # noqa: E402
 
 TEMPERATURE = 300.0
 
@@ -179,7 +179,7 @@ class TestDenseMesh:
 
 def test_one_crystal_in_two_cells(tmp_path, capsys):
     """Palladium as a primitive and as a cubic cell: the dense mesh takes more than half of their difference away."""
-    from hint_recipes.rank import rank
+    from hint_recipes.crystals.sscha.rank import rank
 
     potential = Potential.load("emt")
     bulk("Pd", a=3.95).write(tmp_path / "primitive.extxyz")
@@ -196,7 +196,7 @@ def test_one_crystal_in_two_cells(tmp_path, capsys):
 
 
 def test_supercells_of_one_length():
-    from hint_recipes.supercells import multiples_of_length
+    from hint_recipes.crystals.force_constants.supercells import multiples_of_length
 
     assert multiples_of_length(bulk("Pd", a=4.0), 4.6) == (2, 2, 2)
     assert multiples_of_length(bulk("Pd", a=4.0, cubic=True), 4.6) == (2, 2, 2)

@@ -13,15 +13,15 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
-from hint_plugins.cli.common import InputError
+from hint_plugins.errors import InputError
 from hint_plugins.labels.checks import check_label
 from hint_plugins.labels.hessian_label import HessianLabel
 from hint_plugins.potential import Potential
-from hint_recipes.finetune import SETTINGS, run_finetune, trainer_command
-from hint_recipes.force_constants import ForceConstants, hessian_from_potential
-from hint_recipes.hydride_check import check, harmonic_errors, held_out, line_scan, soft_mode
-from hint_recipes.hydride_data import build, displaced_cells, read_labelled
-from hint_recipes.phonons import save_force_constants
+from hint_recipes.crystals.finetune.check import check, harmonic_errors, held_out, line_scan, soft_mode
+from hint_recipes.crystals.finetune.data import build, displaced_cells, read_labelled
+from hint_recipes.crystals.finetune.study import SETTINGS, run_finetune, trainer_command
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.crystals.phonons.harmonic import save_force_constants
 
 pytest.importorskip("phonopy")
 
@@ -80,7 +80,7 @@ def test_high_cells_are_left_out_and_named(constants, cells, energy):
 
 
 def test_files_keep_every_digit_of_the_hessian(tmp_path, constants, cells, energy):
-    from hint_recipes.hydride_data import write as write_data
+    from hint_recipes.crystals.finetune.data import write as write_data
 
     data = build(constants, cells, cell_energy=energy)
     train, _ = write_data(data, tmp_path)
@@ -200,7 +200,7 @@ def test_a_training_with_other_options_is_kept(tmp_path, crystal, constants, cel
             run_finetune(**options, **change)
     with pytest.raises(InputError, match="no such file"):
         run_finetune(**options, foundation=tmp_path / "none.model")
-    monkeypatch.setattr("hint_recipes.finetune.training_device", lambda device: "mps")
+    monkeypatch.setattr("hint_recipes.crystals.finetune.study.training_device", lambda device: "mps")
     run_finetune(**options, epochs=7)  # on another machine
     assert "--device=mps" in json.loads((out / "hint" / "command.json").read_text())["command"]
 
@@ -257,7 +257,7 @@ def test_short_trainings_are_evaluated_too(epochs, interval):
 
 
 def test_the_cell_brings_its_own_energy_and_stress(crystal, constants, cells, energy, tmp_path):
-    from hint_recipes.hydride_data import cell_label
+    from hint_recipes.crystals.finetune.data import cell_label
 
     write(tmp_path / "bare.extxyz", crystal)
     write(tmp_path / "labelled.extxyz", labelled(crystal))
@@ -287,6 +287,6 @@ def test_pressure_and_stress_errors(crystal, constants, cells, energy, tmp_path)
     assert found["pressure_error_GPa"] == pytest.approx(-1.0, abs=1e-6)
     assert found["pressure_GPa"] == pytest.approx(-np.trace(stress) / 3 / GPa, rel=1e-6)
     assert found["held_out"]["stress_mae_GPa"] == pytest.approx(0, abs=1e-6)
-    from hint_recipes.finetune import describe
+    from hint_recipes.crystals.finetune.study import describe
 
     assert "pressure of the undisplaced cell off by -1.00 GPa" in describe(found)

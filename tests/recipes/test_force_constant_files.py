@@ -10,10 +10,10 @@ from ase.build import bulk
 from helpers.q2r import springs, write_q2r
 
 import hint_recipes
-from hint_plugins.cli.common import InputError
 from hint_plugins.datasets.q2r import dipole_blocks
-from hint_recipes.force_constants import ForceConstants
-from hint_recipes.phonons import read_force_constants
+from hint_plugins.errors import InputError
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.phonons.harmonic import read_force_constants
 
 phonopy = pytest.importorskip("phonopy")
 DATA = Path(hint_recipes.__file__).parent / "data" / "pdh"
@@ -139,7 +139,7 @@ def test_what_cannot_be_read(tmp_path):
 
 
 def test_sizes_are_bounded(tmp_path, monkeypatch):
-    from hint_recipes import force_constant_files
+    from hint_recipes.crystals.force_constants import files as force_constant_files
 
     np.savez_compressed(tmp_path / "a.npz", hessian=np.zeros((600, 600)))
     monkeypatch.setattr(force_constant_files, "MAX_BYTES", 2**20)
@@ -159,7 +159,7 @@ def test_an_index_of_too_many_files(tmp_path):
 def test_deuterium_in_a_structure_file(tmp_path, name):
     from ase.io import write
 
-    from hint_recipes.crystal_input import read_crystal
+    from hint_recipes.crystals.inputs import read_crystal
 
     write(tmp_path / name, bulk("PdH", "rocksalt", a=4.085))
     text = (tmp_path / name).read_text()
@@ -178,10 +178,12 @@ def test_one_form_of_repetitions(tmp_path, form, monkeypatch):
 
     nacl().write(tmp_path / "cell.extxyz")
     seen = []
-    monkeypatch.setattr("hint_recipes.phonon_study.run_phonons", lambda *_, **options: seen.append(options))
-    monkeypatch.setattr("hint_recipes.sscha_study.run_sscha", lambda *a, **_: seen.append(a) or {"converged": True})
-    monkeypatch.setattr("hint_recipes.sscha_output.print_result", lambda *_: None)
-    monkeypatch.setattr("hint_recipes.crystal_input.load_potential", lambda *_: None)
+    monkeypatch.setattr("hint_recipes.crystals.phonons.study.run_phonons", lambda *_, **options: seen.append(options))
+    monkeypatch.setattr(
+        "hint_recipes.crystals.sscha.study.run_sscha", lambda *a, **_: seen.append(a) or {"converged": True}
+    )
+    monkeypatch.setattr("hint_recipes.crystals.sscha.output.print_result", lambda *_: None)
+    monkeypatch.setattr("hint_recipes.crystals.inputs.load_potential", lambda *_: None)
     arguments = ["phonons", str(tmp_path / "cell.extxyz"), "--model", "emt", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, [*arguments, "--supercell", *form, "--mesh", *form], catch_exceptions=False)
     assert done.exit_code == 0

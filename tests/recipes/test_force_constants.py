@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hint_recipes
-from hint_plugins.cli.common import InputError
-from hint_recipes.force_constants import (
+from hint_plugins.errors import InputError
+from hint_recipes.crystals.force_constants.force_constants import (
     THZ_TO_CM1,
     ForceConstants,
     find_multiples,
@@ -73,7 +73,7 @@ def test_frequencies_agree_with_phonopy_and_with_the_supercell():
         np.testing.assert_allclose(phonon.run_qpoints([q]).frequencies[0] * THZ_TO_CM1, frequencies, rtol=0, atol=1e-3)
     weights = np.repeat(constants.supercell.get_masses(), 3) ** -0.5
     whole = np.linalg.eigvalsh(constants.hessian * weights[:, None] * weights)
-    from hint_recipes.force_constants import signed_frequencies
+    from hint_recipes.crystals.force_constants.force_constants import signed_frequencies
 
     np.testing.assert_allclose(np.sort(own.ravel()), signed_frequencies(whole), rtol=0, atol=1e-6)
 
@@ -149,7 +149,7 @@ class TestCellConstructor:
 
     @pytest.mark.parametrize("multiples", [(1, 1, 1), (2, 2, 2), (3, 1, 2)])
     def test_round_trip_and_frequencies(self, multiples):
-        from hint_recipes.dynamical_matrices import from_cellconstructor, to_cellconstructor
+        from hint_recipes.crystals.force_constants.dynamical_matrices import from_cellconstructor, to_cellconstructor
 
         constants = random_constants(multiples)
         dyn = to_cellconstructor(constants)
@@ -164,7 +164,11 @@ class TestCellConstructor:
 
     def test_agrees_with_their_supercell(self):
         """Their own supercell matrix, atoms matched by position."""
-        from hint_recipes.dynamical_matrices import from_structure, to_cellconstructor, unit_factor
+        from hint_recipes.crystals.force_constants.dynamical_matrices import (
+            from_structure,
+            to_cellconstructor,
+            unit_factor,
+        )
 
         constants = random_constants((2, 1, 3))
         whole = to_cellconstructor(constants).GenerateSupercellDyn([2, 1, 3])
@@ -174,7 +178,7 @@ class TestCellConstructor:
         np.testing.assert_allclose(theirs.hessian, constants.hessian, rtol=0, atol=1e-10)
 
     def test_quantum_espresso_files(self, tmp_path):
-        from hint_recipes.dynamical_matrices import (
+        from hint_recipes.crystals.force_constants.dynamical_matrices import (
             from_cellconstructor,
             read_dynamical_matrices,
             to_cellconstructor,
@@ -193,7 +197,7 @@ class TestCellConstructor:
         np.testing.assert_allclose(back.hessian, constants.hessian, rtol=0, atol=1e-6)
 
     def test_incomplete_sets_are_refused(self, tmp_path):
-        from hint_recipes.dynamical_matrices import read_dynamical_matrices
+        from hint_recipes.crystals.force_constants.dynamical_matrices import read_dynamical_matrices
 
         for name in ("dyn0", "dyn1", "dyn3"):
             (tmp_path / name).write_bytes((DATA / "dfpt_222" / name).read_bytes())
@@ -211,7 +215,7 @@ class TestCellConstructor:
             read_dynamical_matrices(tmp_path / "bad")
 
     def test_interpolation_keeps_the_old_points(self):
-        from hint_recipes.dynamical_matrices import (
+        from hint_recipes.crystals.force_constants.dynamical_matrices import (
             from_cellconstructor,
             interpolate,
             read_dynamical_matrices,
@@ -229,7 +233,12 @@ class TestCellConstructor:
 
     def test_anharmonic_change_on_a_finer_grid(self):
         """Old q points get the anharmonic matrices; without a change the fine matrices stay, long range and all."""
-        from hint_recipes.dynamical_matrices import from_cellconstructor, interpolate, read_dynamical_matrices, refine
+        from hint_recipes.crystals.force_constants.dynamical_matrices import (
+            from_cellconstructor,
+            interpolate,
+            read_dynamical_matrices,
+            refine,
+        )
 
         harmonic, other = (
             from_cellconstructor(read_dynamical_matrices(DATA / name / "dyn")).acoustic_sum_rule()

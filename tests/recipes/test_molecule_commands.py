@@ -16,8 +16,8 @@ from ase.build import molecule
 from ase.io import read, write
 from typer.testing import CliRunner
 
-from hint_plugins.cli.common import InputError
 from hint_plugins.cli.main import app
+from hint_plugins.errors import InputError
 
 pytest.importorskip("tblite")
 XTB = "tblite:GFN2-xTB"

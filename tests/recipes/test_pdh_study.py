@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from hint_plugins.cli.common import InputError
-from hint_recipes.electron_phonon import read_mode_couplings
-from hint_recipes.hydride_data import read_labelled
+from hint_plugins.errors import InputError
+from hint_recipes.crystals.finetune.data import read_labelled
+from hint_recipes.crystals.phonons.harmonic import read_force_constants
+from hint_recipes.crystals.superconductivity.electron_phonon import read_mode_couplings
 from hint_recipes.pdh_study import REFERENCES, StudySize, palladium_hydride, run_pdh
-from hint_recipes.phonons import read_force_constants
 
 pytestmark = pytest.mark.sscha
 pytest.importorskip("sscha")

@@ -9,10 +9,16 @@ from ase import Atoms
 from ase.build import bulk
 
 import hint_recipes
-from hint_plugins.cli.common import InputError
-from hint_recipes.force_constants import ForceConstants, hessian_from_potential
-from hint_recipes.phonon_study import run_phonons
-from hint_recipes.phonons import compare, density_of_states, harmonic, read_force_constants, save_force_constants
+from hint_plugins.errors import InputError
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.crystals.phonons.harmonic import (
+    compare,
+    density_of_states,
+    harmonic,
+    read_force_constants,
+    save_force_constants,
+)
+from hint_recipes.crystals.phonons.study import run_phonons
 
 pytest.importorskip("phonopy")
 DATA = Path(hint_recipes.__file__).parent / "data" / "pdh"

@@ -12,20 +12,20 @@ import pytest
 from ase.build import bulk
 from quartic_crystal import QuarticCrystal
 
-from hint_plugins.cli.common import InputError
+from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
-from hint_recipes.force_constants import ForceConstants, hessian_from_potential
-from hint_recipes.perturbation import perturbation
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.crystals.sscha.perturbation import perturbation
 
 pytest.importorskip("sscha")
 pytestmark = pytest.mark.sscha
 
-from hint_recipes.dynamical_matrices import to_cellconstructor  # noqa: E402
-from hint_recipes.ensemble import EnsembleEngine  # noqa: E402
-from hint_recipes.free_energy_hessian import free_energy_hessian  # noqa: E402
-from hint_recipes.sscha import draw, run, start  # noqa: E402
-from hint_recipes.sscha_state import SschaSettings, State, fingerprint  # noqa: E402
-from hint_recipes.sscha_study import run_sscha  # noqa: E402
+from hint_recipes.crystals.force_constants.dynamical_matrices import to_cellconstructor  # noqa: E402
+from hint_recipes.crystals.sscha.ensemble import EnsembleEngine  # noqa: E402
+from hint_recipes.crystals.sscha.free_energy_hessian import free_energy_hessian  # noqa: E402
+from hint_recipes.crystals.sscha.populations import draw, run, start  # noqa: E402
+from hint_recipes.crystals.sscha.state import SschaSettings, State, fingerprint  # noqa: E402
+from hint_recipes.crystals.sscha.study import run_sscha  # noqa: E402
 
 
 @pytest.mark.parametrize("temperature", [0.0, 300.0])
@@ -303,7 +303,7 @@ def test_bad_supercells(tmp_path):
 
 def test_ranking(tmp_path):
     """Two volumes and a failing candidate: sorted, the failure named, finished candidates not repeated."""
-    from hint_recipes.rank import rank
+    from hint_recipes.crystals.sscha.rank import rank
 
     potential = Potential.load("emt")
     for name, a in (("tight", 3.9), ("loose", 4.0)):

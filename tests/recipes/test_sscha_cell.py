@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from hint_plugins.cli.common import InputError
+from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
-from hint_recipes.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
 
 pytest.importorskip("sscha")
 pytestmark = pytest.mark.sscha
 
-from hint_recipes import sscha, sscha_cell  # noqa: E402
-from hint_recipes.ensemble import EnsembleEngine  # noqa: E402
-from hint_recipes.sscha import run, start  # noqa: E402
-from hint_recipes.sscha_cell import MAX_STRAIN, choose_cell, move, static_start  # noqa: E402
-from hint_recipes.sscha_state import GPA, SschaSettings, State, fingerprint  # noqa: E402
+from hint_recipes.crystals.sscha import cell as sscha_cell  # noqa: E402
+from hint_recipes.crystals.sscha import populations as sscha  # noqa: E402
+from hint_recipes.crystals.sscha.cell import MAX_STRAIN, choose_cell, move, static_start  # noqa: E402
+from hint_recipes.crystals.sscha.ensemble import EnsembleEngine  # noqa: E402
+from hint_recipes.crystals.sscha.populations import run, start  # noqa: E402
+from hint_recipes.crystals.sscha.state import GPA, SschaSettings, State, fingerprint  # noqa: E402
 
 STAGES = [(2, 2, 2)]
 

@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from hint_plugins.cli.common import InputError
+from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential, PotentialError
-from hint_recipes.force_constants import hessian_from_potential
-from hint_recipes.perturbation import perturbation
-from hint_recipes.phonons import save_force_constants
+from hint_recipes.crystals.force_constants.force_constants import hessian_from_potential
+from hint_recipes.crystals.phonons.harmonic import save_force_constants
+from hint_recipes.crystals.sscha.perturbation import perturbation
 
 pytest.importorskip("sscha")
 pytestmark = pytest.mark.sscha
 
-from hint_recipes.dynamical_matrices import to_cellconstructor  # noqa: E402
-from hint_recipes.ensemble import EnsembleEngine  # noqa: E402
-from hint_recipes.rank import rank  # noqa: E402
-from hint_recipes.sscha import draw, start  # noqa: E402
-from hint_recipes.sscha_state import SschaSettings  # noqa: E402
-from hint_recipes.sscha_study import run_sscha  # noqa: E402
+from hint_recipes.crystals.force_constants.dynamical_matrices import to_cellconstructor  # noqa: E402
+from hint_recipes.crystals.sscha.ensemble import EnsembleEngine  # noqa: E402
+from hint_recipes.crystals.sscha.populations import draw, start  # noqa: E402
+from hint_recipes.crystals.sscha.rank import rank  # noqa: E402
+from hint_recipes.crystals.sscha.state import SschaSettings  # noqa: E402
+from hint_recipes.crystals.sscha.study import run_sscha  # noqa: E402
 
 SMALL = (2, 2, 2)
 

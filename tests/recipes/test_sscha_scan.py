@@ -10,16 +10,16 @@ from double_well_crystal import DoubleWellCrystal, zincblende
 from quartic_crystal import QuarticCrystal
 from typer.testing import CliRunner
 
-from hint_plugins.cli.common import InputError
 from hint_plugins.cli.main import app
+from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
 
 pytest.importorskip("sscha")
 pytestmark = pytest.mark.sscha
 
-from hint_recipes.sscha_scan import Point, _add_expansion, _neighbour, run_scan, transition  # noqa: E402
-from hint_recipes.sscha_state import SschaSettings  # noqa: E402
-from hint_recipes.unit_cells import for_supercell, supercell_matrix  # noqa: E402
+from hint_recipes.crystals.force_constants.unit_cells import for_supercell, supercell_matrix  # noqa: E402
+from hint_recipes.crystals.sscha.scan import Point, _add_expansion, _neighbour, run_scan, transition  # noqa: E402
+from hint_recipes.crystals.sscha.state import SschaSettings  # noqa: E402
 
 SETTINGS = SschaSettings(configurations=40, max_populations=4, meaningful_factor=0.05, relax_positions=False, step=0.2)
 

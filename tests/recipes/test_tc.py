@@ -11,10 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hint_recipes
-from hint_plugins.cli.common import InputError
-from hint_recipes.alpha2f import FREQUENCY_UNITS, KELVIN, Alpha2F, allen_dynes, from_modes, read_alpha2f
-from hint_recipes.eliashberg import Eliashberg
-from hint_recipes.tc_study import critical_temperatures, run_tc
+from hint_plugins.errors import InputError
+from hint_recipes.crystals.superconductivity.alpha2f import (
+    FREQUENCY_UNITS,
+    KELVIN,
+    Alpha2F,
+    allen_dynes,
+    from_modes,
+    read_alpha2f,
+)
+from hint_recipes.crystals.superconductivity.eliashberg import Eliashberg
+from hint_recipes.crystals.superconductivity.study import critical_temperatures, run_tc
 
 DATA = Path(hint_recipes.__file__).parent / "data" / "pdh"
 
@@ -102,7 +109,7 @@ def test_weak_coupling_gap_ratio_is_that_of_bcs():
 
 
 def test_gaps_too_cold_for_the_solver_are_left_out(monkeypatch):
-    monkeypatch.setattr("hint_recipes.eliashberg.MAX_FREQUENCIES", 200)
+    monkeypatch.setattr("hint_recipes.crystals.superconductivity.eliashberg.MAX_FREQUENCIES", 200)
     found = critical_temperatures(einstein(0.35), [0.0], eliashberg=True)
     tc, lowest = found["tc_eliashberg_K"]["0.0"], Eliashberg(einstein(0.35), 0.0).lowest_temperature
     temperatures = [row["temperature_K"] for row in found["gap"]]
@@ -184,7 +191,7 @@ def test_bad_options_are_refused(tmp_path):
 
 def test_tc_below_the_reach_of_the_solver_is_said(tmp_path, capsys, monkeypatch):
     """Neither 0 K nor a picture without points."""
-    monkeypatch.setattr("hint_recipes.eliashberg.MAX_FREQUENCIES", 40)
+    monkeypatch.setattr("hint_recipes.crystals.superconductivity.eliashberg.MAX_FREQUENCIES", 40)
     summary = run_tc(tmp_path, {"weak": einstein(0.3)}, [0.12], eliashberg=True)
     reach = Eliashberg(einstein(0.3), 0.12).lowest_temperature
     assert summary["tc_eliashberg_K"]["0.12"] is None
@@ -219,12 +226,12 @@ class TestCarriedOver:
     @pytest.fixture
     def run(self):
         pytest.importorskip("cellconstructor")
-        from hint_recipes.electron_phonon import read_mode_couplings
+        from hint_recipes.crystals.superconductivity.electron_phonon import read_mode_couplings
 
         return read_mode_couplings(DATA / "a2F_222" / "elph_dir", DATA / "a2F_222" / "dyn", 3)
 
     def test_nothing_changes_on_the_same_phonons(self, run):
-        from hint_recipes.electron_phonon import reproject
+        from hint_recipes.crystals.superconductivity.electron_phonon import reproject
 
         couplings, harmonic = run
         same = reproject(couplings, harmonic, harmonic)
@@ -234,7 +241,7 @@ class TestCarriedOver:
 
     def test_scaled_force_constants(self, run):
         """All force constants times 1.44: lambda / 1.44, omega_log times 1.2."""
-        from hint_recipes.electron_phonon import reproject
+        from hint_recipes.crystals.superconductivity.electron_phonon import reproject
 
         couplings, harmonic = run
         first = reproject(couplings, harmonic, harmonic).spectrum(0.5)
@@ -243,7 +250,7 @@ class TestCarriedOver:
         assert second.omega_log == pytest.approx(first.omega_log * 1.2, rel=1e-3)
 
     def test_isotopes_leave_lambda(self, run):
-        from hint_recipes.electron_phonon import reproject
+        from hint_recipes.crystals.superconductivity.electron_phonon import reproject
 
         couplings, harmonic = run
         light = reproject(couplings, harmonic, harmonic).spectrum()
@@ -254,7 +261,7 @@ class TestCarriedOver:
     @pytest.mark.skipif(not shutil.which("matdyn.x"), reason="needs Quantum ESPRESSO")
     def test_stock_matdyn(self, run, tmp_path):
         """Exact rescaling through q2r.x and matdyn.x on their 2x2x2 grid."""
-        from hint_recipes.matdyn import prepare_matdyn, run_matdyn
+        from hint_recipes.crystals.superconductivity.matdyn import prepare_matdyn, run_matdyn
 
         _, harmonic = run
         values = {}
@@ -274,9 +281,9 @@ class TestCarriedOver:
     @pytest.mark.parametrize("suffix", ["yaml", "npz"])
     def test_another_setting_and_the_masses_of_the_file(self, run, tmp_path, suffix):
         """PdD in other cell vectors than those of ph.x."""
-        from hint_recipes.electron_phonon import carried_spectra, reproject
+        from hint_recipes.crystals.phonons.harmonic import read_force_constants, save_force_constants
+        from hint_recipes.crystals.superconductivity.electron_phonon import carried_spectra, reproject
         from hint_recipes.pdh_study import isotope
-        from hint_recipes.phonons import read_force_constants, save_force_constants
 
         couplings, harmonic = run
         own = read_force_constants(DATA / "a2F_222" / "dyn", isotope("D"))
@@ -292,7 +299,7 @@ class TestCarriedOver:
         assert found["harmonic"].omega_log > 1.2 * found["pdd"].omega_log
 
     def test_route_is_chosen_by_what_is_there(self, run, tmp_path, monkeypatch, capsys):
-        from hint_recipes.electron_phonon import choose_route
+        from hint_recipes.crystals.superconductivity.electron_phonon import choose_route
 
         directory = DATA / "a2F_222" / "elph_dir"
         monkeypatch.setenv("PATH", str(tmp_path))
@@ -307,8 +314,8 @@ class TestCarriedOver:
 
     def test_convergence_table(self, run, tmp_path):
         """Ten broadenings and three cutoffs; the chosen ones are those of a single run."""
-        from hint_recipes.electron_phonon import reproject
-        from hint_recipes.tc_convergence import convergence
+        from hint_recipes.crystals.superconductivity.convergence import convergence
+        from hint_recipes.crystals.superconductivity.electron_phonon import reproject
 
         rows = convergence(
             tmp_path, DATA / "a2F_222" / "elph_dir", DATA / "a2F_222" / "dyn", [], 0.1, route="projected",
@@ -329,9 +336,13 @@ class TestCarriedOver:
     def test_bad_input(self, run, tmp_path):
         from ase.build import bulk
 
-        from hint_recipes.electron_phonon import carried_spectra, in_setting, read_mode_couplings
-        from hint_recipes.force_constants import ForceConstants
-        from hint_recipes.matdyn import prepare_matdyn
+        from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+        from hint_recipes.crystals.superconductivity.electron_phonon import (
+            carried_spectra,
+            in_setting,
+            read_mode_couplings,
+        )
+        from hint_recipes.crystals.superconductivity.matdyn import prepare_matdyn
 
         _, harmonic = run
         with pytest.raises(InputError, match="must be positive"):

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hint_plugins.potential import Potential
-from hint_recipes.gibbs import errors_against, gibbs_energies, reaction_free_energies
-from hint_recipes.symmetry import is_linear, symmetry_number
-from hint_recipes.thermochemistry import GibbsSettings, free_energy, low_mode_entropy_change
+from hint_recipes.molecules.gibbs import errors_against, gibbs_energies, reaction_free_energies
+from hint_recipes.molecules.symmetry import is_linear, symmetry_number
+from hint_recipes.molecules.thermochemistry import GibbsSettings, free_energy, low_mode_entropy_change
 
 NUMBERS = {
     "H2O": 2, "NH3": 3, "CH4": 12, "C6H6": 12, "C2H6": 6, "CO2": 2, "C2H4": 4, "CH3OH": 1, "C2H2": 2, "C60": 60,
@@ -188,7 +188,9 @@ def test_what_is_no_free_molecule_at_a_stationary_point_is_refused(xtb: Potentia
 def test_roles_are_read_in_any_case(xtb: Potential, monkeypatch: pytest.MonkeyPatch) -> None:
     atoms = molecule("H2O")
     atoms.info["role"] = " TS"
-    monkeypatch.setattr("hint_recipes.transition_states.stationary.find_saddle", lambda *_, **__: (atoms, False, 0))
+    monkeypatch.setattr(
+        "hint_recipes.molecules.transition_states.stationary.find_saddle", lambda *_, **__: (atoms, False, 0)
+    )
     (row,) = gibbs_energies(xtb, [atoms], relax=True)
     assert row["role"] == "ts"
     assert "did not reach" in row["error"]
@@ -198,7 +200,9 @@ def test_a_saddle_search_that_ends_elsewhere_is_an_error(xtb: Potential, monkeyp
     """Its activation free energy would be that of another point."""
     atoms = molecule("H2O")
     atoms.info["role"] = "ts"
-    monkeypatch.setattr("hint_recipes.transition_states.stationary.find_saddle", lambda *_, **__: (atoms, True, 0))
+    monkeypatch.setattr(
+        "hint_recipes.molecules.transition_states.stationary.find_saddle", lambda *_, **__: (atoms, True, 0)
+    )
     (row,) = gibbs_energies(xtb, [atoms], relax=True)
     assert "0 imaginary modes instead of one" in row["error"]
 

@@ -21,16 +21,16 @@ from ase.constraints import FixAtoms, FixBondLength
 from ase.io import read
 from recipe_workers import upper
 
-from hint_plugins.cli.common import InputError
-from hint_plugins.labelling.executors import ExecutorError, executor_factory
-from hint_plugins.labels.constraints import free_components
+from hint_plugins.errors import InputError
 from hint_plugins.objective.metrics import CM1
 from hint_plugins.potential import Potential, Predictions
-from hint_recipes.crystal_input import relax as relax_crystal
-from hint_recipes.elastic_band import geodesic_path, path_length, relax_band
-from hint_recipes.parallel import WorkerDied, map_items
-from hint_recipes.store import ItemStore, digest, safe_name
-from hint_recipes.transition_states import (
+from hint_plugins.runs.executors import ExecutorError, executor_factory
+from hint_plugins.runs.items import ItemStore, digest, safe_name
+from hint_plugins.runs.parallel import WorkerDied, map_items
+from hint_plugins.structures.frozen import free_components
+from hint_recipes.crystals.inputs import relax as relax_crystal
+from hint_recipes.molecules.elastic_band import geodesic_path, path_length, relax_band
+from hint_recipes.molecules.transition_states import (
     Reaction,
     SearchFailure,
     SearchSettings,
@@ -40,12 +40,12 @@ from hint_recipes.transition_states import (
     search_set,
     summarise,
 )
-from hint_recipes.transition_states.bonds import bond_matrix, changed_bonds, num_fragments
-from hint_recipes.transition_states.ends import EndPoints, rmsd
-from hint_recipes.transition_states.pysisyphus import AtomicUnits, needs_pysisyphus
-from hint_recipes.transition_states.search import KCAL
-from hint_recipes.transition_states.stationary import minimise
-from hint_recipes.transition_states.study import barrier_rows, barrier_table
+from hint_recipes.molecules.transition_states.bonds import bond_matrix, changed_bonds, num_fragments
+from hint_recipes.molecules.transition_states.ends import EndPoints, rmsd
+from hint_recipes.molecules.transition_states.pysisyphus import AtomicUnits, needs_pysisyphus
+from hint_recipes.molecules.transition_states.search import KCAL
+from hint_recipes.molecules.transition_states.stationary import minimise
+from hint_recipes.molecules.transition_states.study import barrier_rows, barrier_table
 
 HCN = Atoms("HCN", [[0, 0, -1.07], [0, 0, 0], [0, 0, 1.15]])
 HNC = Atoms("HCN", [[0, 0, 2.15], [0, 0, 0], [0, 0, 1.17]])

@@ -8,19 +8,24 @@ from hypothesis import strategies as st
 from quartic_crystal import QuarticCrystal
 from typer.testing import CliRunner
 
-from hint_plugins.cli.common import InputError
 from hint_plugins.cli.main import app
+from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
-from hint_recipes.crystal_input import parse_supercell_matrix, read_crystal
-from hint_recipes.force_constants import THZ_TO_CM1, ForceConstants, hessian_from_potential, to_phonopy_atoms
-from hint_recipes.phonon_study import run_phonons
-from hint_recipes.unit_cells import (
+from hint_recipes.crystals.force_constants.force_constants import (
+    THZ_TO_CM1,
+    ForceConstants,
+    hessian_from_potential,
+    to_phonopy_atoms,
+)
+from hint_recipes.crystals.force_constants.unit_cells import (
     describe_matrix,
     for_supercell,
     num_primitive_cells,
     primitive_cell,
     supercell_matrix,
 )
+from hint_recipes.crystals.inputs import parse_supercell_matrix, read_crystal
+from hint_recipes.crystals.phonons.study import run_phonons
 
 pytest.importorskip("phonopy")
 
@@ -82,7 +87,7 @@ def test_phonons_are_those_of_phonopy_with_the_same_matrix():
 
 
 def _ase(cell):
-    from hint_recipes.force_constants import from_phonopy_atoms
+    from hint_recipes.crystals.force_constants.force_constants import from_phonopy_atoms
 
     return from_phonopy_atoms(cell)
 
@@ -121,7 +126,7 @@ def test_reference_over_the_primitive_cell(tmp_path, capsys):
     """A phonopy file with a conventional supercell and a given primitive cell, as phonopy itself reports its bands."""
     bulk("Pd", a=3.95).write(tmp_path / "primitive.extxyz")
     cubic = hessian_from_potential(Potential.load("emt"), bulk("Pd", a=3.95, cubic=True), (1, 1, 1))
-    from hint_recipes.force_constant_files import save_force_constants
+    from hint_recipes.crystals.force_constants.files import save_force_constants
 
     save_force_constants(cubic, tmp_path, "reference")
     file = tmp_path / "reference.yaml"
@@ -221,9 +226,9 @@ class TestSscha:
     def test_conventional_supercell_of_the_quartic_crystal(self, tmp_path):
         """Against the exact solution in the same supercell, which python-sscha itself could not name."""
         pytest.importorskip("sscha")
-        from hint_recipes.sscha_request import supercell_stages
-        from hint_recipes.sscha_state import SschaSettings
-        from hint_recipes.sscha_study import run_sscha
+        from hint_recipes.crystals.sscha.request import supercell_stages
+        from hint_recipes.crystals.sscha.state import SschaSettings
+        from hint_recipes.crystals.sscha.study import run_sscha
 
         crystal = QuarticCrystal(k=0.5, g=8.0, matrix=conventional_matrix())
         exact, energy = crystal.solve(300.0)
@@ -239,8 +244,8 @@ class TestSscha:
 
     def test_refusals(self):
         pytest.importorskip("sscha")
-        from hint_recipes.dynamical_matrices import to_cellconstructor
-        from hint_recipes.sscha_request import supercell_stages
+        from hint_recipes.crystals.force_constants.dynamical_matrices import to_cellconstructor
+        from hint_recipes.crystals.sscha.request import supercell_stages
 
         crystal = bulk("Pd", a=3.95)
         with pytest.raises(InputError, match=r"--stage needs a --supercell of the form N1xN2xN3"):

@@ -8,7 +8,6 @@ from helpers.label_engines import QuarticEngine
 from scipy.constants import hbar, physical_constants
 
 from hint_plugins.datasets import minireactions
-from hint_plugins.labels.store import read_structures
 from hint_plugins.selection.batch import displaced
 from hint_plugins.selection.displacement import (
     DisplacementError,
@@ -17,6 +16,7 @@ from hint_plugins.selection.displacement import (
     normal_modes,
     vibrational_space,
 )
+from hint_plugins.storage.store import read_structures
 
 
 def test_gaussian_statistics_and_centre():

@@ -15,7 +15,7 @@ from ase import Atoms
 from hint_plugins.datasets.codes.run import NoHessian, Run, read_text
 from hint_plugins.datasets.directories import files_below
 from hint_plugins.datasets.record import RecordError
-from hint_plugins.labels.store import OnBad, StoreError
+from hint_plugins.storage.store import OnBad, StoreError
 
 #: So many characters at the start of a file tell which code wrote it.
 HEAD = 2**16

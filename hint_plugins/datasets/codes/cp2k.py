@@ -16,7 +16,7 @@ from ase.units import Bohr, Hartree, _amu, _me
 
 from hint_plugins.datasets.codes.run import NoHessian, Run, numbers_of, read_text, same_place
 from hint_plugins.datasets.record import RecordError
-from hint_plugins.datasets.species import element
+from hint_plugins.structures.species import element
 
 _HESSIAN = "VIB| Hessian in cartesian coordinates"
 _COORDINATES = re.compile(r"MODULE (\w+):\s+ATOMIC COORDINATES IN ANGSTROM", re.IGNORECASE)

@@ -16,7 +16,7 @@ from ase.units import Bohr, Hartree
 from hint_plugins.datasets.codes.blocks import Block, run_of
 from hint_plugins.datasets.codes.run import NoHessian, Run, numbers_of, read_text, triangle
 from hint_plugins.datasets.record import RecordError
-from hint_plugins.datasets.species import element
+from hint_plugins.structures.species import element
 
 #: What starts a geometry: the table of atoms of the gradient, or that of the frequencies.
 _START = re.compile(r"^.*(?:ENERGY GRADIENTS|-{5,} Atom information -{5,})\s*$", re.MULTILINE)

@@ -17,7 +17,7 @@ from ase.units import Bohr, Hartree
 from hint_plugins.datasets.codes.blocks import Block, column_blocks, take_blocks
 from hint_plugins.datasets.codes.run import Run, numbers_of, read_text, same_place
 from hint_plugins.datasets.record import RecordError
-from hint_plugins.datasets.species import element
+from hint_plugins.structures.species import element
 
 _COORDINATES = "CARTESIAN COORDINATES (A.U.)"
 _ROW = re.compile(r"^\s*\d+\s+([A-Z][a-z]?)\s+\S+\s+\d+\s+\S+((?:\s+-?\d+\.\d+){3})\s*$")

@@ -16,7 +16,7 @@ from ase.units import Bohr, Hartree
 from hint_plugins.datasets.codes.blocks import Block, column_blocks, run_of
 from hint_plugins.datasets.codes.run import NoHessian, Run, numbers_of, read_text, same_place
 from hint_plugins.datasets.record import RecordError
-from hint_plugins.datasets.species import element
+from hint_plugins.structures.species import element
 
 _GEOMETRY = re.compile(r"Geometry \(in (Bohr|Angstrom)\), charge = (-?\d+), multiplicity = (\d+):")
 _ATOM = re.compile(r"^\s+([A-Z]+)\S*\s+(-?\d+\.\d+)\s+(-?\d+\.\d+)\s+(-?\d+\.\d+)\s+(\d+\.\d+)\s*$", re.IGNORECASE)

@@ -17,7 +17,7 @@ from ase.units import Bohr, Hartree
 from hint_plugins.datasets.codes.blocks import Block, column_blocks, run_of, take_blocks
 from hint_plugins.datasets.codes.run import NoHessian, Run, read_text
 from hint_plugins.datasets.record import RecordError
-from hint_plugins.datasets.species import element
+from hint_plugins.structures.species import element
 
 _GEOMETRY = "Standard Nuclear Orientation (Angstroms)"
 _ROW = re.compile(r"^\s*\d+\s+([A-Z][a-z]?)\s+(-?\d+\.\d+)\s+(-?\d+\.\d+)\s+(-?\d+\.\d+)\s*$")

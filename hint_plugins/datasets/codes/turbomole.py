@@ -16,7 +16,7 @@ from ase.units import Bohr, Hartree
 from hint_plugins.datasets.codes.projection import unprojected
 from hint_plugins.datasets.codes.run import NoHessian, Run, numbers_of, read_text, same_place
 from hint_plugins.datasets.record import RecordError
-from hint_plugins.datasets.species import element
+from hint_plugins.structures.species import element
 
 
 def read_turbomole(path: Path) -> Run:

@@ -35,10 +35,12 @@ def demo(
     from rich.console import Console
     from rich.table import Table
 
-    from hint_plugins.cli.common import InputError, prepare_output, write_config, write_csv, write_summary
+    from hint_plugins.errors import InputError
+    from hint_plugins.runs.devices import training_device
+    from hint_plugins.runs.directory import prepare_output, write_config, write_summary
+    from hint_plugins.runs.files import write_csv
     from hint_recipes.cli.inputs import need
     from hint_recipes.demo import ERRORS, DemoSettings, compare, plot, run_demo, sentences, with_units
-    from hint_recipes.devices import training_device
 
     need("mace,xtb,datasets", "mace", "tblite", "geodesic_interpolate")
     training_device(device)  # before labels are made for nothing

@@ -54,9 +54,10 @@ def finetune_hydride(
 ) -> None:
     """Train a model for one crystal on one supercell Hessian and a few displaced cells, and check it."""
     options = dict(locals())
-    from hint_plugins.cli.common import InputError, prepare_output, write_config
-    from hint_recipes.crystal_input import parse_options
-    from hint_recipes.finetune import run_finetune
+    from hint_plugins.errors import InputError
+    from hint_plugins.runs.directory import prepare_output, write_config
+    from hint_recipes.crystals.finetune.study import run_finetune
+    from hint_recipes.crystals.inputs import parse_options
 
     values = {"stress_weight": stress_weight, **parse_options(option or [])}
     if epochs < 1 or copies < 1 or not 0 < valid_fraction < 1:

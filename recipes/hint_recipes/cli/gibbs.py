@@ -53,9 +53,13 @@ def gibbs(
 
     from tqdm import tqdm
 
-    from hint_plugins.cli.common import InputError, finish, write_csv, write_summary
+    from hint_plugins.cli.common import finish
+    from hint_plugins.errors import InputError
+    from hint_plugins.runs.directory import write_summary
+    from hint_plugins.runs.files import write_csv
+    from hint_plugins.runs.items import ItemStore, digest, file_digest
     from hint_recipes.cli.inputs import load_potential, need, open_run, read_frames, settings_or_fail
-    from hint_recipes.gibbs import (
+    from hint_recipes.molecules.gibbs import (
         errors_against,
         gibbs_energies,
         label,
@@ -64,8 +68,7 @@ def gibbs(
         role,
         write_stationary_points,
     )
-    from hint_recipes.store import ItemStore, digest, file_digest
-    from hint_recipes.thermochemistry import GibbsSettings
+    from hint_recipes.molecules.thermochemistry import GibbsSettings
 
     need("ts", "pyscf")
     settings = settings_or_fail(

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hint_plugins.cli.common import InputError
+from hint_plugins.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -22,7 +22,7 @@ def read_frames(paths: list[Path]) -> list[Atoms]:
     InputError
         Missing, unreadable or empty file.
     """
-    from hint_plugins.labels.store import read_structures
+    from hint_plugins.storage.store import read_structures
 
     frames: list[Atoms] = []
     for path in paths:
@@ -97,7 +97,8 @@ def open_run(
 
     import yaml
 
-    from hint_plugins.cli.common import plain, prepare_output, write_config
+    from hint_plugins.runs.directory import prepare_output, write_config
+    from hint_plugins.runs.files import plain
 
     options = {k: plain(v) for k, v in options.items() if k != "overwrite"}
     config = out / "config.yaml"

@@ -44,12 +44,15 @@ def path(
     options = {k: v for k, v in locals().items() if isinstance(v, str | int | float | list | Path | None)}
     from dataclasses import asdict
 
-    from hint_plugins.cli.common import InputError, finish, write_csv, write_summary
+    from hint_plugins.cli.common import finish
+    from hint_plugins.errors import InputError
+    from hint_plugins.runs.directory import write_summary
+    from hint_plugins.runs.files import write_csv
+    from hint_plugins.runs.items import ItemStore, digest, file_digest
     from hint_recipes.cli.inputs import load_potential, open_run, read_frames, settings_or_fail
-    from hint_recipes.path_study import path_rows, run_path
-    from hint_recipes.reaction_path import BandSettings
-    from hint_recipes.store import ItemStore, digest, file_digest
-    from hint_recipes.transition_states import Reaction, group_reactions
+    from hint_recipes.molecules.path_study import path_rows, run_path
+    from hint_recipes.molecules.reaction_path import BandSettings
+    from hint_recipes.molecules.transition_states import Reaction, group_reactions
 
     settings = settings_or_fail(
         BandSettings,

@@ -37,7 +37,7 @@ def pdh_study(
     """Palladium hydride: model from one Hessian and 30 cells, SSCHA of PdH, PdD, PdT, coupling and Tc."""
     options = dict(locals())
     from hint_recipes.cli.inputs import open_run
-    from hint_recipes.crystal_input import parse_options
+    from hint_recipes.crystals.inputs import parse_options
     from hint_recipes.pdh_study import ISOTOPES, StudySize, run_pdh
 
     sscha = [f"sscha-{name}{kind}" for name in ISOTOPES for kind in ("", "-plain")]

@@ -44,9 +44,9 @@ def phonons(
 ) -> None:
     """Harmonic phonons from the exact supercell Hessian: bands, density of states, free energy."""
     options = dict(locals())
-    from hint_plugins.cli.common import prepare_output, write_config
-    from hint_recipes.crystal_input import parse_supercell, parse_supercell_matrix
-    from hint_recipes.phonon_study import run_phonons
+    from hint_plugins.runs.directory import prepare_output, write_config
+    from hint_recipes.crystals.inputs import parse_supercell, parse_supercell_matrix
+    from hint_recipes.crystals.phonons.study import run_phonons
 
     options |= {
         "supercell": parse_supercell_matrix(supercell),

@@ -66,11 +66,12 @@ def rank(
 ) -> None:
     """Rank candidate structures by their anharmonic free energy, with errors."""
     options = dict(locals())
-    from hint_plugins.cli.common import finish, prepare_output
-    from hint_recipes.crystal_input import load_potential, parse_supercell, parse_supercell_matrix
-    from hint_recipes.rank import holds_ranking
-    from hint_recipes.rank import rank as run_rank
-    from hint_recipes.sscha_state import SschaSettings
+    from hint_plugins.cli.common import finish
+    from hint_plugins.runs.directory import prepare_output
+    from hint_recipes.crystals.inputs import load_potential, parse_supercell, parse_supercell_matrix
+    from hint_recipes.crystals.sscha.rank import holds_ranking
+    from hint_recipes.crystals.sscha.rank import rank as run_rank
+    from hint_recipes.crystals.sscha.state import SschaSettings
 
     settings = SschaSettings(
         temperature=temperature,

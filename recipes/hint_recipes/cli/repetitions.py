@@ -7,7 +7,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from hint_plugins.cli.common import InputError
+from hint_plugins.errors import InputError
 
 #: What the help shows for such an option.
 METAVAR = "N1xN2xN3"

@@ -78,15 +78,17 @@ def sscha(
 ) -> None:
     """Anharmonic phonons, free energy and structure by the stochastic self-consistent harmonic approximation."""
     options = dict(locals())
-    from hint_plugins.cli.common import InputError, finish, prepare_output
-    from hint_recipes.crystal_input import load_potential, parse_supercell, parse_supercell_matrix, read_crystal
-    from hint_recipes.ensemble import EnsembleEngine
-    from hint_recipes.sscha_output import print_result
-    from hint_recipes.sscha_request import CHECKPOINT, supercell_stages
-    from hint_recipes.sscha_scan import print_scan, run_scan
-    from hint_recipes.sscha_state import SschaSettings
-    from hint_recipes.sscha_study import run_sscha
-    from hint_recipes.unit_cells import tell_folded
+    from hint_plugins.cli.common import finish
+    from hint_plugins.errors import InputError
+    from hint_plugins.runs.directory import prepare_output
+    from hint_recipes.crystals.force_constants.unit_cells import tell_folded
+    from hint_recipes.crystals.inputs import load_potential, parse_supercell, parse_supercell_matrix, read_crystal
+    from hint_recipes.crystals.sscha.ensemble import EnsembleEngine
+    from hint_recipes.crystals.sscha.output import print_result
+    from hint_recipes.crystals.sscha.request import CHECKPOINT, supercell_stages
+    from hint_recipes.crystals.sscha.scan import print_scan, run_scan
+    from hint_recipes.crystals.sscha.state import SschaSettings
+    from hint_recipes.crystals.sscha.study import run_sscha
 
     temperatures, pressures = numbers(temperature, "--temperature"), numbers(pressure, "--pressure")
     options |= {

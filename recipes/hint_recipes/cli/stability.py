@@ -39,10 +39,13 @@ def stability(
 
     from tqdm import tqdm
 
-    from hint_plugins.cli.common import InputError, finish, write_csv, write_json, write_summary
+    from hint_plugins.cli.common import finish
+    from hint_plugins.errors import InputError
+    from hint_plugins.runs.directory import write_summary
+    from hint_plugins.runs.files import write_csv, write_json
+    from hint_plugins.runs.items import digest, file_digest, write_frames
     from hint_recipes.cli.inputs import load_potential, open_run, read_frames, settings_or_fail
-    from hint_recipes.stability import Ramp, RampSettings, plot_stability
-    from hint_recipes.store import digest, file_digest, write_frames
+    from hint_recipes.molecules.stability import Ramp, RampSettings, plot_stability
 
     names = RampSettings.__dataclass_fields__
     settings = settings_or_fail(RampSettings, {name: options[name] for name in names})

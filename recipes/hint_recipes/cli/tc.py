@@ -64,9 +64,10 @@ def tc(
 ) -> None:
     """Superconducting critical temperature: Allen-Dynes and Migdal-Eliashberg, harmonic and anharmonic."""
     options = dict(locals())
-    from hint_plugins.cli.common import InputError, prepare_output, write_config
-    from hint_recipes.crystal_input import parse_supercell
-    from hint_recipes.tc_study import read_spectra, run_tc
+    from hint_plugins.errors import InputError
+    from hint_plugins.runs.directory import prepare_output, write_config
+    from hint_recipes.crystals.inputs import parse_supercell
+    from hint_recipes.crystals.superconductivity.study import read_spectra, run_tc
 
     options["mesh"] = parse_supercell(mesh, "--mesh")
     carried = [elph_dir is not None, harmonic is not None]
@@ -84,7 +85,7 @@ def tc(
     prepare_output(out, overwrite=overwrite)
     write_config(out, "tc", options)
     if elph_dir is not None and harmonic is not None:
-        from hint_recipes.electron_phonon import carried_spectra
+        from hint_recipes.crystals.superconductivity.electron_phonon import carried_spectra
 
         spectra |= carried_spectra(
             out,
@@ -100,7 +101,7 @@ def tc(
             clip_negative=clip_negative,
         )
     if converge:
-        from hint_recipes.tc_convergence import convergence
+        from hint_recipes.crystals.superconductivity.convergence import convergence
 
         assert elph_dir is not None
         assert harmonic is not None

@@ -65,15 +65,23 @@ def ts(
     options = {k: v for k, v in locals().items() if isinstance(v, str | int | float | list | Path | None)}
     from tqdm import tqdm
 
-    from hint_plugins.cli.common import InputError, finish, write_csv, write_summary
-    from hint_plugins.labelling.executors import ExecutorError, executor_factory
+    from hint_plugins.cli.common import finish
+    from hint_plugins.errors import InputError
+    from hint_plugins.runs.devices import sharing_note
+    from hint_plugins.runs.directory import write_summary
+    from hint_plugins.runs.executors import ExecutorError, executor_factory
+    from hint_plugins.runs.files import write_csv
     from hint_recipes.cli.inputs import load_potential, need, open_run, read_frames, settings_or_fail
-    from hint_recipes.devices import sharing_note
     from hint_recipes.failures import REASONS
-    from hint_recipes.transition_states import SearchSettings, group_reactions, search_set, summarise
-    from hint_recipes.transition_states.plots import plot_success
-    from hint_recipes.transition_states.pysisyphus import needs_pysisyphus
-    from hint_recipes.transition_states.study import barrier_rows, barrier_table, table_rows, write_stationary_points
+    from hint_recipes.molecules.transition_states import SearchSettings, group_reactions, search_set, summarise
+    from hint_recipes.molecules.transition_states.plots import plot_success
+    from hint_recipes.molecules.transition_states.pysisyphus import needs_pysisyphus
+    from hint_recipes.molecules.transition_states.study import (
+        barrier_rows,
+        barrier_table,
+        table_rows,
+        write_stationary_points,
+    )
 
     need("ts", "sella", "geodesic_interpolate")
     settings = settings_or_fail(
@@ -175,7 +183,7 @@ def ts(
 
 def _earlier(directories: list[Path]) -> dict[str, dict]:
     """Summaries of earlier runs by model (directory, where two have the same model)."""
-    from hint_plugins.cli.common import InputError
+    from hint_plugins.errors import InputError
 
     summaries: dict[str, dict] = {}
     for directory in directories:

@@ -34,7 +34,7 @@ def stores(tmp_path_factory) -> SimpleNamespace:
     """Training (every second structure labelled) and validation sets of small molecules."""
     from helpers.structures import labelled_set
 
-    from hint_plugins.labels.store import write_structures
+    from hint_plugins.storage.store import write_structures
 
     folder = tmp_path_factory.mktemp("stores")
     train, valid = labelled_set(12, every=2, seed=0), labelled_set(5, every=2, seed=1)

@@ -13,9 +13,9 @@ from helpers.fairchem_run import begin, steps
 from helpers.structures import label_with_emt, labelled_set
 
 from hint_fairchem.resume import kept_history
-from hint_plugins.cli.common import write_csv
 from hint_plugins.hookspecs import hookimpl
-from hint_plugins.labels.store import write_structures
+from hint_plugins.runs.files import write_csv
+from hint_plugins.storage.store import write_structures
 
 QUICK = ("+hint.hessian_selftest=false", "+hint.hessian_engine=reverse")
 

@@ -9,7 +9,7 @@ from helpers.fairchem_run import CONFIGS, SMALL, TINY, run_cli, save, steps
 from helpers.structures import labelled_set
 
 from hint_plugins.config import HintConfig
-from hint_plugins.labels.store import write_structures
+from hint_plugins.storage.store import write_structures
 
 MODEL = "runner.train_eval_unit.model"
 

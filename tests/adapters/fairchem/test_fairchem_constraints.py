@@ -32,7 +32,7 @@ def write(path, spoil=0.0):
 @pytest.fixture
 def losses(make_run, tmp_path, monkeypatch):
     """Losses of the host's tasks, and Hessian metrics, of a run on one structure."""
-    monkeypatch.setattr("hint_plugins.hint.check_label", lambda *_: type("Report", (), {"reasons": []}))
+    monkeypatch.setattr("hint_plugins.training.hint.check_label", lambda *_: type("Report", (), {"reasons": []}))
 
     def compute(name, spoil=0.0):
         path = write(tmp_path / name, spoil)

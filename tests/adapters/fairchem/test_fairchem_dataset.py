@@ -9,7 +9,7 @@ from helpers.structures import crystals, label_with_emt, molecules
 from hint_fairchem.dataset import HessianAseDBDataset, hessian_datasets, labelled_flags
 from hint_plugins.config import ConfigError
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError
-from hint_plugins.labels.store import write_structures
+from hint_plugins.storage.store import write_structures
 
 
 def dataset(path, **hint):

@@ -71,7 +71,7 @@ def test_engines_agree_with_differences_of_forces(double, engine):
 
 
 def test_self_test_refuses_the_stock_model(make_run, monkeypatch):
-    monkeypatch.setattr("hint_plugins.preparation.swap_layer_norms", lambda model: [])
+    monkeypatch.setattr("hint_plugins.training.preparation.swap_layer_norms", lambda model: [])
     with pytest.raises(SelfTestError, match="LayerNorm has a wrong third derivative"):
         make_run()
 

@@ -16,10 +16,10 @@ from helpers.structures import crystals, molecules
 from hint_fairchem.checks import inner_model
 from hint_fairchem.export import export_checkpoint
 from hint_fairchem.host import load_potential
-from hint_plugins.backends.protocol import PotentialError
-from hint_plugins.cli.common import InputError
 from hint_plugins.diagnosis import check_training
+from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
+from hint_plugins.potential.backends.protocol import PotentialError
 
 ALWAYS = ("hint.hessian_weight=0.5", "+hint.hessian_schedule=constant", "+hint.hessian_engine=reverse")
 SETTINGS = InferenceSettings(compile=False, activation_checkpointing=False)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from hint_fairchem.references import fitted, keep_numbers, with_numbers
 from hint_plugins.config import ConfigError
-from hint_plugins.labels.store import read_structures, write_structures
+from hint_plugins.storage.store import read_structures, write_structures
 
 ENERGY = {1: -13.6, 6: -1030.0, 8: -2041.0}
 

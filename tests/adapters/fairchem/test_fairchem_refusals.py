@@ -8,7 +8,7 @@ from hydra.errors import InstantiationException
 
 from hint_plugins.config import ConfigError
 from hint_plugins.hookspecs import hookimpl
-from hint_plugins.labels.store import read_structures, write_structures
+from hint_plugins.storage.store import read_structures, write_structures
 
 BACKBONE = "runner.train_eval_unit.model.backbone"
 

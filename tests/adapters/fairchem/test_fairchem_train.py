@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from hint_fairchem.cli import fairchem_train
 from hint_fairchem.train import sentence, train
-from hint_plugins.cli.common import InputError
+from hint_plugins.errors import InputError
 from hint_plugins.labels.hessian_label import LabelError
 
 TRAIN = "runner.train_dataloader"

@@ -11,10 +11,10 @@ from helpers.mace import collated, manager_with, tiny_mace  # noqa: E402
 from helpers.structures import crystals, label_with_emt, labelled_set, molecules  # noqa: E402
 
 from hint_mace.batch import NOT_INPUTS, graph_batch, labelled_graphs, replicate_inputs  # noqa: E402
-from hint_plugins.batching.view import Progress  # noqa: E402
 from hint_plugins.curvature.engines import EXACT, get_engine  # noqa: E402
 from hint_plugins.curvature.layer_norm import swap_layer_norms  # noqa: E402
 from hint_plugins.curvature.selftest import check_derivatives  # noqa: E402
+from hint_plugins.training.protocol import Progress  # noqa: E402
 
 PERIODIC = {"molecule": lambda: molecules(2), "periodic": lambda: crystals(1)}
 

@@ -15,9 +15,9 @@ from ase import Atoms  # noqa: E402
 from helpers.mace import tiny_mace  # noqa: E402
 from mace.calculators import MACECalculator  # noqa: E402
 
-from hint_plugins.backends import PotentialError  # noqa: E402
 from hint_plugins.diagnosis import check_potential, check_training  # noqa: E402
 from hint_plugins.potential import Potential  # noqa: E402
+from hint_plugins.potential.backends import PotentialError  # noqa: E402
 
 pytestmark = pytest.mark.mace
 

@@ -22,9 +22,9 @@ from mace.data.utils import KeySpecification, config_from_atoms  # noqa: E402
 from hint_mace import install  # noqa: E402
 from hint_mace.data import read_into, require_numbers, take_labels  # noqa: E402
 from hint_mace.session import Session  # noqa: E402
-from hint_plugins.batching.sampler import HeterogeneousBatchSampler  # noqa: E402
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError  # noqa: E402
-from hint_plugins.labels.store import write_structures  # noqa: E402
+from hint_plugins.storage.store import write_structures  # noqa: E402
+from hint_plugins.training.sampler import HeterogeneousBatchSampler  # noqa: E402
 
 HA_BOHR2 = 97.17364
 

@@ -21,9 +21,9 @@ from hint_mace.batch import NOT_INPUTS, graph_batch  # noqa: E402
 from hint_mace.data import Collate  # noqa: E402
 from hint_mace.joint import JointForward  # noqa: E402
 from hint_mace.packed import Drawn  # noqa: E402
-from hint_plugins.batching.view import Progress  # noqa: E402
 from hint_plugins.curvature.engines import get_engine  # noqa: E402
 from hint_plugins.objective import products  # noqa: E402
+from hint_plugins.training.protocol import Progress  # noqa: E402
 
 PROGRESS = Progress(max_epochs=1)
 DIFFERENCES = ("finite_difference", "finite_difference_one_sided")
@@ -56,7 +56,7 @@ def separately(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(products, "host_graph_serves", lambda *_: False)
         patch.setattr(products, "wanted_positions", lambda *_: None)
-        patch.setattr("hint_plugins.hint.wanted_positions", lambda *_: None)
+        patch.setattr("hint_plugins.training.hint.wanted_positions", lambda *_: None)
         yield
 
 

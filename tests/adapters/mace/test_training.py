@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.mace, pytest.mark.slow]
 from ase.io import read, write  # noqa: E402
 from helpers.training import BIN, HINT, SETTINGS, environment, flags, records, train, write_data  # noqa: E402
 
-from hint_plugins.labels.store import write_structures  # noqa: E402
+from hint_plugins.storage.store import write_structures  # noqa: E402
 
 WHOLE = ("hessian_mae", "eigenvalue_mae", "frequency_mae_cm1", "asymmetry", "hvp_mae", "hessian_weight")
 #: One engine that differentiates the forces, and one whose copies ride in MACE's own forward pass.

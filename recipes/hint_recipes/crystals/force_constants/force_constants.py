@@ -1,0 +1,306 @@
+"""Force constants of a crystal: the supercell Hessian, its symmetries, its frequencies, phonopy's view of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase import Atoms
+from ase import units as ase_units
+
+from hint_recipes.crystals.force_constants.supercells import find_multiples, match_sites, translate_columns
+
+if TYPE_CHECKING:
+    from phonopy import Phonopy
+    from phonopy.structure.atoms import PhonopyAtoms
+
+    from hint_plugins.potential import Potential
+
+#: sqrt(eV / A^2 / u) as a wave number in cm^-1.
+TO_CM1 = 1e10 * np.sqrt(ase_units._e / ase_units._amu) / (2 * np.pi * ase_units._c * 100)
+#: THz in cm^-1.
+THZ_TO_CM1 = 1e12 / (ase_units._c * 100)
+
+
+@dataclass(frozen=True)
+class ForceConstants:
+    """Second derivatives of a crystal's energy in a supercell.
+
+    Parameters
+    ----------
+    primitive
+        The unit cell, with its masses (isotopes: ``primitive.set_masses``).
+    multiples
+        Repetitions of the unit cell along its three vectors.
+    hessian
+        ``(3N, 3N)`` in eV/A^2, ``H[3i+a, 3j+b]``, in the atom order of :attr:`supercell`.
+
+    Raises
+    ------
+    ValueError
+        If the shape of ``hessian`` does not fit, or it is not finite.
+    """
+
+    primitive: Atoms
+    multiples: tuple[int, int, int]
+    hessian: np.ndarray
+
+    def __post_init__(self) -> None:
+        multiples = tuple(int(m) for m in self.multiples)
+        if len(multiples) != 3 or min(multiples) < 1:
+            raise ValueError(f"a supercell needs three positive repetitions, not {self.multiples}")
+        object.__setattr__(self, "multiples", multiples)
+        n = 3 * len(self.primitive) * int(np.prod(multiples))
+        if self.hessian.shape != (n, n):
+            raise ValueError(
+                f"a {'x'.join(map(str, multiples))} supercell of {len(self.primitive)} atoms has a ({n}, {n}) Hessian, "
+                f"not {self.hessian.shape}"
+            )
+        if not np.isfinite(self.hessian).all():
+            raise ValueError("the Hessian holds values that are not finite")
+
+    @cached_property
+    def supercell(self) -> Atoms:
+        """``primitive.repeat(multiples)``: cells outer, atoms of the unit cell inner."""
+        return self.primitive.repeat(self.multiples)
+
+    @property
+    def num_cells(self) -> int:
+        """Number of unit cells in the supercell."""
+        return int(np.prod(self.multiples))
+
+    @cached_property
+    def cell_indices(self) -> np.ndarray:
+        """``(num_cells, 3)`` integer lattice vectors of the unit cells, in the supercell's order."""
+        return np.stack(np.meshgrid(*[np.arange(m) for m in self.multiples], indexing="ij"), -1).reshape(-1, 3)
+
+    @cached_property
+    def q_points(self) -> np.ndarray:
+        """``(num_cells, 3)`` commensurate wave vectors, reciprocal fractions in (-1/2, 1/2], Gamma first."""
+        q = self.cell_indices / np.array(self.multiples)
+        return q - np.ceil(q - 0.5 - 1e-12)
+
+    @classmethod
+    def from_supercell(
+        cls, primitive: Atoms, supercell: Atoms, hessian: np.ndarray, *, tolerance: float = 0.05
+    ) -> ForceConstants:
+        """Take a Hessian whose supercell lists its atoms in any order.
+
+        Raises
+        ------
+        ValueError
+            If the cells are no integer multiple of each other or the sites do not match.
+        """
+        multiples = find_multiples(primitive, supercell)
+        order = match_sites(primitive.repeat(multiples), supercell, tolerance=tolerance)
+        components = (3 * order[:, None] + np.arange(3)).ravel()
+        return cls(primitive, multiples, np.asarray(hessian)[np.ix_(components, components)])
+
+    def replace(self, hessian: np.ndarray) -> ForceConstants:
+        """The same crystal with another Hessian."""
+        return ForceConstants(self.primitive, self.multiples, hessian)
+
+    def with_masses(self, masses: dict[str, float]) -> ForceConstants:
+        """The same force constants with other isotopes.
+
+        Parameters
+        ----------
+        masses
+            Mass in u for each chemical symbol to change, e.g. ``{"H": 2.014}``.
+
+        Raises
+        ------
+        ValueError
+            If a symbol does not occur in the crystal or a mass is not positive.
+        """
+        return ForceConstants(set_masses(self.primitive, masses), self.multiples, self.hessian)
+
+    def acoustic_sum_rule(self) -> ForceConstants:
+        """Project uniform translations out of the Hessian: ``P H P``, ``P = 1 - sum_a |a><a|``."""
+        n = len(self.supercell)
+        blocks = self.hessian.reshape(n, 3, n, 3)
+        blocks = blocks - blocks.mean(0, keepdims=True)
+        blocks = blocks - blocks.mean(2, keepdims=True)
+        return self.replace(blocks.reshape(3 * n, 3 * n))
+
+    def symmetrized(self, symprec: float = 1e-5) -> ForceConstants:
+        """Average over the space group and over ``H = H^T`` (phonopy)."""
+        phonon = self.to_phonopy(symprec=symprec)
+        phonon.symmetrize_force_constants_by_space_group(show_drift=False)
+        averaged = ForceConstants.from_phonopy(phonon, self.primitive).hessian
+        return self.replace((averaged + averaged.T) / 2)
+
+    def dynamical_matrices(self) -> np.ndarray:
+        """Mass-weighted dynamical matrices at :attr:`q_points`.
+
+        Returns
+        -------
+        ndarray
+            ``(num_cells, 3n, 3n)`` complex, eV / A^2 / u; phase ``exp(-2 pi i q (R_I - R_J))``.
+        """
+        n = len(self.primitive)
+        blocks = self.hessian.reshape(self.num_cells, 3 * n, self.num_cells, 3 * n)
+        phases = np.exp(-2j * np.pi * self.q_points @ self.cell_indices.T)
+        fourier = np.einsum("qI,IaJb,qJ->qab", phases, blocks, phases.conj(), optimize=True) / self.num_cells
+        weights = np.repeat(self.primitive.get_masses(), 3) ** -0.5
+        return fourier * weights[:, None] * weights[None, :]
+
+    def from_dynamical_matrices(self, matrices: np.ndarray) -> ForceConstants:
+        """The same crystal with the force constants that belong to mass-weighted matrices at :attr:`q_points`."""
+        weights = np.repeat(self.primitive.get_masses(), 3) ** 0.5
+        fourier = matrices * weights[:, None] * weights[None, :]
+        phases = np.exp(2j * np.pi * self.q_points @ self.cell_indices.T)
+        blocks = np.einsum("qI,qab,qJ->IaJb", phases, fourier, phases.conj(), optimize=True) / self.num_cells
+        return self.replace(np.ascontiguousarray(blocks.real).reshape(self.hessian.shape))
+
+    def positive_definite(self, floor: float = 20.0) -> tuple[ForceConstants, int]:
+        """Give every mode but the uniform translations at least ``floor``: ``w^2 -> max(|w^2|, floor^2)``.
+
+        Parameters
+        ----------
+        floor
+            Lowest frequency, cm^-1.
+
+        Returns
+        -------
+        ForceConstants, int
+            The new force constants and how many modes were imaginary or below ``floor``.
+        """
+        matrices, changed = self.dynamical_matrices(), 0
+        translations = np.sqrt(np.repeat(self.primitive.get_masses(), 3))[:, None] * np.tile(
+            np.eye(3), (len(self.primitive), 1)
+        )
+        translations /= np.linalg.norm(translations, axis=0)
+        for index, matrix in enumerate(matrices):
+            values, vectors = np.linalg.eigh(matrix)
+            free = (
+                np.linalg.norm(translations.T @ vectors, axis=0) > 0.99 if index == 0 else np.zeros(len(values), bool)
+            )
+            raised = np.where(free, values, np.maximum(np.abs(values), (floor / TO_CM1) ** 2))
+            changed += int((values[~free] < (floor / TO_CM1) ** 2).sum())
+            matrices[index] = (vectors * raised) @ vectors.conj().T
+        return self.from_dynamical_matrices(matrices), changed
+
+    def frequencies(self) -> np.ndarray:
+        """``(num_cells, 3n)`` frequencies in cm^-1 at :attr:`q_points`, imaginary ones negative, ascending."""
+        return signed_frequencies(np.linalg.eigvalsh(self.dynamical_matrices()))
+
+    def to_phonopy(self, symprec: float = 1e-5) -> Phonopy:
+        """A ``Phonopy`` object (its own supercell order) that holds these force constants."""
+        from phonopy import Phonopy
+
+        cell = to_phonopy_atoms(self.primitive)
+        phonon = Phonopy(cell, np.diag(self.multiples), primitive_matrix=np.eye(3), symprec=symprec)
+        order = match_sites(from_phonopy_atoms(phonon.supercell), self.supercell)
+        n = len(order)
+        blocks = self.hessian.reshape(n, 3, n, 3).swapaxes(1, 2)
+        phonon.force_constants = np.ascontiguousarray(blocks[np.ix_(order, order)])
+        return phonon
+
+    @classmethod
+    def from_phonopy(cls, phonon: Phonopy, primitive: Atoms | None = None) -> ForceConstants:
+        """Take the force constants of a ``Phonopy`` object, full or compact.
+
+        Raises
+        ------
+        ValueError
+            If it holds no force constants or its supercell matrix is not diagonal over the primitive cell.
+        """
+        if phonon.force_constants is None:
+            raise ValueError("the phonopy object holds no force constants")
+        from phonopy.harmonic.force_constants import compact_fc_to_full_fc
+
+        blocks = phonon.force_constants
+        n = len(phonon.supercell)
+        if blocks.shape[0] != n:
+            blocks = compact_fc_to_full_fc(phonon.primitive, blocks)
+        cell = from_phonopy_atoms(phonon.primitive) if primitive is None else primitive
+        hessian = np.asarray(blocks).swapaxes(1, 2).reshape(3 * n, 3 * n)
+        return cls.from_supercell(cell, from_phonopy_atoms(phonon.supercell), hessian)
+
+
+def signed_frequencies(eigenvalues: np.ndarray) -> np.ndarray:
+    """Eigenvalues of dynamical matrices (eV / A^2 / u) as cm^-1; negative stands for imaginary."""
+    return np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues)) * TO_CM1
+
+
+def set_masses(primitive: Atoms, masses: dict[str, float]) -> Atoms:
+    """A copy of the crystal in which the named elements have other masses (u).
+
+    Raises
+    ------
+    ValueError
+        If a symbol does not occur in the crystal or a mass is not positive.
+    """
+    symbols = np.array(primitive.get_chemical_symbols())
+    values = primitive.get_masses()
+    for symbol, mass in masses.items():
+        if symbol not in symbols:
+            raise ValueError(f"cannot set the mass of {symbol}: the crystal holds {', '.join(sorted(set(symbols)))}")
+        if not mass > 0:
+            raise ValueError(f"the mass of {symbol} must be positive, not {mass}")
+        values[symbols == symbol] = mass
+    crystal = primitive.copy()
+    crystal.set_masses(values)
+    return crystal
+
+
+def hessian_from_potential(
+    potential: Potential, primitive: Atoms, multiples: Sequence[int], *, batch_size: int = 16
+) -> ForceConstants:
+    """The exact supercell Hessian of a model: one Hessian-vector product per coordinate of the *unit* cell.
+
+    The other columns follow from lattice translations, so the cost is ``3n`` products for ``n`` atoms in the unit
+    cell, whatever the size of the supercell.
+
+    Parameters
+    ----------
+    potential
+        Any :class:`hint_plugins.potential.Potential`.
+    primitive, multiples
+        The crystal and its repetitions.
+    batch_size
+        Hessian-vector products evaluated at once.
+
+    Returns
+    -------
+    ForceConstants
+        Symmetrised over ``H = H^T`` only.
+
+    Raises
+    ------
+    ValueError
+        If a repetition is less than 1.
+    """
+    n1, n2, n3 = (int(m) for m in multiples)
+    if min(n1, n2, n3) < 1:
+        raise ValueError(f"a supercell repeats the cell at least once along each vector, not {n1}x{n2}x{n3} times")
+    supercell = primitive.repeat((n1, n2, n3))
+    n, total = 3 * len(primitive), 3 * len(supercell)
+    columns = np.zeros((n, total))
+    for start in range(0, n, batch_size):
+        stop = min(start + batch_size, n)
+        vectors = np.zeros((stop - start, total))
+        vectors[np.arange(stop - start), np.arange(start, stop)] = 1.0
+        columns[start:stop] = np.asarray(potential.hvp(supercell, vectors)).reshape(stop - start, total)
+    return ForceConstants(primitive, (n1, n2, n3), translate_columns(columns, (n1, n2, n3)))
+
+
+def from_phonopy_atoms(cell: PhonopyAtoms) -> Atoms:
+    """ASE's atoms of phonopy's."""
+    return Atoms(cell.symbols, positions=cell.positions, cell=cell.cell, masses=cell.masses, pbc=True)
+
+
+def to_phonopy_atoms(atoms: Atoms) -> PhonopyAtoms:
+    """phonopy's atoms of ASE's, with their masses."""
+    from phonopy.structure.atoms import PhonopyAtoms
+
+    return PhonopyAtoms(
+        symbols=atoms.get_chemical_symbols(),
+        cell=atoms.cell.array,
+        positions=atoms.positions,
+        masses=atoms.get_masses(),
+    )

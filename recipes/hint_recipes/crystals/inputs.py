@@ -1,0 +1,198 @@
+"""What the crystal commands share: reading the cell, isotopes, models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+
+from hint_plugins.errors import InputError
+from hint_recipes.crystals.force_constants.force_constants import set_masses
+from hint_recipes.crystals.force_constants.unit_cells import primitive_cell
+
+if TYPE_CHECKING:
+    from hint_plugins.potential import Potential
+
+
+def read_crystal(path: str | Path, masses: Sequence[str] = (), *, primitive: bool = False) -> Atoms:
+    """Read a periodic cell (any format ASE knows) and set isotopes.
+
+    Parameters
+    ----------
+    path
+        Structure file; the last frame is taken.
+    masses
+        ``SYMBOL=MASS`` in u, e.g. ``H=2.014``.
+    primitive
+        Reduce it to its primitive cell (same orientation).
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is not periodic in three dimensions, a mass is malformed, or the primitive cell
+        cannot be taken.
+    """
+    from ase.io import read
+
+    try:
+        atoms = read(path)
+    except Exception as error:  # ASE's readers raise whatever the format happens to trigger
+        if isinstance(error, KeyError) and re.search(r"(^|label )D\b", str(error.args[0])):
+            raise InputError(
+                f"{path}: deuterium (D) is no element of ASE: write H in the file and give --mass H=2.014"
+            ) from None
+        raise InputError(f"{path}: cannot read a structure: {error}") from None
+    if not isinstance(atoms, Atoms) or not len(atoms):
+        raise InputError(f"{path}: holds no atoms")
+    if not all(atoms.pbc) or abs(np.linalg.det(atoms.cell.array)) < 1e-6:
+        raise InputError(f"{path}: a crystal needs a cell that is periodic in all three directions")
+    values = parse_masses(masses)
+    try:
+        crystal = set_masses(atoms, values)
+        return primitive_cell(crystal) if primitive else crystal
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def parse_masses(entries: Sequence[str]) -> dict[str, float]:
+    """``["H=2.014"]`` -> ``{"H": 2.014}``.
+
+    Raises
+    ------
+    InputError
+        If an entry is malformed.
+    """
+    values = {}
+    for entry in entries:
+        symbol, _, value = entry.partition("=")
+        try:
+            values[symbol.strip()] = float(value)
+        except ValueError:
+            raise InputError(f"--mass {entry}: expected SYMBOL=MASS in u, e.g. H=2.014") from None
+    return values
+
+
+def parse_options(entries: Sequence[str]) -> dict[str, str]:
+    """``["lr=0.01"]`` -> ``{"lr": "0.01"}``.
+
+    Raises
+    ------
+    InputError
+        If an entry is malformed.
+    """
+    values = {}
+    for entry in entries:
+        name, mark, value = entry.partition("=")
+        if not mark or not name:
+            raise InputError(f"--option {entry}: expected NAME=VALUE")
+        values[name] = value
+    return values
+
+
+def parse_supercell(value: str | Sequence[int], option: str = "supercell") -> tuple[int, int, int]:
+    """``2x2x2``, ``2 2 2``, ``2,2,2`` or ``[2, 2, 2]`` -> ``(2, 2, 2)``.
+
+    Parameters
+    ----------
+    value
+        Text of the command line or of a configuration file, or three numbers.
+    option
+        For messages.
+
+    Raises
+    ------
+    InputError
+        If it is malformed.
+    """
+    text, numbers = _integers(value)
+    if numbers is None or len(numbers) != 3:
+        raise InputError(f"{option} {text!r}: expected three repetitions like 2x2x2")
+    n1, n2, n3 = numbers
+    if min(n1, n2, n3) < 1:
+        raise InputError(f"{option} {text!r}: repetitions must be positive")
+    return n1, n2, n3
+
+
+def parse_supercell_matrix(value: str | Sequence[int], option: str = "--supercell") -> tuple[int, ...]:
+    """Three repetitions (:func:`parse_supercell`), or the nine numbers of a supercell matrix row by row.
+
+    Raises
+    ------
+    InputError
+        If it is neither, or the matrix is singular.
+    """
+    text, numbers = _integers(value)
+    if numbers is None or len(numbers) != 9:
+        return parse_supercell(value, option)
+    if round(np.linalg.det(np.reshape(numbers, (3, 3)))) == 0:
+        raise InputError(f"{option} {text!r}: the three supercell vectors lie in one plane (determinant 0)")
+    return numbers
+
+
+def _integers(value: str | Sequence[int]) -> tuple[str, tuple[int, ...] | None]:
+    """The text of the numbers, and they themselves where it holds nothing else."""
+    text = value if isinstance(value, str) else " ".join(map(str, value))
+    parts = re.split(r"\s*[x,;\s]\s*", text.strip(" []()").lower())
+    try:
+        return text, tuple(int(part) for part in parts)
+    except ValueError:
+        return text, None
+
+
+def relax(potential: Potential, atoms: Atoms, *, cell: bool, fmax: float = 1e-3, pressure: float = 0.0) -> Atoms:
+    """Relax positions, and the cell at ``pressure`` (GPa), keeping the symmetry that is there.
+
+    Raises
+    ------
+    InputError
+        If the relaxation does not converge in 500 steps, or flies apart.
+    """
+    from ase import units
+    from ase.constraints import FixSymmetry
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import BFGS
+
+    from hint_recipes.failures import SearchFailure
+    from hint_recipes.steps import WatchedCalculator
+
+    relaxed = atoms.copy()
+    relaxed.calc = WatchedCalculator(potential, relaxed)
+    relaxed.set_constraint(FixSymmetry(relaxed))
+    target: Any = FrechetCellFilter(relaxed, scalar_pressure=pressure * units.GPa) if cell else relaxed
+    try:
+        converged = BFGS(target, logfile=None, maxstep=0.05).run(fmax=fmax, steps=500)
+    except (SearchFailure, np.linalg.LinAlgError) as error:
+        raise InputError(f"the relaxation failed: {error}; give a structure that is nearer to its minimum") from error
+    if not converged:
+        raise InputError(
+            f"the relaxation did not reach {fmax} eV/A in 500 steps: give a structure that is nearer to its minimum"
+        )
+    relaxed.set_constraint()
+    relaxed.calc = None
+    return relaxed
+
+
+def load_potential(spec: str, device: str | None = None, dtype: str | None = None) -> Potential:
+    """:meth:`hint_plugins.potential.Potential.load` with bad input reported as such.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be loaded.
+    """
+    from hint_plugins.potential import Potential, PotentialError
+
+    try:
+        return Potential.load(spec, device=device, dtype=dtype)
+    except PotentialError as error:
+        raise InputError(str(error)) from None
+
+
+def model_names(specs: Sequence[str]) -> list[str]:
+    """Short, distinct names of models for legends and file names."""
+    stems = [Path(spec.replace(":", "_")).stem or spec for spec in specs]
+    return [stem if stems.count(stem) == 1 else f"{stem}-{i + 1}" for i, stem in enumerate(stems)]

@@ -1,0 +1,237 @@
+"""Climbing-image elastic bands, and Hessians and frequencies along a path.
+
+The frequencies against the reaction coordinate are the "vibrational fingerprint" of Rodriguez, Smith and
+Mendoza-Cortes; orthogonal to the path they are those of the reaction-path Hamiltonian (Miller, Handy and Adams,
+J. Chem. Phys. 72, 99 (1980)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from ase import Atoms, units
+
+from hint_plugins.objective.metrics import CM1, external_modes, frequencies, symmetrised
+from hint_recipes.failures import SearchFailure
+from hint_recipes.molecules.elastic_band import evaluate_images, initial_path, path_length, relax_band
+from hint_recipes.molecules.transition_states.bonds import bond_matrix
+from hint_recipes.molecules.transition_states.ends import EndPoints
+from hint_recipes.molecules.transition_states.reaction import Reaction, check_reaction
+from hint_recipes.molecules.transition_states.stationary import minimise
+
+if TYPE_CHECKING:
+    from hint_plugins.potential import Potential
+
+KCAL = units.kcal / units.mol
+
+
+@dataclass(frozen=True)
+class BandSettings:
+    """A climbing-image nudged elastic band.
+
+    Attributes
+    ----------
+    num_images
+        End points included.
+    spring
+        eV/A^2 (Rodriguez et al.: 58 images, 50 eV/A^2, LBFGS).
+    fmax
+        Largest band force, eV/A.
+    steps
+        At most so many.
+    optimizer
+        ``fire`` (FIRE 2.0) or ``lbfgs``.
+    end_point_fmax
+        Force at the relaxed end points, eV/A; 0 leaves them as they are.
+    seed
+        Of the geodesic interpolation.
+    """
+
+    num_images: int = 15
+    spring: float = 1.0
+    fmax: float = 0.05
+    steps: int = 500
+    optimizer: Literal["fire", "lbfgs"] = "fire"
+    end_point_fmax: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_images < 3:
+            raise ValueError(f"num_images must be at least 3, got {self.num_images}")
+        if self.optimizer not in ("fire", "lbfgs"):
+            raise ValueError(f"unknown optimizer {self.optimizer!r}: choose fire or lbfgs")
+        if self.spring <= 0 or self.fmax <= 0 or self.steps < 1:
+            raise ValueError("spring, fmax and steps must be positive")
+
+
+def relaxed_band(
+    reaction: Reaction,
+    potential: Potential,
+    settings: BandSettings | None = None,
+    *,
+    start: list[Atoms] | None = None,
+    observer: Callable[[list[Atoms]], None] = lambda images: None,
+) -> tuple[list[Atoms], bool]:
+    """Relax a climbing-image band between the end points of a reaction.
+
+    Parameters
+    ----------
+    reaction
+        End points.
+    potential
+        Evaluates all images in one call a step.
+    settings
+        The band.
+    start
+        Images of an earlier, unfinished relaxation.
+    observer
+        Called with the images after every step.
+
+    Returns
+    -------
+    list of ase.Atoms, bool
+        The images, evaluated, and whether the band converged.
+
+    Raises
+    ------
+    SearchFailure
+        For end points that do not fit together or do not converge.
+    """
+    from ase.optimize import LBFGS
+    from ase.optimize.fire2 import FIRE2
+
+    settings = settings or BandSettings()
+    check_reaction(reaction)
+    if start is None:
+        ends = [reaction.reactant, reaction.product]
+        if settings.end_point_fmax > 0:
+            relaxed = [minimise(end, potential, fmax=settings.end_point_fmax, steps=1000) for end in ends]
+            for role, (_, reached) in zip(("reactant", "product"), relaxed, strict=True):
+                if not reached:
+                    raise SearchFailure("end_point_not_converged", f"{role}, after 1000 steps")
+            ends = [end for end, _ in relaxed]
+            for end in ends:
+                end.info["reaction"] = reaction.name
+            if EndPoints((bond_matrix(reaction.reactant), bond_matrix(reaction.product)), (ends[0], ends[1])).merged():
+                raise SearchFailure("end_points_merged")
+        images = initial_path(ends[0], ends[1], settings.num_images, settings.seed)
+    else:
+        images = start
+    converged, _ = relax_band(
+        images,
+        potential,
+        fmax=settings.fmax,
+        steps=settings.steps,
+        spring=settings.spring,
+        climb_below=10 * settings.fmax,
+        optimizer=FIRE2 if settings.optimizer == "fire" else LBFGS,
+        observer=lambda: observer(images),
+    )
+    return images, converged
+
+
+@dataclass
+class Fingerprint:
+    """Vibrations along a path of M images with N atoms.
+
+    Attributes
+    ----------
+    coordinate
+        (M,) mass-weighted arc length, amu^(1/2) A.
+    energies
+        (M,) eV.
+    frequencies
+        (M, K) cm^-1, translations and rotations projected out, sorted, imaginary ones negative.
+    orthogonal
+        (M, K - 1) cm^-1, the direction of the path projected out too.
+    hessians
+        (M, 3N, 3N) eV/A^2.
+    """
+
+    coordinate: np.ndarray
+    energies: np.ndarray
+    frequencies: np.ndarray
+    orthogonal: np.ndarray
+    hessians: np.ndarray
+
+
+def fingerprint(images: Sequence[Atoms], potential: Potential) -> Fingerprint:
+    """Energies, Hessians and frequencies of all images (at least 3), in batches.
+
+    Raises
+    ------
+    ValueError
+        For fewer than 3 images, or two neighbours at the same place.
+    """
+    if len(images) < 3:
+        raise ValueError(f"a path needs at least 3 images, got {len(images)}")
+    coordinate = path_length(images)
+    if (np.diff(coordinate) < 1e-8).any():
+        at = int(np.argmin(np.diff(coordinate)))
+        raise ValueError(f"images {at} and {at + 1} of the path are the same structure")
+    frames = list(images)
+    energies = evaluate_images(potential, frames)
+    hessians = potential.hessians(frames)
+    tangents = mass_weighted_tangents(frames, coordinate)
+    waves = _padded([frequencies(h, atoms) for h, atoms in zip(hessians, frames, strict=True)])
+    orthogonal = _padded(
+        [orthogonal_frequencies(h, atoms, t) for h, atoms, t in zip(hessians, frames, tangents, strict=True)]
+    )
+    return Fingerprint(coordinate, energies, waves, orthogonal, np.array(hessians))
+
+
+def _padded(rows: list[np.ndarray]) -> np.ndarray:
+    """Rows of unequal length (a linear image has one mode more) as one array, filled with NaN."""
+    width = max(map(len, rows))
+    return np.array([np.concatenate([row, np.full(width - len(row), np.nan)]) for row in rows])
+
+
+def mass_weighted_tangents(images: Sequence[Atoms], coordinate: np.ndarray) -> np.ndarray:
+    """(M, 3N) unit tangents in mass-weighted coordinates, by finite differences along the path."""
+    roots = np.sqrt(np.repeat(images[0].get_masses(), 3))
+    curve = np.array([image.positions.reshape(-1) * roots for image in images])
+    tangents = np.gradient(curve, coordinate, axis=0)
+    return tangents / np.linalg.norm(tangents, axis=1, keepdims=True)
+
+
+def orthogonal_frequencies(hessian: np.ndarray, atoms: Atoms, tangent: np.ndarray) -> np.ndarray:
+    """Frequencies (cm^-1) orthogonal to translations, rotations and the path.
+
+    Parameters
+    ----------
+    hessian
+        (3N, 3N) eV/A^2.
+    atoms
+        The image.
+    tangent
+        (3N,) direction of the path in mass-weighted coordinates.
+    """
+    roots = np.sqrt(np.repeat(atoms.get_masses(), 3))
+    weighted = symmetrised(hessian) / np.outer(roots, roots)
+    external = external_modes(atoms)
+    along = tangent - external @ (external.T @ tangent)
+    removed = np.concatenate([external, (along / np.linalg.norm(along))[:, None]], axis=1)
+    full, _ = np.linalg.qr(np.concatenate([removed, np.eye(len(roots))], axis=1))
+    rest = full[:, removed.shape[1] :]
+    values = np.linalg.eigvalsh(rest.T @ weighted @ rest)
+    return np.sign(values) * np.sqrt(np.abs(values)) * CM1
+
+
+def plot_fingerprint(found: Fingerprint, path: Path, *, title: str = "", width: float = 25.0) -> None:
+    """Energy profile above the spectrum (Gaussians of ``width`` cm^-1) against the reaction coordinate."""
+    from hint_plugins.runs.figures import new_figure, save_figure, wrapped
+
+    waves = found.frequencies
+    grid = np.linspace(min(-200.0, np.nanmin(waves) - 150), np.nanmax(waves) + 150, 700)
+    density = np.nansum(np.exp(-0.5 * ((grid[:, None, None] - waves[None]) / width) ** 2), axis=2)
+    figure, (top, bottom) = new_figure(5.6, 5.4, nrows=2, sharex=True, height_ratios=[1, 2.4])
+    top.plot(found.coordinate, (found.energies - found.energies[0]) / KCAL, "o-", markersize=3)
+    top.set(ylabel="energy (kcal/mol)", title=wrapped(title, 5.0, 12))
+    bottom.pcolormesh(found.coordinate, grid, density, shading="nearest", cmap="magma_r", rasterized=True)
+    bottom.axhline(0, color="0.5", linewidth=0.7)
+    bottom.set(xlabel="reaction coordinate (amu$^{1/2}$ Å)", ylabel="frequency (cm⁻¹; imaginary below 0)")
+    save_figure(figure, path)

@@ -1,0 +1,198 @@
+"""Gibbs energies of molecules in the rigid-rotor/harmonic-oscillator approximation, from a potential's Hessian.
+
+The thermochemistry is pyscf's (``pyscf.hessian.thermo``). What pyscf leaves out is done here: imaginary modes are
+counted (its ``thermo`` drops them silently), the symmetry number and linearity tolerate an optimiser's noise, atoms
+keep their own masses, and low modes can be damped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms, units
+
+from hint_plugins.structures.charges import charge_and_multiplicity
+from hint_recipes.molecules.symmetry import is_linear, straightened, symmetry_number
+
+QuasiHarmonic = Literal["none", "grimme", "truhlar"]
+
+
+@dataclass(frozen=True)
+class GibbsSettings:
+    """Conditions and approximations.
+
+    Attributes
+    ----------
+    temperature
+        K.
+    pressure
+        Pa.
+    quasi_harmonic
+        Entropy of low modes: ``none`` (harmonic), ``grimme`` (interpolation to a free rotor, Chem. Eur. J. 18, 9955
+        (2012)) or ``truhlar`` (modes below the cutoff raised to it, J. Phys. Chem. B 115, 14556 (2011)).
+    cutoff_cm1
+        Where the damping acts, cm^-1.
+    symmetry_tolerance
+        A; see :func:`hint_recipes.molecules.symmetry.symmetry_number`.
+    """
+
+    temperature: float = 298.15
+    pressure: float = 101325.0
+    quasi_harmonic: QuasiHarmonic = "none"
+    cutoff_cm1: float = 100.0
+    symmetry_tolerance: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or self.pressure <= 0:
+            raise ValueError(f"temperature ({self.temperature} K) and pressure ({self.pressure} Pa) must be positive")
+        if self.quasi_harmonic not in ("none", "grimme", "truhlar"):
+            raise ValueError(f"unknown quasi_harmonic {self.quasi_harmonic!r}: choose none, grimme or truhlar")
+        if self.cutoff_cm1 <= 0:
+            raise ValueError(f"cutoff_cm1 must be positive, got {self.cutoff_cm1}")
+
+
+def free_energy(
+    atoms: Atoms, energy: float, hessian: np.ndarray, settings: GibbsSettings | None = None
+) -> dict[str, Any]:
+    """Gibbs energy of one molecule at a stationary point.
+
+    Parameters
+    ----------
+    atoms
+        The molecule (not periodic). ``info`` may give ``charge`` (default 0), ``spin`` (2S + 1; default the lowest
+        that fits the electrons) and ``symmetry_number`` (default: found from the geometry).
+    energy
+        Electronic energy, eV.
+    hessian
+        (3N, 3N) eV/A^2.
+    settings
+        Conditions.
+
+    Returns
+    -------
+    dict
+        ``energy``, ``zpe``, ``enthalpy_correction`` (H - E), ``gibbs_correction`` (G - E), ``gibbs`` in eV;
+        ``entropy_eV_per_K``; ``symmetry_number``, ``linear``, ``multiplicity``, ``n_imaginary``;
+        ``frequencies_cm1``, sorted, imaginary ones negative.
+
+    Raises
+    ------
+    ValueError
+        Periodic structure, frozen atoms, wrong or non-finite Hessian.
+    EngineError
+        Charge and spin do not fit the electrons.
+    """
+    from pyscf.data import nist
+    from pyscf.hessian import thermo
+
+    settings = settings or GibbsSettings()
+    hessian = np.asarray(hessian, dtype=float)
+    check_molecule(atoms)
+    if hessian.shape != (3 * len(atoms),) * 2:
+        raise ValueError(f"the Hessian has shape {hessian.shape}, expected {(3 * len(atoms),) * 2}")
+    if not np.isfinite(hessian).all() or not np.isfinite(energy):
+        raise ValueError("the energy or the Hessian is not finite")
+
+    charge, multiplicity = charge_and_multiplicity(atoms)
+    sigma = int(atoms.info.get("symmetry_number", 0)) or symmetry_number(atoms, settings.symmetry_tolerance)
+    linear = is_linear(atoms, settings.symmetry_tolerance)
+    molecule = _pyscf_molecule(straightened(atoms) if linear else atoms, charge, multiplicity)
+
+    n = len(atoms)
+    if n == 1:
+        freq_au, waves = np.zeros(0), np.zeros(0)
+    else:
+        atomic = 0.5 * (hessian + hessian.T) / units.Hartree * units.Bohr**2
+        blocks = atomic.reshape(n, 3, n, 3).transpose(0, 2, 1, 3)
+        modes = thermo.harmonic_analysis(molecule, blocks, imaginary_freq=False)
+        freq_au, waves = np.real(modes["freq_au"]), np.real(modes["freq_wavenumber"])
+
+    result = thermo.thermo(_Model(molecule, 0.0), freq_au, settings.temperature, settings.pressure)
+    entropy_au = result["S_tot"][0] + _boltzmann_au() * (np.log(result["sym_number"][0]) - np.log(sigma))
+    entropy = entropy_au * nist.HARTREE2EV
+    if settings.quasi_harmonic != "none":
+        entropy += low_mode_entropy_change(waves, atoms, settings)
+    enthalpy = result["H_tot"][0] * nist.HARTREE2EV
+    correction = enthalpy - settings.temperature * entropy
+    return {
+        "energy": float(energy),
+        "zpe": float(result["ZPE"][0] * nist.HARTREE2EV),
+        "enthalpy_correction": float(enthalpy),
+        "entropy_eV_per_K": float(entropy),
+        "gibbs_correction": float(correction),
+        "gibbs": float(energy + correction),
+        "symmetry_number": sigma,
+        "linear": linear,
+        "multiplicity": multiplicity,
+        "n_imaginary": int((waves < 0).sum()),
+        "frequencies_cm1": [float(w) for w in waves],
+    }
+
+
+def check_molecule(atoms: Atoms) -> None:
+    """Refuse what the rigid rotor does not describe: ValueError for periodic structures and frozen atoms."""
+    if atoms.pbc.any():
+        raise ValueError("the structure is periodic: a Gibbs energy of a free molecule needs pbc = False")
+    if atoms.constraints:
+        raise ValueError(
+            "atoms are frozen or constrained: such a structure neither rotates nor moves as a free molecule; remove "
+            "the constraint (the column move_mask of an extended XYZ file) for a Gibbs energy"
+        )
+
+
+def low_mode_entropy_change(waves: np.ndarray, atoms: Atoms, settings: GibbsSettings) -> float:
+    """Change of the vibrational entropy (eV/K) by the damping of low modes; ``waves`` in cm^-1."""
+    real = waves[waves > 0]
+    temperature, cutoff = settings.temperature, settings.cutoff_cm1
+    harmonic = _harmonic_entropy(real, temperature)
+    if settings.quasi_harmonic == "truhlar":
+        return float((_harmonic_entropy(np.maximum(real, cutoff), temperature) - harmonic).sum())
+    joule = real * units.invcm / units.J
+    frequency = joule / (2 * np.pi * units._hbar)
+    average = np.mean(atoms.get_moments_of_inertia()) * units._amu * 1e-20
+    inertia = units._hbar / (4 * np.pi * frequency)
+    inertia = inertia * average / (inertia + average)
+    thermal = units.kB * temperature / units.J
+    rotor = units.kB * (0.5 + 0.5 * np.log(2 * np.pi * inertia * thermal / units._hbar**2))
+    weight = 1 / (1 + (cutoff / real) ** 4)
+    return float(((1 - weight) * (rotor - harmonic)).sum())
+
+
+def _harmonic_entropy(waves: np.ndarray, temperature: float) -> np.ndarray:
+    x = waves * units.invcm / (units.kB * temperature)
+    return units.kB * (x / np.expm1(x) - np.log1p(-np.exp(-x)))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What ``thermo`` asks of a pyscf method."""
+
+    mol: Any
+    e_tot: float
+
+
+def _boltzmann_au() -> float:
+    from pyscf.data import nist
+
+    return nist.BOLTZMANN / nist.HARTREE2J
+
+
+def _pyscf_molecule(atoms: Atoms, charge: int, multiplicity: int) -> Any:
+    """A pyscf molecule with the masses of ``atoms`` (and one dummy function an element: nothing is solved)."""
+    from pyscf import gto
+
+    molecule = gto.Mole()
+    molecule.nucprop = {i + 1: {"mass": float(mass)} for i, mass in enumerate(atoms.get_masses())}
+    return molecule.build(
+        atom=[(symbol, tuple(r)) for symbol, r in zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)],
+        unit="Angstrom",
+        basis={symbol: [[0, [1.0, 1.0]]] for symbol in set(atoms.get_chemical_symbols())},
+        charge=charge,
+        spin=multiplicity - 1,
+        symmetry=False,
+        verbose=0,
+        dump_input=False,
+        parse_arg=False,
+    )
