@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hint_plugins.curvature.engines import ENGINES
 from hint_plugins.curvature.probes import PROBE_LAWS
-from hint_plugins.errors import HintError
 from hint_plugins.objective.curriculum import SCHEDULES, Curriculum
 from hint_plugins.objective.loss import LossKind
+from hint_plugins.settings import ConfigError, sentences
 
 
 class HintConfig(BaseModel):
@@ -138,10 +138,6 @@ def _known(field: str, value: str, names: list[str]) -> None:
         raise ValueError(f"unknown {field} {value!r}: known are {', '.join(names)}")
 
 
-class ConfigError(HintError, ValueError):
-    """Options that do not fit together, in one readable sentence per problem."""
-
-
 def make_config(model: type[BaseModel], values: dict[str, Any]) -> BaseModel:
     """Validate ``values`` (option names to values) with ``model``.
 
@@ -150,17 +146,7 @@ def make_config(model: type[BaseModel], values: dict[str, Any]) -> BaseModel:
     ConfigError
         With one line per problem; an unknown name comes with the nearest known one.
     """
-    import difflib
-
     try:
         return model(**values)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            name = ".".join(str(part) for part in problem["loc"])
-            message = problem["msg"].removeprefix("Value error, ")
-            if problem["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(name, model.model_fields, 1)
-                message = f"no such option; did you mean {near[0]}?" if near else "no such option"
-            lines.append(f"{name}: {message} (got {problem['input']!r})" if name else message)
-        raise ConfigError("\n".join(lines)) from None
+        raise ConfigError(sentences(error, list(model.model_fields))) from None

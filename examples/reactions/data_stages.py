@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from hint_plugins.runs.files import replacing, write_json
 from hint_plugins.storage.store import write_structures
-from hint_recipes.molecules.transition_states import Reaction
+from hint_recipes.molecules.transition_states.reaction import Reaction
 
 
 def options(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from ase import Atoms
 from hint_plugins.errors import InputError
 from hint_plugins.storage.store import read_structures
 from hint_recipes.failures import SearchFailure
-from hint_recipes.molecules.transition_states import Reaction, group_reactions
 from hint_recipes.molecules.transition_states.bonds import bond_matrix
-from hint_recipes.molecules.transition_states.reaction import check_reaction
+from hint_recipes.molecules.transition_states.reaction import Reaction, check_reaction, group_reactions
 
 PARTS = ("test", "held_back", "valid", "train")
 #: What may go to other parts than ``train``.

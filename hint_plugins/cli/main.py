@@ -20,7 +20,8 @@ from typer.main import get_command
 
 from hint_plugins import __version__
 from hint_plugins.cli.common import EXIT_STOPPED, fail
-from hint_plugins.errors import InputError
+from hint_plugins.cli.settings import with_settings
+from hint_plugins.errors import HintError, InputError
 from hint_plugins.runs.files import without_empty_directories
 from hint_plugins.runs.locks import release_all
 
@@ -50,7 +51,7 @@ class LazyGroup(TyperGroup):
         settings: dict[str, Any] = getattr(function, "typer_settings", {})
         passes_through = settings.get("context_settings", {}).get("ignore_unknown_options", False)
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        app.command(name=cmd_name, **settings)(function if passes_through else with_config(function))
+        app.command(name=cmd_name, **settings)(function if passes_through else with_config(with_settings(function)))
         command = get_command(app)
         command.short_help = (inspect.getdoc(function) or "").split("\n")[0]
         return command
@@ -165,13 +166,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is as orderly as Ctrl-C
     try:
         app()
-    except InputError as error:
-        fail(str(error))
-    except ValueError as error:
-        from hint_plugins.potential.backends.protocol import PotentialError  # imports torch: not for `hint --help`
-
-        if not isinstance(error, PotentialError):
-            raise
+    except HintError as error:
         fail(str(error))
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]

@@ -12,8 +12,12 @@ import typer
 from hint_plugins.errors import InputError
 from hint_plugins.runs.files import hold_output
 
-#: Type of the option ``--device``, the same in every command.
+# Options that are the same in every command.
+Model = Annotated[str, typer.Option(help="Model file (file#head), tblite:GFN2-xTB, emt, or module:factory.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: the GPU when there is one].")]
+Dtype = Annotated[str | None, typer.Option(help="float64 or float32 [default: the model's].")]
+RunOut = Annotated[Path, typer.Option(help="Output directory; an unfinished run in it is continued.")]
+Overwrite = Annotated[bool, typer.Option(help="Discard an earlier result in --out.")]
 
 
 def name_values(items: list[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from hint_plugins.runs.locks import InUse, hold
 #: Kinds of files whose writers choose the format by the suffix.
 SUFFIX_MATTERS = frozenset((".npy", ".npz", ".pdf", ".png", ".svg"))
 
-#: Directories that the running command made, each with the parents that were missing, the outermost first.
+#: Directories that the current runs made, each with the parents that were missing, the outermost first.
 _MADE: list[tuple[Path, list[Path]]] = []
 
 
@@ -31,17 +31,19 @@ def make_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def without_empty_directories() -> Iterator[None]:
-    """Around a command: one that fails takes the directories away that it made and wrote no result into."""
-    _MADE.clear()
+    """Around a run: one that fails takes the directories away that it made and wrote no result into."""
+    before = len(_MADE)
     try:
         yield
     except BaseException:
-        for path, missing in reversed(_MADE):
+        for path, missing in reversed(_MADE[before:]):
             for folder, *_ in os.walk(path, topdown=False):
                 _remove_empty(Path(folder))
             for directory in reversed(missing):
                 _remove_empty(directory)
         raise
+    finally:
+        del _MADE[before:]
 
 
 def _remove_empty(directory: Path) -> None:

@@ -61,6 +61,18 @@ def hold(output: Path) -> None:
         os.close(handle)
 
 
+def release(output: Path) -> None:
+    """Give up one output; nothing happens if this process does not hold it."""
+    beside = None if output.is_dir() else output.with_name(f".{output.name}.lock")
+    with contextlib.suppress(FileNotFoundError):
+        status = os.stat(beside or output)
+        handle, held = _HELD.pop((status.st_dev, status.st_ino), (None, None))
+        if held is not None:
+            held.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
 def release_all() -> None:
     """Give up every output."""
     for handle, beside in _HELD.values():

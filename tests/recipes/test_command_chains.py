@@ -19,7 +19,7 @@ from hint_plugins.storage.store import read_structures
 from hint_plugins.structures.copies import bare, moved
 from hint_plugins.structures.frozen import free_components
 from hint_recipes.cli.inputs import read_frames
-from hint_recipes.molecules.transition_states import check_reaction, group_reactions
+from hint_recipes.molecules.transition_states.reaction import check_reaction, group_reactions
 
 XTB = "tblite:GFN2-xTB"
 MASSES = [2.014, 12.0, 15.995]

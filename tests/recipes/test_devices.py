@@ -92,9 +92,8 @@ def test_searches_of_workers_use_their_own_gpu(monkeypatch):
     monkeypatch.setattr(study, "worker_device", lambda device: "cuda:1")
     monkeypatch.setattr(study, "_loaded", lambda spec, device, dtype: used.append(device))
     monkeypatch.setattr(study, "search", lambda *_: None)
-    for alone in (True, False):
-        study._work(None, spec="a.model", device=None, dtype=None, settings=None, alone=alone)
-    assert used == [None, "cuda:1"]
+    study._work(None, spec="a.model", device=None, dtype=None, settings=None)
+    assert used == ["cuda:1"]
 
 
 def test_sharing_is_said(monkeypatch):

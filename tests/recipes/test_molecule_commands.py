@@ -17,7 +17,7 @@ from ase.io import read, write
 from typer.testing import CliRunner
 
 from hint_plugins.cli.main import app
-from hint_plugins.errors import InputError
+from hint_plugins.errors import HintError
 
 pytest.importorskip("tblite")
 XTB = "tblite:GFN2-xTB"
@@ -26,7 +26,7 @@ XTB = "tblite:GFN2-xTB"
 def run(*arguments: Any, status: int = 0) -> str:
     """Run `hint`; bad input surfaces as the exception that main() turns into one sentence."""
     result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if isinstance(result.exception, InputError) and status == 2:
+    if isinstance(result.exception, HintError) and status == 2:
         return str(result.exception)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -93,10 +93,10 @@ def test_ts_with_workers(hcn: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "extra", "message"),
     [
-        ("ts", ["--path", "straight"], "choose auto, geodesic, neb, gsm"),
+        ("ts", ["--path", "straight"], "path: choose auto, geodesic, neb, gsm"),
         ("ts", ["--only", "nothing"], "no such reaction"),
         ("ts", ["--compare", "nowhere"], "not a finished result"),
-        ("ts", ["--executor", "carrier-pigeon"], "unknown executor"),
+        ("ts", ["--executor", "carrier-pigeon"], "executor: choose local, dask, parsl"),
         ("gibbs", ["--temperature", "-3"], "must be positive"),
         ("gibbs", ["--quasi-harmonic", "magic"], "choose none, grimme or truhlar"),
         ("path", ["--optimizer", "magic"], "choose fire or lbfgs"),

@@ -14,7 +14,7 @@ from hint_plugins.objective.metrics import frequencies
 from hint_plugins.potential import Potential
 from hint_recipes.molecules.path_study import run_path
 from hint_recipes.molecules.reaction_path import BandSettings, fingerprint, orthogonal_frequencies
-from hint_recipes.molecules.transition_states import Reaction
+from hint_recipes.molecules.transition_states.reaction import Reaction
 
 HCN = Atoms("HCN", [[0, 0, -1.07], [0, 0, 0], [0, 0, 1.15]])
 HNC = Atoms("HCN", [[0, 0, 2.15], [0, 0, 0], [0, 0, 1.17]])

@@ -29,23 +29,17 @@ from hint_plugins.runs.items import ItemStore, digest, safe_name
 from hint_plugins.runs.parallel import WorkerDied, map_items
 from hint_plugins.structures.frozen import free_components
 from hint_recipes.crystals.inputs import relax as relax_crystal
+from hint_recipes.failures import SearchFailure
 from hint_recipes.molecules.elastic_band import geodesic_path, path_length, relax_band
-from hint_recipes.molecules.transition_states import (
-    Reaction,
-    SearchFailure,
-    SearchSettings,
-    check_reaction,
-    group_reactions,
-    search,
-    search_set,
-    summarise,
-)
 from hint_recipes.molecules.transition_states.bonds import bond_matrix, changed_bonds, num_fragments
 from hint_recipes.molecules.transition_states.ends import EndPoints, rmsd
-from hint_recipes.molecules.transition_states.pysisyphus import AtomicUnits, needs_pysisyphus
-from hint_recipes.molecules.transition_states.search import KCAL
+from hint_recipes.molecules.transition_states.pysisyphus import AtomicUnits, require_pysisyphus
+from hint_recipes.molecules.transition_states.reaction import Reaction, check_reaction, group_reactions
+from hint_recipes.molecules.transition_states.search import KCAL, search
+from hint_recipes.molecules.transition_states.settings import SearchSettings
 from hint_recipes.molecules.transition_states.stationary import minimise
-from hint_recipes.molecules.transition_states.study import barrier_rows, barrier_table
+from hint_recipes.molecules.transition_states.study import find_transition_states
+from hint_recipes.molecules.transition_states.tables import barrier_rows, barrier_table, summarise
 
 HCN = Atoms("HCN", [[0, 0, -1.07], [0, 0, 0], [0, 0, 1.15]])
 HNC = Atoms("HCN", [[0, 0, 2.15], [0, 0, 0], [0, 0, 1.17]])
@@ -100,9 +94,9 @@ def frames(item: Reaction) -> list[Atoms]:
 
 def test_set_resumes_and_repeats_nothing(xtb: Potential, tmp_path: Path) -> None:
     items = group_reactions(frames(reaction("HCN", HCN, HNC)) + frames(reaction("same", HCN, HCN)))
-    first = search_set(items, xtb, tmp_path)
+    first = find_transition_states(items, xtb, tmp_path).records
     calls = xtb.calls.forces
-    again = search_set(items, xtb, tmp_path)
+    again = find_transition_states(items, xtb, tmp_path).records
     assert xtb.calls.forces == calls
     assert json.loads(json.dumps(again)) == json.loads(json.dumps(first))
     summary = summarise(again)
@@ -110,16 +104,20 @@ def test_set_resumes_and_repeats_nothing(xtb: Potential, tmp_path: Path) -> None
     assert summary["reasons"] == {"same_molecule": 1}
     written = {path.name for path in (tmp_path / "reactions" / "HCN").iterdir()}
     assert written == {"path.extxyz", "ts.extxyz", "irc.extxyz", "stationary_points.extxyz", "profile.png"}
-    search_set(items, xtb, tmp_path, SearchSettings(saddle_fmax=0.02, path="geodesic"))
-    assert xtb.calls.forces > calls  # other settings are another run
+    other = SearchSettings(saddle_fmax=0.02, path="geodesic")
+    with pytest.raises(InputError, match="holds a run with path = auto \\(now geodesic\\)"):
+        find_transition_states(items, xtb, tmp_path, other)
+    assert xtb.calls.forces == calls
+    find_transition_states(items, xtb, tmp_path, other, overwrite=True)
+    assert xtb.calls.forces > calls
 
 
 def test_reactions_searched_together_end_in_the_same_saddles(xtb: Potential, tmp_path: Path) -> None:
     merged = reaction("nothing", HCN, HCN)
     items = [reaction("HCN", HCN, HNC), reaction("HNC", HNC, HCN), merged]
     settings = SearchSettings(path="geodesic")
-    alone = search_set(items, xtb, tmp_path / "alone", settings)
-    together = search_set(items, xtb, tmp_path / "together", settings, together=3)
+    alone = find_transition_states(items, xtb, tmp_path / "alone", settings).records
+    together = find_transition_states(items, xtb, tmp_path / "together", settings, together=3).records
     for one, other in zip(alone, together, strict=True):
         for key in ("name", "intended", "reason", "n_imaginary", "bonds", "reactant_kept", "product_kept"):
             assert other[key] == one[key]
@@ -128,9 +126,9 @@ def test_reactions_searched_together_end_in_the_same_saddles(xtb: Potential, tmp
             assert other["barrier"] == pytest.approx(one["barrier"], abs=0.01**2 / 0.5)
             assert other["imaginary_cm1"] == pytest.approx(one["imaginary_cm1"], rel=0.02)
     assert sum(record["intended"] for record in together) == 2
-    assert search_set(items, xtb, tmp_path / "together", settings) == together
+    assert find_transition_states(items, xtb, tmp_path / "together", settings).records == together
     with pytest.raises(ValueError, match="gsm and rsirfo"):
-        search_set(items, xtb, tmp_path / "gsm", SearchSettings(path="gsm"), together=2)
+        find_transition_states(items, xtb, tmp_path / "gsm", SearchSettings(path="gsm"), together=2)
 
 
 def test_reference_errors(xtb: Potential) -> None:
@@ -251,7 +249,7 @@ def ammonia(height: float) -> Atoms:
 def test_inversion_is_a_conformational_reaction(xtb: Potential, tmp_path: Path) -> None:
     """No bond changes: the ends are told apart by geometry. Barrier: planar minus pyramidal NH3, relaxed one by one."""
     item = reaction("inversion", ammonia(0.12), ammonia(-0.12))
-    (record,) = search_set([item], xtb, tmp_path)
+    (record,) = find_transition_states([item], xtb, tmp_path).records
     assert record["intended"], record["reason"]
     assert record["conformational"]
     assert record["barrier_kcal_mol"] == pytest.approx(6.11, abs=0.02)
@@ -350,7 +348,7 @@ def test_frozen_atoms_stay_where_they_are() -> None:
     other = slab.copy()
     other.positions[-1] += slab.cell[0] / 2
     potential = Potential.load("emt")
-    result = search(reaction("hop", slab, other), potential, SearchSettings(num_images=5, irc_steps=10))
+    result = search(reaction("hop", slab, other), potential, SearchSettings(images=5, irc_steps=10))
     record = result.record
     assert record["intended"], (record["reason"], record["detail"])
     assert record["conformational"]
@@ -381,8 +379,8 @@ def test_potential_that_fails_is_named() -> None:
 def test_unknown_settings() -> None:
     with pytest.raises(ValueError, match="path"):
         SearchSettings(path="straight")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="num_images"):
-        SearchSettings(num_images=2)
+    with pytest.raises(ValueError, match="images"):
+        SearchSettings(images=2)
 
 
 def test_atomic_units_for_pysisyphus(xtb: Potential) -> None:
@@ -401,8 +399,8 @@ def test_atomic_units_for_pysisyphus(xtb: Potential) -> None:
 @pytest.mark.skipif(find_spec("pysisyphus") is not None, reason="pysisyphus is installed")
 def test_pysisyphus_is_asked_for() -> None:
     with pytest.raises(InputError, match="pip install pysisyphus"):
-        needs_pysisyphus(SearchSettings(path="gsm"))
-    needs_pysisyphus(SearchSettings())
+        require_pysisyphus(SearchSettings(path="gsm"))
+    require_pysisyphus(SearchSettings())
 
 
 def test_bonds() -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from hint_plugins.potential import Potential
+    from hint_recipes.molecules.transition_states.reaction import Reaction
 
 
 def read_frames(paths: list[Path]) -> list[Atoms]:
@@ -36,6 +37,49 @@ def read_frames(paths: list[Path]) -> list[Atoms]:
             raise InputError(f"{path}: holds no structure")
         frames += found
     return frames
+
+
+def read_reactions(paths: list[Path], only: list[str] | None = None) -> list[Reaction]:
+    """The reactions of the files, or those named in ``only``.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_frames`; structures without reaction and role; an unknown name.
+    """
+    from hint_recipes.molecules.transition_states.reaction import group_reactions
+
+    try:
+        found = group_reactions(read_frames(paths))
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    unknown = sorted(set(only or ()) - {reaction.name for reaction in found})
+    if unknown:
+        raise InputError(f"--only {unknown[0]}: no such reaction in the input")
+    return [reaction for reaction in found if not only or reaction.name in only]
+
+
+def earlier_summaries(directories: list[Path], command: str) -> dict[str, dict[str, Any]]:
+    """``summary.json`` of earlier runs by model (by directory, where two have the same model), for ``--compare``.
+
+    Raises
+    ------
+    InputError
+        If a directory holds no finished result of ``command``.
+    """
+    import json
+
+    summaries: dict[str, dict[str, Any]] = {}
+    for directory in directories:
+        try:
+            summary = json.loads((directory / "summary.json").read_text())
+            name = summary["model"]
+            summaries[name if name not in summaries else str(directory)] = summary
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"--compare {directory}: not a finished result of `{command}` ({error})") from error
+    return summaries
 
 
 def need(extra: str, *modules: str) -> None:

@@ -52,7 +52,7 @@ def path(
     from hint_recipes.cli.inputs import load_potential, open_run, read_frames, settings_or_fail
     from hint_recipes.molecules.path_study import path_rows, run_path
     from hint_recipes.molecules.reaction_path import BandSettings
-    from hint_recipes.molecules.transition_states import Reaction, group_reactions
+    from hint_recipes.molecules.transition_states.reaction import Reaction, group_reactions
 
     settings = settings_or_fail(
         BandSettings,

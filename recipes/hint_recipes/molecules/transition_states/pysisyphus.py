@@ -22,12 +22,12 @@ from hint_recipes.steps import check_deadline, check_step
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
-    from hint_recipes.molecules.transition_states.search import SearchSettings
+    from hint_recipes.molecules.transition_states.settings import SearchSettings
 
 
-def needs_pysisyphus(settings: SearchSettings) -> None:
+def require_pysisyphus(settings: SearchSettings) -> None:
     """Refuse settings that ask for pysisyphus when it is not installed."""
-    if (settings.path == "gsm" or settings.saddle == "rsirfo") and importlib.util.find_spec("pysisyphus") is None:
+    if settings.needs_pysisyphus and importlib.util.find_spec("pysisyphus") is None:
         raise InputError("gsm and rsirfo need pysisyphus (GPL-3): pip install pysisyphus, or choose neb and sella")
 
 

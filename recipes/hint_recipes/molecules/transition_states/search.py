@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms, units
@@ -21,6 +21,7 @@ from hint_recipes.molecules.transition_states.bonds import bond_matrix, changed_
 from hint_recipes.molecules.transition_states.ends import ROLES, EndPoints, rmsd
 from hint_recipes.molecules.transition_states.irc import follow
 from hint_recipes.molecules.transition_states.reaction import Reaction, check_reaction
+from hint_recipes.molecules.transition_states.settings import SearchSettings
 from hint_recipes.molecules.transition_states.stationary import find_saddle, minimise
 from hint_recipes.steps import check_deadline
 
@@ -39,63 +40,6 @@ FIELDS = (
     "detail", "attempts",
 )
 # fmt: on
-PathMethod = Literal["auto", "geodesic", "neb", "gsm"]
-SaddleMethod = Literal["sella", "rsirfo"]
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """How a transition state is searched.
-
-    Attributes
-    ----------
-    path
-        Where the guess comes from: ``neb`` (geodesic interpolation, then a loose climbing-image band), ``geodesic``
-        (highest image of the interpolation), ``auto`` (neb; when that leads to no intended saddle, geodesic), ``gsm``
-        (growing string of pysisyphus, which the user installs).
-    saddle
-        ``sella`` (P-RFO) or ``rsirfo`` (pysisyphus); both use the potential's Hessian.
-    num_images
-        Images of the path, end points included.
-    end_point_fmax, saddle_fmax
-        Largest force, eV/A.
-    end_point_steps, saddle_steps, irc_steps, band_steps
-        At most so many steps.
-    band_fmax
-        Where the band stops, eV/A: the saddle search does the rest.
-    irc_step
-        amu^(1/2) A.
-    imaginary_threshold
-        A mode counts as imaginary below minus this, cm^-1.
-    max_seconds
-        Time limit of a reaction.
-    seed
-        Of the interpolation.
-    """
-
-    path: PathMethod = "auto"
-    saddle: SaddleMethod = "sella"
-    num_images: int = 11
-    end_point_fmax: float = 0.01
-    end_point_steps: int = 1000
-    band_fmax: float = 0.5
-    band_steps: int = 60
-    saddle_fmax: float = 0.01
-    saddle_steps: int = 200
-    irc_steps: int = 100
-    irc_step: float = 0.1
-    imaginary_threshold: float = 10.0
-    max_seconds: float = 3600.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, choices in (("path", ("auto", "geodesic", "neb", "gsm")), ("saddle", ("sella", "rsirfo"))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose {', '.join(choices)}")
-        if self.num_images < 3:
-            raise ValueError(f"num_images must be at least 3, got {self.num_images}")
-
-
 @dataclass
 class SearchResult:
     """``record`` is plain data (see :func:`search`); the structures carry energies (eV) and forces (eV/A).
@@ -161,7 +105,7 @@ def _search(
     reaction: Reaction, potential: Potential, settings: SearchSettings, result: SearchResult, deadline: float
 ) -> None:
     record = result.record
-    if (settings.path == "gsm" or settings.saddle == "rsirfo") and reaction.reactant.constraints:
+    if settings.needs_pysisyphus and reaction.reactant.constraints:
         raise SearchFailure("frozen_atoms", "gsm and rsirfo move every atom: choose neb and sella")
     graphs = bond_matrix(reaction.reactant), bond_matrix(reaction.product)
     record["conformational"] = bool(np.array_equal(*graphs))
@@ -240,10 +184,10 @@ def _guess(
     if method == "gsm":
         from hint_recipes.molecules.transition_states.pysisyphus import growing_string
 
-        images, converged = growing_string(reactant, product, potential, settings.num_images, deadline=deadline)
+        images, converged = growing_string(reactant, product, potential, settings.images, deadline=deadline)
     else:
         try:
-            images = initial_path(reactant, product, settings.num_images, settings.seed)
+            images = initial_path(reactant, product, settings.images, settings.seed)
         except Exception as error:  # a least-squares fit inside
             raise SearchFailure("path_failed", f"interpolation: {type(error).__name__}: {error}") from error
         evaluate_images(potential, images)

@@ -1,0 +1,85 @@
+"""Options of a command from the settings of its study, and what the command was asked."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from hint_plugins.settings import Settings
+
+_ASKED: ContextVar[dict[str, Any]] = ContextVar("asked")
+
+
+def asked() -> dict[str, Any]:
+    """The options of the command that runs, as they were given: what ``config.yaml`` keeps."""
+    return dict(_ASKED.get())
+
+
+@contextlib.contextmanager
+def asking(options: Mapping[str, Any]) -> Iterator[None]:
+    """Around a command: its options, which :func:`asked` gives."""
+    token = _ASKED.set({name: value for name, value in options.items() if name != "overwrite"})
+    try:
+        yield
+    finally:
+        _ASKED.reset(token)
+
+
+def with_settings(function: Callable) -> Callable:
+    """Replace every parameter that is a :class:`~hint_plugins.settings.Settings` by one option per field.
+
+    A field ``band_fmax`` becomes ``--band-fmax`` with the field's description, default and lower limit. Parameters of
+    the result are keyword-only.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    groups: dict[str, type[Settings]] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        kind = parameter.annotation
+        if isinstance(kind, type) and issubclass(kind, Settings):
+            groups[parameter.name] = kind
+            parameters += [_option(name, field) for name, field in kind.model_fields.items()]
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    def command(**given: Any) -> Any:
+        with asking(given):
+            values = dict(given)
+            for name, kind in groups.items():
+                values[name] = kind(**{field: values.pop(field) for field in kind.model_fields})
+            return function(**values)
+
+    command.__doc__ = function.__doc__
+    command.__name__ = function.__name__
+    command.__module__ = function.__module__
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    least = next((item.ge for item in field.metadata if hasattr(item, "ge")), None)
+    own = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    flags: Any = own.get("flags", [])
+    option = typer.Option(*flags, help=field.description, metavar=own.get("metavar"), min=least)  # type: ignore[arg-type]
+    default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[_shown(field.annotation), option]
+    )
+
+
+def _shown(annotation: Any) -> Any:
+    """The type that the command line reads: a choice of words is a word, which the settings check."""
+    if get_origin(annotation) is Literal:
+        return type(get_args(annotation)[0])
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.Union[tuple(_shown(part) for part in get_args(annotation))]  # noqa: UP007
+    return annotation
