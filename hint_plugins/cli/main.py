@@ -136,7 +136,7 @@ def _load_config(ctx: typer.Context, value: Path | None) -> Path | None:
 
 app = typer.Typer(
     cls=LazyGroup,
-    add_completion=False,
+    add_completion=True,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
