@@ -170,7 +170,7 @@ def test_success(tmp_path, figures, models):
 @pytest.mark.parametrize("count", [1, 12])
 @pytest.mark.parametrize("models", [["emt"], ["emt", LONG]])
 def test_stability(tmp_path, figures, models, count):
-    from hint_recipes.molecules.stability import plot_stability
+    from hint_recipes.molecules.stability.plots import plot_stability
 
     rows = [{"name": f"{LONG[: 8 * k]}{k}", "temperature_K": 500.0 + k, "survived": k == 1} for k in range(count)]
     plot_stability(dict.fromkeys(models, rows), tmp_path / "stability.png")
@@ -180,7 +180,7 @@ def test_stability(tmp_path, figures, models, count):
 
 
 def test_fingerprint(tmp_path, figures):
-    from hint_recipes.molecules.reaction_path import Fingerprint, plot_fingerprint
+    from hint_recipes.molecules.paths.fingerprint import Fingerprint, plot_fingerprint
 
     x = np.linspace(0, 3, 11)
     waves = np.stack([2000 - 3400 * np.exp(-((x - 1.5) ** 2)), 2000 + 0 * x, 3300 - 300 * x], axis=1)
@@ -192,7 +192,8 @@ def test_fingerprint(tmp_path, figures):
 @pytest.mark.parametrize("models", [["emt"], ["emt", LONG]])
 def test_gibbs_errors(tmp_path, figures, models):
     """The bars are the mean absolute errors of ``summary.json``."""
-    from hint_recipes.molecules.gibbs import errors_against, plot_gibbs_errors
+    from hint_recipes.molecules.thermochemistry.plots import plot_gibbs_errors
+    from hint_recipes.molecules.thermochemistry.reactions import errors_against
 
     rows = [
         {"name": f"{role}{k}", "role": role, "reaction": None, "energy": 0.1 * k, "gibbs": 0.2 * k}

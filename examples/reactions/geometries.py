@@ -17,7 +17,7 @@ from hint_plugins.runs.parallel import map_items
 from hint_plugins.selection.displacement import gaussian
 from hint_plugins.storage.store import read_structures, write_structures
 from hint_recipes.failures import SearchFailure
-from hint_recipes.molecules.elastic_band import initial_path, relax_band
+from hint_recipes.molecules.paths.elastic_band import initial_path, relax_band
 from hint_recipes.molecules.transition_states.reaction import Reaction
 from hint_recipes.molecules.transition_states.stationary import minimise
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from stages import DONE, SOME_FAILED, command
 
-from hint_recipes.molecules.gibbs import errors_against, reaction_free_energies
+from hint_recipes.molecules.thermochemistry.reactions import errors_against, reaction_free_energies
 
 #: The level that counts as the truth.
 TRUTH = "tblite:GFN2-xTB"

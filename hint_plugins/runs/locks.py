@@ -64,7 +64,7 @@ def hold(output: Path) -> None:
 def release(output: Path) -> None:
     """Give up one output; nothing happens if this process does not hold it."""
     beside = None if output.is_dir() else output.with_name(f".{output.name}.lock")
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         status = os.stat(beside or output)
         handle, held = _HELD.pop((status.st_dev, status.st_ino), (None, None))
         if held is not None:

@@ -11,9 +11,9 @@ from helpers.devices import HAS_GPU
 from helpers.pretend_gpu import pretend_gpu
 
 from hint_plugins.errors import InputError
+from hint_plugins.potential import worker as potential_worker
 from hint_plugins.runs import devices
 from hint_recipes import demo
-from hint_recipes.molecules.transition_states import study
 
 no_gpu = pytest.mark.skipif(HAS_GPU, reason="there is a GPU")
 
@@ -87,12 +87,11 @@ def test_device_of_a_worker(monkeypatch, asked, gpus, given):
     assert devices.worker_device(asked) == given
 
 
-def test_searches_of_workers_use_their_own_gpu(monkeypatch):
+def test_items_of_workers_use_their_own_gpu(monkeypatch):
     used = []
-    monkeypatch.setattr(study, "worker_device", lambda device: "cuda:1")
-    monkeypatch.setattr(study, "_loaded", lambda spec, device, dtype: used.append(device))
-    monkeypatch.setattr(study, "search", lambda *_: None)
-    study._work(None, spec="a.model", device=None, dtype=None, settings=None)
+    monkeypatch.setattr(potential_worker, "worker_device", lambda device: "cuda:1")
+    monkeypatch.setattr(potential_worker, "_loaded", lambda model, device, dtype: used.append(device))
+    potential_worker._work(None, function=lambda item, potential: None, model="a.model", device=None, dtype=None)
     assert used == ["cuda:1"]
 
 

@@ -97,10 +97,10 @@ def test_ts_with_workers(hcn: Path, tmp_path: Path) -> None:
         ("ts", ["--only", "nothing"], "no such reaction"),
         ("ts", ["--compare", "nowhere"], "not a finished result"),
         ("ts", ["--executor", "carrier-pigeon"], "executor: choose local, dask, parsl"),
-        ("gibbs", ["--temperature", "-3"], "must be positive"),
-        ("gibbs", ["--quasi-harmonic", "magic"], "choose none, grimme or truhlar"),
-        ("path", ["--optimizer", "magic"], "choose fire or lbfgs"),
-        ("stability", ["--shortest", "2"], "shortest"),
+        ("gibbs", ["--temperature", "-3"], "temperature: Input should be greater than 0 (got -3.0)"),
+        ("gibbs", ["--quasi-harmonic", "magic"], "quasi_harmonic: choose none, grimme, truhlar"),
+        ("path", ["--optimizer", "magic"], "optimizer: choose fire, lbfgs"),
+        ("stability", ["--shortest", "2"], "shortest: Input should be less than 1"),
     ],
 )
 def test_bad_options(hcn: Path, tmp_path: Path, command: str, extra: list[str], message: str) -> None:

@@ -12,8 +12,9 @@ from ase.io import read, write
 
 from hint_plugins.objective.metrics import frequencies
 from hint_plugins.potential import Potential
-from hint_recipes.molecules.path_study import run_path
-from hint_recipes.molecules.reaction_path import BandSettings, fingerprint, orthogonal_frequencies
+from hint_recipes.molecules.paths.fingerprint import fingerprint, orthogonal_frequencies
+from hint_recipes.molecules.paths.one_path import run_path
+from hint_recipes.molecules.paths.settings import BandSettings
 from hint_recipes.molecules.transition_states.reaction import Reaction
 
 HCN = Atoms("HCN", [[0, 0, -1.07], [0, 0, 0], [0, 0, 1.15]])
@@ -46,7 +47,7 @@ def test_orthogonal_to_a_normal_mode_leaves_the_others() -> None:
 def test_path_of_hcn(xtb: Potential, tmp_path: Path) -> None:
     pytest.importorskip("geodesic_interpolate")
     ends = {"reactant": HCN, "product": HNC}
-    settings = BandSettings(num_images=7, fmax=0.1, steps=200)
+    settings = BandSettings(images=7, fmax=0.1, steps=200)
     record = run_path("HCN", Reaction("HCN", ends), xtb, settings, tmp_path, "key")
     assert record["converged"], record["reason"]
     assert record["barrier"] == pytest.approx(73.2 * 0.0433641, abs=0.02)
@@ -60,7 +61,7 @@ def test_interrupted_band_goes_on_where_it_stood(
 ) -> None:
     pytest.importorskip("geodesic_interpolate")
     item = Reaction("HCN", {"reactant": HCN, "product": HNC})
-    settings = BandSettings(num_images=5, fmax=0.1, steps=200)
+    settings = BandSettings(images=5, fmax=0.1, steps=200)
     evaluate, calls = xtb.evaluate, 0
 
     def killed(structures, **options):
@@ -86,12 +87,12 @@ def test_path_of_an_inversion_keeps_its_charge_when_continued(xtb: Potential, tm
     """No bond changes; a band that goes on where it stood is still that of the cation."""
     pytest.importorskip("geodesic_interpolate")
     item = Reaction("inversion", {"reactant": hydronium(0.2), "product": hydronium(-0.2)})
-    settings = BandSettings(num_images=5, fmax=0.1, steps=4)
+    settings = BandSettings(images=5, fmax=0.1, steps=4)
     run_path("inversion", item, xtb, settings, tmp_path, "key", checkpoint_every=1)
     folder = tmp_path / "inversion"
     images = read(folder / "path.extxyz", index=":")
     write(folder / "band.extxyz", [Atoms(a.numbers, a.positions, info={"run": "key"}) for a in images])
-    record = run_path("inversion", item, xtb, BandSettings(num_images=5, fmax=0.1), tmp_path, "key")
+    record = run_path("inversion", item, xtb, BandSettings(images=5, fmax=0.1), tmp_path, "key")
     assert record["converged"], record["reason"]
     assert record["barrier_kcal_mol"] == pytest.approx(record["barrier"] / 0.0433641, rel=1e-5)
     images = read(folder / "path.extxyz", index=":")

@@ -12,7 +12,8 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.constraints import FixAtoms
 
 from hint_plugins.potential import Potential
-from hint_recipes.molecules.stability import Ramp, RampSettings
+from hint_recipes.molecules.stability.ramp import Ramp
+from hint_recipes.molecules.stability.settings import RampSettings
 
 CO = molecule("CO")
 

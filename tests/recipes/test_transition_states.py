@@ -30,7 +30,7 @@ from hint_plugins.runs.parallel import WorkerDied, map_items
 from hint_plugins.structures.frozen import free_components
 from hint_recipes.crystals.inputs import relax as relax_crystal
 from hint_recipes.failures import SearchFailure
-from hint_recipes.molecules.elastic_band import geodesic_path, path_length, relax_band
+from hint_recipes.molecules.paths.elastic_band import geodesic_path, path_length, relax_band
 from hint_recipes.molecules.transition_states.bonds import bond_matrix, changed_bonds, num_fragments
 from hint_recipes.molecules.transition_states.ends import EndPoints, rmsd
 from hint_recipes.molecules.transition_states.pysisyphus import AtomicUnits, require_pysisyphus

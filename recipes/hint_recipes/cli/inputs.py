@@ -39,8 +39,8 @@ def read_frames(paths: list[Path]) -> list[Atoms]:
     return frames
 
 
-def read_reactions(paths: list[Path], only: list[str] | None = None) -> list[Reaction]:
-    """The reactions of the files, or those named in ``only``.
+def read_reactions(paths: list[Path], only: list[str] | None = None, *, advice: str = "") -> list[Reaction]:
+    """The reactions of the files, or those named in ``only``; ``advice`` ends the sentence about other structures.
 
     Raises
     ------
@@ -49,20 +49,44 @@ def read_reactions(paths: list[Path], only: list[str] | None = None) -> list[Rea
     """
     from hint_recipes.molecules.transition_states.reaction import group_reactions
 
+    frames = read_frames(paths)
     try:
-        found = group_reactions(read_frames(paths))
-    except InputError:
-        raise
+        found = group_reactions(frames)
     except ValueError as error:
-        raise InputError(str(error)) from error
-    unknown = sorted(set(only or ()) - {reaction.name for reaction in found})
+        raise InputError(f"{error}{advice}") from error
+    names = _chosen([reaction.name for reaction in found], only)
+    return [reaction for reaction in found if reaction.name in names]
+
+
+def read_paths(
+    files: list[Path], only: list[str] | None = None, *, as_is: bool = False
+) -> dict[str, Reaction | list[Atoms]]:
+    """Reactions by name; with ``as_is`` the frames of each file are the images of a path, named after the file.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_reactions`.
+    """
+    if not as_is:
+        advice = " (or is the file a path itself? then add --as-is)"
+        return {reaction.name: reaction for reaction in read_reactions(files, only, advice=advice)}
+    found = {file.name.split(".")[0] + f"-{k}" * (k > 0): read_frames([file]) for k, file in enumerate(files)}
+    names = _chosen(list(found), only)
+    return {name: frames for name, frames in found.items() if name in names}
+
+
+def _chosen(names: list[str], only: list[str] | None) -> list[str]:
+    unknown = sorted(set(only or ()) - set(names))
     if unknown:
         raise InputError(f"--only {unknown[0]}: no such reaction in the input")
-    return [reaction for reaction in found if not only or reaction.name in only]
+    return only or names
 
 
-def earlier_summaries(directories: list[Path], command: str) -> dict[str, dict[str, Any]]:
+def earlier_summaries(directories: list[Path], command: str, *keys: str) -> dict[str, dict[str, Any]]:
     """``summary.json`` of earlier runs by model (by directory, where two have the same model), for ``--compare``.
+
+    ``keys`` are the entries that a result of ``command`` has.
 
     Raises
     ------
@@ -75,7 +99,7 @@ def earlier_summaries(directories: list[Path], command: str) -> dict[str, dict[s
     for directory in directories:
         try:
             summary = json.loads((directory / "summary.json").read_text())
-            name = summary["model"]
+            name, *_ = (summary[key] for key in ("model", *keys))
             summaries[name if name not in summaries else str(directory)] = summary
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"--compare {directory}: not a finished result of `{command}` ({error})") from error

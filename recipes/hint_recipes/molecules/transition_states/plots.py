@@ -10,7 +10,7 @@ import numpy as np
 from ase import units
 
 from hint_plugins.runs.figures import legend_below, new_figure, save_figure, wrapped
-from hint_recipes.molecules.elastic_band import path_length
+from hint_recipes.molecules.paths.elastic_band import path_length
 
 if TYPE_CHECKING:
     from hint_recipes.molecules.transition_states.search import SearchResult

@@ -16,7 +16,7 @@ from hint_plugins.errors import InputError
 from hint_plugins.structures.charges import charge_and_multiplicity
 from hint_plugins.structures.copies import moved
 from hint_recipes.failures import SearchFailure
-from hint_recipes.molecules.elastic_band import evaluate_images, with_roles
+from hint_recipes.molecules.paths.elastic_band import evaluate_images, with_roles
 from hint_recipes.molecules.transition_states.stationary import snapshot
 from hint_recipes.steps import check_deadline, check_step
 

@@ -16,7 +16,7 @@ from ase import Atoms, units
 from hint_plugins.objective.metrics import frequencies
 from hint_plugins.runs.files import plain
 from hint_recipes.failures import SearchFailure
-from hint_recipes.molecules.elastic_band import evaluate_images, initial_path, relax_band, without_repeats
+from hint_recipes.molecules.paths.elastic_band import evaluate_images, initial_path, relax_band, without_repeats
 from hint_recipes.molecules.transition_states.bonds import bond_matrix, changed_bonds
 from hint_recipes.molecules.transition_states.ends import ROLES, EndPoints, rmsd
 from hint_recipes.molecules.transition_states.irc import follow

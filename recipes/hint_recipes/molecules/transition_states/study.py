@@ -12,12 +12,12 @@ from ase import Atoms
 
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
-from hint_plugins.runs.devices import sharing_note, worker_device
+from hint_plugins.potential.worker import identity, load_for, map_with_potential
 from hint_plugins.runs.directory import RunDirectory
 from hint_plugins.runs.execution import EXECUTION, Execution
-from hint_plugins.runs.items import ItemStore, digest, file_digest, safe_name, write_frames
-from hint_plugins.runs.parallel import WorkerDied, map_items
-from hint_plugins.runs.progress import note, progress_bar
+from hint_plugins.runs.items import ItemStore, digest, safe_name, write_frames
+from hint_plugins.runs.parallel import WorkerDied
+from hint_plugins.runs.progress import progress_bar
 from hint_recipes.failures import REASONS, SearchFailure
 from hint_recipes.molecules.transition_states.plots import plot_profile, plot_success
 from hint_recipes.molecules.transition_states.pysisyphus import require_pysisyphus
@@ -130,15 +130,13 @@ def find_transition_states(
     """
     settings, execution = settings or SearchSettings(), execution or Execution()
     require_pysisyphus(settings)
-    open_executor = execution.opener()
-    if together > 1 and open_executor is not None:
+    if together > 1 and execution.opener() is not None:
         raise InputError("together joins reactions in one process: leave out workers and executor")
     if together > 1 and settings.needs_pysisyphus:
         raise InputError("together works with neb, geodesic and sella, not with pysisyphus (gsm, rsirfo)")
-    potential = Potential.load(model, device=device, dtype=dtype)
-    if open_executor is not None:
-        note(sharing_note(execution.workers, str(potential.device)))
-    options = {**settings.model_dump(), "model": str(model), "dtype": dtype} if options is None else options
+    potential = load_for(model, execution, device=device, dtype=dtype)
+    if options is None:
+        options = {**settings.model_dump(), "model": potential.name, "dtype": dtype}
     with RunDirectory(directory, "ts", options, free=FREE, contents=["reactions"], overwrite=overwrite) as run:
         records = _records(
             reactions, model, potential, run, settings, execution, together, retry_failed, device=device, dtype=dtype
@@ -169,8 +167,8 @@ def _records(
 ) -> list[dict[str, Any]]:
     """Records of all reactions: stored ones as they are, the others searched and stored as they end."""
     store = run.items("reactions")
-    identity = file_digest(model) if isinstance(model, str) else repr(type(model))
-    keys = [digest(identity, dtype, settings.model_dump(), r.energies, *_structures(r)) for r in reactions]
+    known = identity(model)
+    keys = [digest(known, dtype, settings.model_dump(), r.energies, *_structures(r)) for r in reactions]
     records = [_stored(store, r.name, k, retry_failed) for r, k in zip(reactions, keys, strict=True)]
     missing = [index for index, record in enumerate(records) if record is None]
     todo = [reactions[index] for index in missing]
@@ -222,24 +220,10 @@ def _outcomes(
     device: str | None,
     dtype: str | None,
 ) -> Iterable[tuple[int, Any]]:
-    open_executor = execution.opener()
-    if open_executor is None and together > 1:
+    if together > 1:
         return _together(reactions, potential, settings, together)
-    if open_executor is None:
-        return ((index, search(reaction, potential, settings)) for index, reaction in enumerate(reactions))
-    function = functools.partial(_work, spec=model, device=device, dtype=dtype, settings=settings)
-    return map_items(function, reactions, open_executor, execution.workers)
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded(spec: str, device: str | None, dtype: str | None) -> Potential:
-    return Potential.load(spec, device=device, dtype=dtype)
-
-
-def _work(
-    reaction: Reaction, *, spec: str, device: str | None, dtype: str | None, settings: SearchSettings
-) -> SearchResult:
-    return search(reaction, _loaded(spec, worker_device(device), dtype), settings)
+    function = functools.partial(search, settings=settings)
+    return map_with_potential(function, reactions, model, potential, execution, device=device, dtype=dtype)
 
 
 def _together(

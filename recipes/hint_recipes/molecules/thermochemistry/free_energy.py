@@ -8,49 +8,14 @@ keep their own masses, and low modes can be damped.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
 
 from hint_plugins.structures.charges import charge_and_multiplicity
-from hint_recipes.molecules.symmetry import is_linear, straightened, symmetry_number
-
-QuasiHarmonic = Literal["none", "grimme", "truhlar"]
-
-
-@dataclass(frozen=True)
-class GibbsSettings:
-    """Conditions and approximations.
-
-    Attributes
-    ----------
-    temperature
-        K.
-    pressure
-        Pa.
-    quasi_harmonic
-        Entropy of low modes: ``none`` (harmonic), ``grimme`` (interpolation to a free rotor, Chem. Eur. J. 18, 9955
-        (2012)) or ``truhlar`` (modes below the cutoff raised to it, J. Phys. Chem. B 115, 14556 (2011)).
-    cutoff_cm1
-        Where the damping acts, cm^-1.
-    symmetry_tolerance
-        A; see :func:`hint_recipes.molecules.symmetry.symmetry_number`.
-    """
-
-    temperature: float = 298.15
-    pressure: float = 101325.0
-    quasi_harmonic: QuasiHarmonic = "none"
-    cutoff_cm1: float = 100.0
-    symmetry_tolerance: float = 0.02
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0 or self.pressure <= 0:
-            raise ValueError(f"temperature ({self.temperature} K) and pressure ({self.pressure} Pa) must be positive")
-        if self.quasi_harmonic not in ("none", "grimme", "truhlar"):
-            raise ValueError(f"unknown quasi_harmonic {self.quasi_harmonic!r}: choose none, grimme or truhlar")
-        if self.cutoff_cm1 <= 0:
-            raise ValueError(f"cutoff_cm1 must be positive, got {self.cutoff_cm1}")
+from hint_recipes.molecules.thermochemistry.settings import GibbsSettings
+from hint_recipes.molecules.thermochemistry.symmetry import is_linear, straightened, symmetry_number
 
 
 def free_energy(
@@ -145,7 +110,7 @@ def check_molecule(atoms: Atoms) -> None:
 def low_mode_entropy_change(waves: np.ndarray, atoms: Atoms, settings: GibbsSettings) -> float:
     """Change of the vibrational entropy (eV/K) by the damping of low modes; ``waves`` in cm^-1."""
     real = waves[waves > 0]
-    temperature, cutoff = settings.temperature, settings.cutoff_cm1
+    temperature, cutoff = settings.temperature, settings.cutoff
     harmonic = _harmonic_entropy(real, temperature)
     if settings.quasi_harmonic == "truhlar":
         return float((_harmonic_entropy(np.maximum(real, cutoff), temperature) - harmonic).sum())

@@ -1,4 +1,4 @@
-"""Climbing-image elastic bands, and Hessians and frequencies along a path.
+"""Hessians and frequencies along a path.
 
 The frequencies against the reaction coordinate are the "vibrational fingerprint" of Rodriguez, Smith and
 Mendoza-Cortes; orthogonal to the path they are those of the reaction-path Hamiltonian (Miller, Handy and Adams,
@@ -7,131 +7,21 @@ J. Chem. Phys. 72, 99 (1980)).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms, units
 
 from hint_plugins.objective.metrics import CM1, external_modes, frequencies, symmetrised
-from hint_recipes.failures import SearchFailure
-from hint_recipes.molecules.elastic_band import evaluate_images, initial_path, path_length, relax_band
-from hint_recipes.molecules.transition_states.bonds import bond_matrix
-from hint_recipes.molecules.transition_states.ends import EndPoints
-from hint_recipes.molecules.transition_states.reaction import Reaction, check_reaction
-from hint_recipes.molecules.transition_states.stationary import minimise
+from hint_recipes.molecules.paths.elastic_band import evaluate_images, path_length
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
 
 KCAL = units.kcal / units.mol
-
-
-@dataclass(frozen=True)
-class BandSettings:
-    """A climbing-image nudged elastic band.
-
-    Attributes
-    ----------
-    num_images
-        End points included.
-    spring
-        eV/A^2 (Rodriguez et al.: 58 images, 50 eV/A^2, LBFGS).
-    fmax
-        Largest band force, eV/A.
-    steps
-        At most so many.
-    optimizer
-        ``fire`` (FIRE 2.0) or ``lbfgs``.
-    end_point_fmax
-        Force at the relaxed end points, eV/A; 0 leaves them as they are.
-    seed
-        Of the geodesic interpolation.
-    """
-
-    num_images: int = 15
-    spring: float = 1.0
-    fmax: float = 0.05
-    steps: int = 500
-    optimizer: Literal["fire", "lbfgs"] = "fire"
-    end_point_fmax: float = 0.01
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.num_images < 3:
-            raise ValueError(f"num_images must be at least 3, got {self.num_images}")
-        if self.optimizer not in ("fire", "lbfgs"):
-            raise ValueError(f"unknown optimizer {self.optimizer!r}: choose fire or lbfgs")
-        if self.spring <= 0 or self.fmax <= 0 or self.steps < 1:
-            raise ValueError("spring, fmax and steps must be positive")
-
-
-def relaxed_band(
-    reaction: Reaction,
-    potential: Potential,
-    settings: BandSettings | None = None,
-    *,
-    start: list[Atoms] | None = None,
-    observer: Callable[[list[Atoms]], None] = lambda images: None,
-) -> tuple[list[Atoms], bool]:
-    """Relax a climbing-image band between the end points of a reaction.
-
-    Parameters
-    ----------
-    reaction
-        End points.
-    potential
-        Evaluates all images in one call a step.
-    settings
-        The band.
-    start
-        Images of an earlier, unfinished relaxation.
-    observer
-        Called with the images after every step.
-
-    Returns
-    -------
-    list of ase.Atoms, bool
-        The images, evaluated, and whether the band converged.
-
-    Raises
-    ------
-    SearchFailure
-        For end points that do not fit together or do not converge.
-    """
-    from ase.optimize import LBFGS
-    from ase.optimize.fire2 import FIRE2
-
-    settings = settings or BandSettings()
-    check_reaction(reaction)
-    if start is None:
-        ends = [reaction.reactant, reaction.product]
-        if settings.end_point_fmax > 0:
-            relaxed = [minimise(end, potential, fmax=settings.end_point_fmax, steps=1000) for end in ends]
-            for role, (_, reached) in zip(("reactant", "product"), relaxed, strict=True):
-                if not reached:
-                    raise SearchFailure("end_point_not_converged", f"{role}, after 1000 steps")
-            ends = [end for end, _ in relaxed]
-            for end in ends:
-                end.info["reaction"] = reaction.name
-            if EndPoints((bond_matrix(reaction.reactant), bond_matrix(reaction.product)), (ends[0], ends[1])).merged():
-                raise SearchFailure("end_points_merged")
-        images = initial_path(ends[0], ends[1], settings.num_images, settings.seed)
-    else:
-        images = start
-    converged, _ = relax_band(
-        images,
-        potential,
-        fmax=settings.fmax,
-        steps=settings.steps,
-        spring=settings.spring,
-        climb_below=10 * settings.fmax,
-        optimizer=FIRE2 if settings.optimizer == "fire" else LBFGS,
-        observer=lambda: observer(images),
-    )
-    return images, converged
 
 
 @dataclass

@@ -16,72 +16,12 @@ from ase import Atoms, units
 
 from hint_plugins.structures.copies import bare
 from hint_recipes.failures import SearchFailure
+from hint_recipes.molecules.stability.settings import RampSettings
 from hint_recipes.molecules.transition_states.bonds import bond_matrix
 from hint_recipes.steps import check_step
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
-
-
-@dataclass(frozen=True)
-class RampSettings:
-    """The ramp.
-
-    Attributes
-    ----------
-    timestep
-        fs.
-    friction
-        1/fs.
-    start_temperature, temperature_step, max_temperature
-        K; the run ends when a molecule has survived ``max_temperature``.
-    interval
-        Time at each temperature, ps.
-    window
-        Steps over which bond lengths are averaged.
-    shortest, longest
-        Limits of an averaged bond length, as multiples of its equilibrium value.
-    seed
-        Of the random forces.
-    """
-
-    timestep: float = 0.5
-    friction: float = 0.01
-    start_temperature: float = 0.0
-    temperature_step: float = 5.0
-    interval: float = 5.0
-    max_temperature: float = 2000.0
-    window: int = 50
-    shortest: float = 0.75
-    longest: float = 1.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("timestep", "friction", "temperature_step", "interval", "window"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 < self.shortest < 1 < self.longest:
-            raise ValueError(f"need 0 < shortest < 1 < longest, got {self.shortest} and {self.longest}")
-        if not 0 <= self.start_temperature <= self.max_temperature:
-            raise ValueError(
-                "need 0 <= start_temperature <= max_temperature, got "
-                f"{self.start_temperature} and {self.max_temperature}"
-            )
-
-    @property
-    def steps_per_temperature(self) -> int:
-        """Steps between two rises of the temperature."""
-        return max(1, round(self.interval * 1000 / self.timestep))
-
-    @property
-    def num_steps(self) -> int:
-        """Steps of a run that nothing breaks."""
-        rises = int((self.max_temperature - self.start_temperature) / self.temperature_step + 1e-9)
-        return (rises + 1) * self.steps_per_temperature
-
-    def temperature(self, step: int) -> float:
-        """Temperature of the bath (K) during the given step, counted from 0."""
-        return self.start_temperature + self.temperature_step * (step // self.steps_per_temperature)
 
 
 @dataclass
@@ -288,27 +228,3 @@ class Ramp:
 
 def _distances(positions: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     return np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1)
-
-
-def plot_stability(results: dict[str, Sequence[dict[str, Any]]], path: Any) -> None:
-    """Bars: temperature reached by every molecule, one colour a model; those that survived are hatched and said."""
-    from matplotlib.patches import Patch
-
-    from hint_plugins.runs.figures import legend_below, new_figure, save_figure, wrapped
-
-    names = list(dict.fromkeys(row["name"] for rows in results.values() for row in rows))
-    height = 2.8 + 0.05 * min(30, max(map(len, names)))  # slanted names below the bars
-    figure, axis = new_figure(max(4.5, 2.5 + 0.5 * len(names) * max(1, len(results) / 2)), height)
-    width = 0.8 / len(results)
-    for k, rows in enumerate(results.values()):
-        places = [names.index(row["name"]) + (k - (len(results) - 1) / 2) * width for row in rows]
-        bars = axis.bar(places, [row["temperature_K"] for row in rows], width, color=f"C{k}")
-        for bar, row in zip(bars, rows, strict=True):
-            bar.set_hatch("//" if row["survived"] else "")
-    labels = [wrapped(name, 2.0, 8) for name in names]
-    axis.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
-    axis.set(xlabel="molecule", ylabel="temperature at the end (K)")
-    models = [Patch(color=f"C{k}", label=model) for k, model in enumerate(results)]
-    survived = Patch(facecolor="none", edgecolor="0.3", hatch="//", label="survived the whole ramp")
-    legend_below(figure, *models, survived)
-    save_figure(figure, path)

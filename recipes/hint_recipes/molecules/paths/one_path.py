@@ -1,4 +1,4 @@
-"""One reaction path as a study: relaxed with checkpoints, its vibrations computed, everything written."""
+"""One reaction path: relaxed with checkpoints, its vibrations computed, everything written."""
 
 from __future__ import annotations
 
@@ -14,15 +14,10 @@ from hint_plugins.runs.files import replacing, write_csv
 from hint_plugins.runs.items import safe_name, write_frames
 from hint_plugins.structures.copies import bare, moved
 from hint_recipes.failures import SearchFailure
-from hint_recipes.molecules.elastic_band import with_roles, without_repeats
-from hint_recipes.molecules.reaction_path import (
-    KCAL,
-    BandSettings,
-    Fingerprint,
-    fingerprint,
-    plot_fingerprint,
-    relaxed_band,
-)
+from hint_recipes.molecules.paths.band import relaxed_band
+from hint_recipes.molecules.paths.elastic_band import with_roles, without_repeats
+from hint_recipes.molecules.paths.fingerprint import KCAL, Fingerprint, fingerprint, plot_fingerprint
+from hint_recipes.molecules.paths.settings import BandSettings
 from hint_recipes.molecules.transition_states.reaction import Reaction
 
 if TYPE_CHECKING:
@@ -37,7 +32,6 @@ def run_path(
     directory: Path,
     key: str,
     *,
-    width: float = 25.0,
     checkpoint_every: int = 20,
 ) -> dict[str, Any]:
     """Relax (unless ``item`` is a path already), compute the vibrations, and write ``directory/NAME``.
@@ -47,13 +41,11 @@ def run_path(
     name, item
         A reaction, or the images of a path, which is taken as it is.
     potential, settings
-        See :func:`~hint_recipes.molecules.reaction_path.relaxed_band`.
+        See :func:`~hint_recipes.molecules.paths.band.relaxed_band`.
     directory
         The folder ``NAME`` in it gets ``path.extxyz``, ``frequencies.csv``, ``hessians.npz``, ``fingerprint.png``.
     key
         Of this run; a checkpoint with another key is not used.
-    width
-        Of a line in the picture, cm^-1.
     checkpoint_every
         Steps.
 
@@ -77,7 +69,7 @@ def run_path(
         record |= describe(found) | {"converged": converged}
         if not converged:
             record["reason"] = f"the band did not reach {settings.fmax} eV/A in {settings.steps} steps"
-        _write(images, found, folder, name, width)
+        _write(images, found, folder, name, settings.width)
         (folder / "band.extxyz").unlink(missing_ok=True)
     except SearchFailure as failure:
         record["reason"] = f"{failure.reason}: {failure.detail}"
@@ -136,10 +128,3 @@ def _write(images: list[Atoms], found: Fingerprint, folder: Path, name: str, wid
     with replacing(folder / "hessians.npz") as temporary:
         np.savez_compressed(temporary, hessians=found.hessians, coordinate=found.coordinate)
     plot_fingerprint(found, folder / "fingerprint.png", title=name, width=width)
-
-
-def path_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records as rows of a table (numbers only)."""
-    energies = [f"{key}{unit}" for key in ("barrier", "reaction_energy") for unit in ("", "_kcal_mol")]
-    counts = ("n_images", "n_imaginary_top", "n_forces", "n_hessians")
-    return [{key: record.get(key) for key in ("name", "converged", *energies, *counts, "reason")} for record in records]

@@ -1,0 +1,26 @@
+"""How a reaction path is relaxed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from hint_plugins.settings import Settings
+
+
+class BandSettings(Settings):
+    """Settings of a climbing-image nudged elastic band."""
+
+    images: int = Field(15, ge=3, description="Images of the path, end points included. Rodriguez et al. take 58.")
+    spring: float = Field(1.0, gt=0, description="Spring constant between images, eV/A^2.")
+    fmax: float = Field(0.05, gt=0, description="Largest force on the band at which it counts as converged, eV/A.")
+    steps: int = Field(500, ge=1, description="Largest number of steps of the band.")
+    optimizer: Literal["fire", "lbfgs"] = Field(
+        "fire", description="Optimizer of the band: fire (FIRE 2.0, robust) or lbfgs (faster near the end)."
+    )
+    end_point_fmax: float = Field(
+        0.01, ge=0, description="Largest force at the relaxed end points, eV/A; 0 leaves them as they are."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the random nudges in the interpolation.")
+    width: float = Field(25.0, gt=0, description="Width of a line in the picture of the frequencies, cm^-1.")
