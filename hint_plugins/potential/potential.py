@@ -61,10 +61,13 @@ class Potential:
     ----------
     calls
         :class:`Calls`: how often it was asked.
+    origin
+        What it was loaded from: text or an object; None if it was made from a backend.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, origin: Any = None) -> None:
         self.backend = backend
+        self.origin = origin
         self.calls = Calls()
         self._blind = not getattr(backend, "sees_charge", True)
         self._budgets: dict[Any, MemoryBudget] = {k: MemoryBudget(backend.device) for k in ("forces", "hessians")}
@@ -98,7 +101,7 @@ class Potential:
         """
         if isinstance(spec, Potential):
             return spec
-        return cls(load_backend(spec, device, dtype))
+        return cls(load_backend(spec, device, dtype), spec)
 
     @property
     def name(self) -> str:

@@ -8,6 +8,9 @@ import pickle
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
+
+from ase.calculators.calculator import Calculator
 
 from hint_plugins.errors import InputError
 from hint_plugins.potential.potential import Potential
@@ -37,18 +40,28 @@ def load_for(model: Any, execution: Execution, *, device: str | None = None, dty
     return potential
 
 
+#: Identities of objects that cannot be pickled.
+_OBJECTS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
 def identity(model: Any) -> str:
     """What tells one model from another in the keys of stored items.
 
-    For text the name and the state of the file behind it (:func:`hint_plugins.runs.items.file_digest`). An object is
-    known by its content, if it can be pickled; if not, it is another model in every process, and nothing is reused.
+    For text the name and the state of the file behind it (:func:`hint_plugins.runs.items.file_digest`); for a
+    :class:`Potential` that of what it was loaded from. Another object is known by its content, without what an ASE
+    calculator remembers of its last structure; one that cannot be pickled is the same only as long as it lives.
     """
+    if isinstance(model, Potential) and model.origin is not None:
+        return identity(model.origin)
     if isinstance(model, str):
         return file_digest(model)
+    content = model
+    if isinstance(model, Calculator):
+        content = type(model), {key: value for key, value in vars(model).items() if key not in ("results", "atoms")}
     try:
-        return hashlib.sha256(pickle.dumps(model)).hexdigest()[:16]
+        return hashlib.sha256(pickle.dumps(content)).hexdigest()[:16]
     except Exception:  # an object may refuse to be pickled with any error
-        return uuid.uuid4().hex
+        return _OBJECTS.setdefault(model, uuid.uuid4().hex)
 
 
 def map_with_potential(
