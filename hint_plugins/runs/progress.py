@@ -6,10 +6,10 @@ import sys
 from typing import Any
 
 
-def progress_bar(total: int, what: str, unit: str) -> Any:
+def progress_bar(total: int | None, what: str, unit: str) -> Any:
     """A tqdm bar, a context manager: ``what`` stands before it, ``unit`` is the name of one item.
 
-    Nothing is shown where standard error is no terminal.
+    ``total`` is None where the number of items is not known. Nothing is shown where standard error is no terminal.
     """
     from tqdm import tqdm
 

@@ -15,6 +15,7 @@ from hint_plugins.cli.convert import convert
 from hint_plugins.cli.displace import displace
 from hint_plugins.cli.label import label
 from hint_plugins.cli.select import select
+from hint_plugins.cli.settings import with_settings
 from hint_plugins.errors import InputError
 from hint_plugins.hookspecs import hookimpl
 from hint_plugins.storage.store import read_structures, write_structures
@@ -23,7 +24,7 @@ from hint_plugins.storage.store import read_structures, write_structures
 def hint(command, *arguments):
     """Exit status, and the message if the input was refused."""
     app = typer.Typer(add_completion=False)
-    app.command()(command)
+    app.command()(with_settings(command))
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     if isinstance(result.exception, InputError):
         return 2, str(result.exception)
