@@ -86,6 +86,21 @@ def read_dataset(path: Path | str, format: str = "auto", bad: OnBad | None = Non
         raise StoreError(f"format {name!r}: {error}") from error
 
 
+def read_places(
+    path: Path | str, format: str = "auto", bad: OnBad | None = None, **options: Any
+) -> Iterator[tuple[int, Atoms]]:
+    """As :func:`read_dataset`, but each structure with its place in the file; unreadable ones have a place too."""
+    refused = 0
+
+    def skip(index: int, reason: str) -> None:
+        nonlocal refused
+        refused += 1
+        (bad or raise_bad(Path(path)))(index, reason)
+
+    for good, atoms in enumerate(read_dataset(path, format, skip, **options)):
+        yield good + refused, atoms
+
+
 def _is_structures(file: Path) -> bool:
     return file.is_file() and file.name.lower().removesuffix(".gz").endswith((".xyz", ".extxyz"))
 

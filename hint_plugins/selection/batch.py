@@ -11,73 +11,62 @@ from hint_plugins.labelling.engine import EngineError, EngineSpec
 from hint_plugins.labelling.make import make_label
 from hint_plugins.labelling.record import LabelTask
 from hint_plugins.selection.displacement import DisplacementError, gaussian, interpolate, normal_modes
-
-METHODS = ("gaussian", "normal-modes", "path")
+from hint_plugins.selection.settings import DisplaceSettings
 
 
 def displaced(
-    structures: Iterable[Atoms],
-    method: str,
-    count: int,
-    rng: np.random.Generator,
-    *,
-    sigma: float = 0.4,
-    keep_centre: bool = True,
-    temperature: float = 300.0,
-    quantum: bool = True,
-    engine: str = "xtb",
+    structures: Iterable[tuple[int, Atoms]], settings: DisplaceSettings
 ) -> Iterator[tuple[int, list[Atoms] | Exception]]:
-    """Apply one of :data:`METHODS` to each structure (``path``: to each pair).
+    """Displace each structure (``path``: each pair).
 
     Parameters
     ----------
     structures
-        Stream.
-    method, count, rng, sigma, keep_centre, temperature, quantum
-        As in :mod:`hint_plugins.selection.displacement`.
-    engine
-        Label engine for Hessians of structures without ``REF_hessian``.
+        Stream of structures with their places in the file.
+    settings
+        Method, numbers and seed.
 
     Yields
     ------
     index, result
-        Number of the (first) parent and its displaced structures, ``info["parent"]`` set; or the reason why not.
+        Place of the (first) parent and its displaced structures, ``info["parent"]`` set; or the reason why not.
     """
-    if method not in METHODS:
-        raise DisplacementError(f"unknown method {method!r}: choose {', '.join(METHODS)}")
-    if method == "path":
+    rng, count = np.random.default_rng(settings.seed), settings.count
+    if settings.method == "path":
         yield from _paths(structures, count)
         return
-    for index, atoms in enumerate(structures):
+    for index, atoms in structures:
         try:
-            if method == "gaussian":
-                made = gaussian(atoms, sigma, count, rng, keep_centre=keep_centre)
+            if settings.method == "gaussian":
+                made = gaussian(atoms, settings.sigma, count, rng, keep_centre=settings.keep_centre)
             else:
-                made = normal_modes(atoms, _hessian(atoms, engine), temperature, count, rng, quantum=quantum)
+                hessian = _hessian(atoms, settings.engine)
+                made = normal_modes(atoms, hessian, settings.temperature, count, rng, quantum=not settings.classical)
         except (DisplacementError, EngineError) as error:
             yield index, error
             continue
         yield index, _tagged(made, index)
 
 
-def _paths(structures: Iterable[Atoms], count: int) -> Iterator[tuple[int, list[Atoms] | Exception]]:
-    start = None
-    index = -1
-    for index, atoms in enumerate(structures):
+def _paths(structures: Iterable[tuple[int, Atoms]], count: int) -> Iterator[tuple[int, list[Atoms] | Exception]]:
+    start: tuple[int, Atoms] | None = None
+    for place, atoms in structures:
         if start is None:
-            start = atoms
+            start = place, atoms
             continue
-        try:
-            images = _tagged(interpolate(start, atoms, count), index - 1)
-            for image, x in zip(images, np.linspace(0, 1, count), strict=True):
-                image.info["role"] = {0.0: "reactant", 1.0: "product"}.get(float(x), "path")
-                image.info["coordinate"] = round(float(x), 4)
-            yield index - 1, images
-        except DisplacementError as error:
-            yield index - 1, error
+        index, first = start
         start = None
+        try:
+            images = _tagged(interpolate(first, atoms, count), index)
+        except DisplacementError as error:
+            yield index, error
+            continue
+        for image, x in zip(images, np.linspace(0, 1, count), strict=True):
+            image.info["role"] = {0.0: "reactant", 1.0: "product"}.get(float(x), "path")
+            image.info["coordinate"] = round(float(x), 4)
+        yield index, images
     if start is not None:
-        yield index, DisplacementError("the last structure has no partner: paths need start and end in turn")
+        yield start[0], DisplacementError("the last structure has no partner: paths need start and end in turn")
 
 
 def _tagged(made: list[Atoms], index: int) -> list[Atoms]:

@@ -16,7 +16,7 @@ from hint_plugins.cli.displace import displace
 from hint_plugins.cli.label import label
 from hint_plugins.cli.select import select
 from hint_plugins.cli.settings import with_settings
-from hint_plugins.errors import InputError
+from hint_plugins.errors import HintError
 from hint_plugins.hookspecs import hookimpl
 from hint_plugins.storage.store import read_structures, write_structures
 
@@ -26,7 +26,7 @@ def hint(command, *arguments):
     app = typer.Typer(add_completion=False)
     app.command()(with_settings(command))
     result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if isinstance(result.exception, InputError):
+    if isinstance(result.exception, HintError):
         return 2, str(result.exception)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -340,7 +340,10 @@ def test_displace(tmp_path):
     status, text = hint(displace, tmp_path / "wrong.xyz", "--out", tmp_path / "g", "--method", "normal-modes")
     assert status == 1
     assert "80 numbers" in text
-    assert "unknown method" in hint(displace, tmp_path / "odd.xyz", "--out", tmp_path / "f", "--method", "jump")[1]
+    assert (
+        "method: choose gaussian, normal-modes, path"
+        in hint(displace, tmp_path / "odd.xyz", "--out", tmp_path / "f", "--method", "jump")[1]
+    )
 
 
 class Extra:

@@ -16,6 +16,7 @@ from hint_plugins.selection.displacement import (
     normal_modes,
     vibrational_space,
 )
+from hint_plugins.selection.settings import DisplaceSettings
 from hint_plugins.storage.store import read_structures
 
 
@@ -142,11 +143,11 @@ def test_stream_of_displacements_names_what_failed():
     pytest.importorskip("geodesic_interpolate")
     frames = [molecule("HCN"), molecule("HCN"), molecule("H2O"), molecule("H2"), molecule("H2")]
     frames[1].positions += 0.1
-    results = dict(displaced(frames, "path", 3, np.random.default_rng(0)))
+    results = dict(displaced(enumerate(frames), DisplaceSettings(method="path", count=3)))
     assert [a.info["role"] for a in results[0]] == ["reactant", "path", "product"]
     assert "same atoms" in str(results[2])
     assert "no partner" in str(results[4])
-    results = dict(displaced(frames[:2], "gaussian", 2, np.random.default_rng(0), sigma=0.1))
+    results = dict(displaced(enumerate(frames[:2]), DisplaceSettings(count=2, sigma=0.1)))
     assert [a.info["parent"] for made in results.values() for a in made] == [0, 0, 1, 1]
 
 
