@@ -163,7 +163,7 @@ class TestEvaluate:
 
     def test_resumes_and_repeats(self, tmp_path, monkeypatch):
         """Killed in the second part: the first is not computed again, and the result is that of an unbroken run."""
-        import hint_plugins.cli.evaluate as command
+        import hint_plugins.evaluation.study as command
 
         monkeypatch.setattr(command, "PART", 3)
         write_structures(tmp_path / "d.xyz", labelled_set(8, every=3))
