@@ -196,7 +196,7 @@ def precision_table(options: argparse.Namespace) -> Iterator[Row]:
 
 def selftest_table(options: argparse.Namespace) -> Iterator[Row]:
     """Third derivatives on the device against central differences, float64."""
-    from hint_plugins.diagnosis import check_potential, check_training
+    from hint_plugins.diagnosis.derivatives import check_potential, check_training
 
     for name, system in itertools.product(("MACE", "AlphaNet"), ELEMENTS):
         potential = _potential(options, name, system, "float64")
@@ -270,7 +270,7 @@ def kernels_table(options: argparse.Namespace) -> Iterator[Row]:
     from importlib.metadata import version
 
     from hint_mace.host import MaceEnergyModel
-    from hint_plugins.diagnosis import check_training
+    from hint_plugins.diagnosis.derivatives import check_training
     from hint_plugins.potential import Potential
     from hint_plugins.potential.backends.energy_models import EnergyModelBackend
 

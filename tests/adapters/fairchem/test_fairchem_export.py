@@ -16,7 +16,7 @@ from helpers.structures import crystals, molecules
 from hint_fairchem.checks import inner_model
 from hint_fairchem.export import export_checkpoint
 from hint_fairchem.host import load_potential
-from hint_plugins.diagnosis import check_training
+from hint_plugins.diagnosis.derivatives import check_training
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
 from hint_plugins.potential.backends.protocol import PotentialError

@@ -15,7 +15,7 @@ from ase import Atoms  # noqa: E402
 from helpers.mace import tiny_mace  # noqa: E402
 from mace.calculators import MACECalculator  # noqa: E402
 
-from hint_plugins.diagnosis import check_potential, check_training  # noqa: E402
+from hint_plugins.diagnosis.derivatives import check_potential, check_training  # noqa: E402
 from hint_plugins.potential import Potential  # noqa: E402
 from hint_plugins.potential.backends import PotentialError  # noqa: E402
 
