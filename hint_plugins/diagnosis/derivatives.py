@@ -1,4 +1,4 @@
-"""Are the derivatives of a potential right? Forces, Hessians and the gradient of a Hessian loss, for ``hint doctor``."""
+"""Are the derivatives of a potential right? Forces, Hessians and the gradient of a Hessian loss."""
 
 from __future__ import annotations
 
