@@ -49,3 +49,25 @@ def sentences(error: ValidationError, known: list[str]) -> str:
             message = "choose " + ", ".join(re.findall("'([^']*)'", problem["ctx"]["expected"]))
         lines.append(f"{name}: {message} (got {problem['input']!r})" if name else message)
     return "\n".join(lines)
+
+
+def name_values(items: list[str]) -> dict[str, Any]:
+    """``["a=1", "b=x"]`` to a dictionary; values are YAML scalars.
+
+    Raises
+    ------
+    ConfigError
+        For text of another form.
+    """
+    import yaml
+
+    values = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{item!r}: expected NAME=VALUE")
+        try:
+            values[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{item!r}: {error}") from None
+    return values

@@ -20,7 +20,7 @@ def is_partial(atoms: Atoms) -> bool:
 
 
 def with_vacuum(atoms: Atoms, vacuum: float | None, code: str) -> Atoms:
-    """The structure in a cell that is periodic in three directions, the missing ones filled with vacuum.
+    """A copy of the structure in a cell that is periodic in three directions, the missing ones filled with vacuum.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def with_vacuum(atoms: Atoms, vacuum: float | None, code: str) -> Atoms:
         If the structure is not periodic in three directions and ``vacuum`` is None.
     """
     if atoms.pbc.all():
-        return atoms
+        return atoms.copy()
     flags = " ".join("FT"[int(flag)] for flag in atoms.pbc)
     if vacuum is None:
         raise EngineError(

@@ -142,7 +142,7 @@ def test_outputs_of_one_stem_keep_their_summaries(tmp_path, molecules):
     [
         (("--engine", "magic"), "unknown engine 'magic'"),
         (("--kind", "half"), "unknown kind"),
-        (("--executor", "cloud"), "unknown executor"),
+        (("--executor", "cloud"), "executor: choose local, dask, parsl"),
         (("--scheduler", "tcp://x:1"), "belongs to --executor dask"),
         (("--calculator", "emt"), "belongs to --engine ase"),
         (("--engine", "ase"), "needs --calculator"),

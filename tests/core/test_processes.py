@@ -9,10 +9,10 @@ import threading
 import pytest
 from helpers.processes import alive, wait_for
 
-from hint_plugins.cli.options import refuse_existing
 from hint_plugins.errors import InputError
 from hint_plugins.runs import locks
 from hint_plugins.runs.directory import prepare_output
+from hint_plugins.runs.output_file import OutputFile
 from hint_plugins.runs.processes import end_all, run, run_logged, tethered
 
 #: Starts a program through ``tethered`` or ``run`` whose child writes its process number and sleeps.
@@ -121,10 +121,10 @@ def test_a_second_command_on_a_directory_is_refused_until_the_first_is_dead(held
 def test_a_second_command_on_a_file_is_refused_until_the_first_is_dead(held):
     path, process = held
     with pytest.raises(InputError, match=f"another command writes to {path}"):
-        refuse_existing(path, False)
-    refuse_existing(path.with_name("other"), False)
+        OutputFile(path).take()
+    OutputFile(path.with_name("other")).take()
     process.kill()
     process.wait()
-    refuse_existing(path, False)
+    OutputFile(path).take()
     locks.release_all()
     assert list(path.parent.iterdir()) == []

@@ -247,6 +247,16 @@ def test_espresso_writes_and_reads(tmp_path, template):
     assert engine.provenance()["pseudopotentials_hash"] != provenance["pseudopotentials_hash"]
 
 
+def test_surfaces_leave_the_structure_as_it_is(tmp_path, template):
+    """Positions are those of the call, not of the call before it: the caller's structure does not move along."""
+    espresso = {"template": str(template), "command": fake_pw(tmp_path, HERE / "pw_h2.out")}
+    for engine in (EngineSpec("espresso", espresso), EngineSpec("ase", {"calculator": "emt"})):
+        atoms = box()
+        surface = engine.build().surface(atoms)
+        surface.evaluate(atoms.positions + 0.01)
+        assert (atoms.positions == box().positions).all()
+
+
 def test_espresso_failures_are_named(tmp_path, template):
     (tmp_path / "bad.out").write_text(
         "     Program PWSCF v.6.7MaX starts\n     convergence NOT achieved after 100 iterations: stopping\n"

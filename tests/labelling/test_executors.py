@@ -146,7 +146,7 @@ def test_wrong_parsl_configurations(tmp_path):
 def test_dask_without_a_scheduler():
     pytest.importorskip("distributed")
     code = (
-        "from hint_plugins.labelling import executors\n"
+        "from hint_plugins.runs import executors\n"
         "import dask; dask.config.set({'distributed.comm.timeouts.connect': '1s'})\n"
         "try:\n"
         "    with executors.executor_factory('dask', 1, scheduler='tcp://127.0.0.1:9')(): pass\n"
