@@ -23,7 +23,7 @@ from ase.data import covalent_radii
 from ase.optimize import BFGS
 
 from hint_plugins.curvature.probes import draw_probes
-from hint_plugins.datasets import read_dataset
+from hint_plugins.datasets.reading import read_dataset
 from hint_plugins.labels.checks import check_label
 from hint_plugins.labels.hessian_label import HessianLabel
 from hint_plugins.potential import Potential

@@ -27,7 +27,7 @@ def use_plugins(names: str | None) -> None:
     """
     if not names:
         return
-    from hint_plugins.datasets import READERS
+    from hint_plugins.datasets.reading import READERS
     from hint_plugins.labelling.engine import ENGINES
     from hint_plugins.plugins import PluginError, load_plugins
     from hint_plugins.selection.choose import SELECTORS

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from hint_plugins.curvature.layouts import UNITS
-from hint_plugins.datasets import READERS, data_files, detect_format, read_dataset
 from hint_plugins.datasets.convert import ConversionReport, adopted, checked
 from hint_plugins.datasets.energies import AtomicEnergies, aligned
+from hint_plugins.datasets.reading import READERS, data_files, detect_format, read_dataset
 from hint_plugins.datasets.settings import ConvertSettings
 from hint_plugins.errors import InputError
 from hint_plugins.labels.keys import Keys

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hint_plugins.datasets import read_places
+from hint_plugins.datasets.reading import read_places
 from hint_plugins.runs.directory import RunDirectory
 from hint_plugins.selection.batch import displaced
 from hint_plugins.selection.settings import DisplaceSettings
@@ -51,7 +51,7 @@ def displace_structures(
     Parameters
     ----------
     source, format
-        As in :func:`hint_plugins.datasets.read_dataset`.
+        As in :func:`hint_plugins.datasets.reading.read_dataset`.
     directory
         For ``structures.xyz`` (without labels; ``parent`` is the place of the parent in the file).
     settings

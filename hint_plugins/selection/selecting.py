@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.datasets import read_dataset, read_places
+from hint_plugins.datasets.reading import read_dataset, read_places
 from hint_plugins.labelling.record import REQUEST
 from hint_plugins.labels.hessian_label import SUFFIXES
 from hint_plugins.runs.directory import RunDirectory
@@ -66,7 +66,7 @@ def select_structures(
     Parameters
     ----------
     source, format
-        As in :func:`hint_plugins.datasets.read_dataset`; the data set is walked through three times at most.
+        As in :func:`hint_plugins.datasets.reading.read_dataset`; the data set is walked through three times at most.
     directory
         For ``selected.xyz`` (or ``.aselmdb``), ``scores.csv`` of all readable structures, ``map.png``,
         ``summary.json``. A structure chosen for forces only loses the Hessian label it may carry.

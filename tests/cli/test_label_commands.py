@@ -240,7 +240,7 @@ def test_convert_units(tmp_path, molecules):
     status, text = hint(convert, tmp_path / "ha.xyz", tmp_path / "b.xyz", "--on-bad", "error")
     assert status == 2
     assert "Ha/Bohr^2" in text
-    assert "unknown unit" in hint(convert, tmp_path / "ha.xyz", tmp_path / "c.xyz", "--hessian-unit", "kcal")[1]
+    assert "hessian_unit: choose" in hint(convert, tmp_path / "ha.xyz", tmp_path / "c.xyz", "--hessian-unit", "kcal")[1]
 
 
 def test_align_energies_to_another_level(tmp_path):
@@ -373,7 +373,7 @@ def extra(monkeypatch):
     from importlib.metadata import EntryPoint
 
     import hint_plugins.plugins as plugins
-    from hint_plugins.datasets import READERS
+    from hint_plugins.datasets.reading import READERS
     from hint_plugins.labelling.engine import ENGINES
     from hint_plugins.selection.choose import SELECTORS
 

@@ -5,7 +5,7 @@ import pytest
 from ase.units import Bohr, Hartree
 from helpers import code_files as cf
 
-from hint_plugins.datasets import detect_format, read_dataset
+from hint_plugins.datasets.reading import detect_format, read_dataset
 from hint_plugins.labels.checks import check_structure
 from hint_plugins.storage.store import StoreError
 

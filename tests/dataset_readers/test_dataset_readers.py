@@ -8,7 +8,7 @@ from ase.build import molecule
 from ase.io import write
 from ase.units import Hartree
 
-from hint_plugins.datasets import detect_format, read_dataset
+from hint_plugins.datasets.reading import detect_format, read_dataset
 from hint_plugins.datasets.record import RecordError, square_hessian
 from hint_plugins.storage.store import StoreError
 

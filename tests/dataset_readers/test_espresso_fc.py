@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from ase.units import Bohr, Rydberg
 
-from hint_plugins.datasets import read_dataset
 from hint_plugins.datasets.espresso_fc import acoustic_sum_rule
+from hint_plugins.datasets.reading import read_dataset
 from hint_plugins.storage.store import StoreError
 
 K = 0.05  # Ry/Bohr^2, springs to the two neighbours along x; 0.02 along y; 0.01 along z

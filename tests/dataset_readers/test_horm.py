@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hint_plugins.datasets import read_dataset
+from hint_plugins.datasets.reading import read_dataset
 from hint_plugins.storage.store import StoreError
 
 lmdb = pytest.importorskip("lmdb")

@@ -11,8 +11,8 @@ from ase.build import bulk
 from helpers.q2r import springs
 
 from hint_plugins.datasets import phonopy_file as module
-from hint_plugins.datasets import read_dataset
 from hint_plugins.datasets.phonopy_file import read_phonopy_file
+from hint_plugins.datasets.reading import read_dataset
 from hint_plugins.datasets.record import RecordError
 
 phonopy = pytest.importorskip("phonopy")

@@ -7,8 +7,9 @@ from ase.units import Bohr, Hartree
 from helpers.q2r import springs, write_q2r
 from scipy.special import erfc
 
-from hint_plugins.datasets import q2r, read_dataset
+from hint_plugins.datasets import q2r
 from hint_plugins.datasets.q2r import dipole_blocks, read_q2r
+from hint_plugins.datasets.reading import read_dataset
 from hint_plugins.datasets.record import RecordError
 
 BORN = np.array([1.09, -1.09])[:, None, None] * np.eye(3)

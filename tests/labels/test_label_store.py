@@ -399,7 +399,7 @@ def test_places_are_those_of_the_file(tmp_path):
 
 def test_what_a_killed_run_leaves_is_never_data(tmp_path):
     pytest.importorskip("ase_db_backends")
-    from hint_plugins.datasets import detect_format, read_dataset
+    from hint_plugins.datasets.reading import detect_format, read_dataset
     from hint_plugins.storage.store import store_format
 
     frames = structures()
