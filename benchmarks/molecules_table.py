@@ -35,7 +35,8 @@ from ase.io import read, write
 from hint_plugins.runs.files import write_csv, write_json
 from hint_plugins.runs.processes import run_logged
 from hint_recipes.cli.inputs import open_run
-from hint_recipes.demo import DemoSettings, tool, train
+from hint_recipes.demo.settings import DemoSettings
+from hint_recipes.demo.training import tool, train
 
 XTB = "tblite:GFN2-xTB"
 COLUMNS = {

@@ -100,7 +100,7 @@ def test_map(tmp_path, figures):
 
 
 def demo_rows(sizes, seeds):
-    from hint_recipes.demo import ERRORS
+    from hint_recipes.demo.tables import ERRORS
 
     rng = np.random.default_rng(0)
     return [
@@ -116,10 +116,10 @@ def demo_rows(sizes, seeds):
 @pytest.mark.parametrize("sizes", [(6,), (3, 6, 12, 24)])
 def test_demo(tmp_path, figures, sizes, seeds):
     """Every error of the table is drawn, also one that got worse, and one size gives bars with their numbers."""
-    from hint_recipes.demo import ERRORS, compare, plot
+    from hint_recipes.demo.tables import ERRORS, compare
 
     rows = demo_rows(sizes, seeds)
-    plot(rows, tmp_path / "comparison.png")
+    plot_comparison(rows, tmp_path / "comparison.png")
     assert not faults(figures[0])
     assert [axes.get_ylabel() for axes in figures[0].axes] == list(ERRORS.values())
     table = {(row["structures"], row["error"]): row for row in compare(rows)}
@@ -301,7 +301,7 @@ def test_the_helper_sees_what_is_wrong(figures, tmp_path):
 
 
 def test_the_demo_says_in_words_what_rose(tmp_path):
-    from hint_recipes.demo import KEYS, compare, sentences, with_units
+    from hint_recipes.demo.tables import KEYS, compare, sentences, with_units
 
     rows = demo_rows((6,), 1)
     for row in rows:

@@ -36,7 +36,7 @@ def asking(options: Mapping[str, Any]) -> Iterator[None]:
 def with_settings(function: Callable) -> Callable:
     """Replace every parameter that is a :class:`~hint_plugins.settings.Settings` by one option per field.
 
-    A field ``band_fmax`` becomes ``--band-fmax`` with the field's description, default and lower limit. Parameters of
+    A field ``band_fmax`` becomes ``--band-fmax`` with the field's description, default and limits. Parameters of
     the result are keyword-only.
     """
     signature = inspect.signature(function, eval_str=True)
@@ -66,10 +66,10 @@ def with_settings(function: Callable) -> Callable:
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
-    least = next((item.ge for item in field.metadata if hasattr(item, "ge")), None)
+    least, most = (next((getattr(i, end) for i in field.metadata if hasattr(i, end)), None) for end in ("ge", "le"))
     own = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     flags: Any = own.get("flags", [])
-    option = typer.Option(*flags, help=field.description, metavar=own.get("metavar"), min=least)  # type: ignore[arg-type]
+    option = typer.Option(*flags, help=field.description, metavar=own.get("metavar"), min=least, max=most)  # type: ignore[arg-type]
     default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[_shown(field.annotation), option]

@@ -13,7 +13,8 @@ from helpers.pretend_gpu import pretend_gpu
 from hint_plugins.errors import InputError
 from hint_plugins.potential import worker as potential_worker
 from hint_plugins.runs import devices
-from hint_recipes import demo
+from hint_recipes.demo import training
+from hint_recipes.demo.settings import DemoSettings
 
 no_gpu = pytest.mark.skipif(HAS_GPU, reason="there is a GPU")
 
@@ -36,10 +37,10 @@ def test_a_device_that_the_trainer_does_not_know_is_refused():
 @no_gpu
 def test_the_demo_trains_and_evaluates_on_the_device(tmp_path, monkeypatch):
     commands = []
-    monkeypatch.setattr(demo, "run_logged", lambda words, directory: commands.append([str(word) for word in words]))
+    monkeypatch.setattr(training, "run_logged", lambda words, directory: commands.append([str(word) for word in words]))
     for device in (None, "cpu"):
         with pretend_gpu(), contextlib.suppress(FileNotFoundError):  # the evaluation writes nothing here
-            demo.train_and_evaluate(tmp_path, demo.DemoSettings(), 1, True, {"train": []}, device)
+            training.train_and_evaluate(tmp_path, DemoSettings(), 1, True, {"train": []}, device)
     assert [words[words.index("--device") + 1] for words in commands] == ["cuda", "cuda", "cpu", "cpu"]
 
 

@@ -1,0 +1,1 @@
+"""Does training on Hessians pay? The comparison of `hint demo`."""
