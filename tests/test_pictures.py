@@ -116,6 +116,7 @@ def demo_rows(sizes, seeds):
 @pytest.mark.parametrize("sizes", [(6,), (3, 6, 12, 24)])
 def test_demo(tmp_path, figures, sizes, seeds):
     """Every error of the table is drawn, also one that got worse, and one size gives bars with their numbers."""
+    from hint_recipes.demo.plots import plot_comparison
     from hint_recipes.demo.tables import ERRORS, compare
 
     rows = demo_rows(sizes, seeds)

@@ -18,7 +18,8 @@ from hint_plugins.errors import InputError
 from hint_plugins.runs.directory import write_summary
 from hint_plugins.runs.figures import legend_below, new_figure, save_figure
 from hint_plugins.runs.files import write_csv
-from hint_recipes.crystals.finetune.study import run_finetune
+from hint_recipes.crystals.finetune.settings import FinetuneSettings
+from hint_recipes.crystals.finetune.study import finetune_hydride
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants, set_masses
 from hint_recipes.crystals.inputs import load_potential
 from hint_recipes.crystals.phonons.harmonic import bands, read_force_constants
@@ -197,20 +198,20 @@ def _train(
         return json.loads(finished.read_text())
     out.mkdir(parents=True, exist_ok=True)
     palladium_hydride().write(out / "pdh.extxyz")
-    return run_finetune(
+    settings = FinetuneSettings(epochs=size.epochs, seed=seed, compare_without=True)
+    result = finetune_hydride(
         out / "pdh.extxyz",
         out,
+        settings,
         hessian=reference.hessian,
         cells=[f for f in (reference.cells, reference.supercells if supercells else None) if f],
         cell_energy=reference.cell_energy,
         test=reference.held_out,
-        compare_without=True,
-        epochs=size.epochs,
         foundation=foundation,
         device=device,
-        seed=seed,
-        options=size.trainer_options,
+        trainer_options=size.trainer_options,
     )
+    return result.summary
 
 
 def _sscha(out: Path, model: str, name: str, size: StudySize, device: str | None, seed: int) -> dict[str, Any]:

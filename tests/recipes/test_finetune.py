@@ -19,7 +19,9 @@ from hint_plugins.labels.hessian_label import HessianLabel
 from hint_plugins.potential import Potential
 from hint_recipes.crystals.finetune.check import check, harmonic_errors, held_out, line_scan, soft_mode
 from hint_recipes.crystals.finetune.data import build, displaced_cells, read_labelled
-from hint_recipes.crystals.finetune.study import SETTINGS, run_finetune, trainer_command
+from hint_recipes.crystals.finetune.settings import FinetuneSettings
+from hint_recipes.crystals.finetune.study import finetune_hydride
+from hint_recipes.crystals.finetune.trainer import SETTINGS, trainer_command
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
 from hint_recipes.crystals.phonons.harmonic import save_force_constants
 
@@ -165,9 +167,11 @@ def test_energy_offset_is_removed(constants, energy):
 
 def test_prepared_only(tmp_path, crystal, constants, cells, energy):
     inputs = write_inputs(tmp_path, crystal, constants, cells)
-    (tmp_path / "out").mkdir()
-    summary = run_finetune(**inputs, out=tmp_path / "out", cell_energy=energy, prepare_only=True, compare_without=True)
-    assert summary["n_train"] == 8
+    settings = FinetuneSettings(compare_without=True)
+    result = finetune_hydride(
+        **inputs, directory=tmp_path / "out", settings=settings, cell_energy=energy, prepare_only=True
+    )
+    assert result.summary["n_train"] == 8
     for name in ("hint", "plain"):
         command = json.loads((tmp_path / "out" / name / "command.json").read_text())["command"]
         assert command[0] == "mace_run_train"
@@ -189,19 +193,20 @@ def test_a_training_with_other_options_is_kept(tmp_path, crystal, constants, cel
     inputs = write_inputs(tmp_path, crystal, constants, cells)
     out = tmp_path / "out"
     out.mkdir()
-    options = {**inputs, "out": out, "cell_energy": energy, "prepare_only": True}
-    run_finetune(**options)
-    run_finetune(**options, epochs=7)
+    options = {**inputs, "directory": out, "cell_energy": energy, "prepare_only": True}
+    seven = FinetuneSettings(epochs=7)
+    finetune_hydride(**options)
+    finetune_hydride(**options, settings=seven)
     (out / "hint" / "checkpoints").mkdir()
     (out / "hint" / "checkpoints" / "hint_epoch-0.pt").write_text("")
-    run_finetune(**options, epochs=7)
+    finetune_hydride(**options, settings=seven)
     for change in ({"epochs": 8}, {"epochs": 7, "max_energy": 0.1}):
         with pytest.raises(InputError, match="other data or options"):
-            run_finetune(**options, **change)
+            finetune_hydride(**options, settings=FinetuneSettings(**change))
     with pytest.raises(InputError, match="no such file"):
-        run_finetune(**options, foundation=tmp_path / "none.model")
+        finetune_hydride(**options, foundation=tmp_path / "none.model")
     monkeypatch.setattr("hint_recipes.crystals.finetune.study.training_device", lambda device: "mps")
-    run_finetune(**options, epochs=7)  # on another machine
+    finetune_hydride(**options, settings=seven)  # on another machine
     assert "--device=mps" in json.loads((out / "hint" / "command.json").read_text())["command"]
 
 
