@@ -31,14 +31,14 @@ def crystals(snte: Path | None) -> dict[str, tuple[Any, Any, float, float | None
     from quartic_crystal import QuarticCrystal
 
     from hint_plugins.potential import Potential
-    from hint_recipes.crystals.force_constants.force_constants import hessian_from_potential
+    from hint_recipes.crystals.force_constants.force_constants import force_constants_from_potential
     from hint_recipes.crystals.sscha.ensemble import EnsembleEngine
 
     found: dict[str, tuple[Any, Any, float, float | None]] = {}
 
     def add(name: str, calculator: Any, cell: Any, multiples: tuple[int, int, int], exact: float | None) -> None:
         potential = Potential.load(calculator)
-        constants = hessian_from_potential(potential, cell, multiples)
+        constants = force_constants_from_potential(potential, cell, multiples)
         found[name] = EnsembleEngine(potential), constants, 300.0, exact
 
     quartic = QuarticCrystal(k=0.5, g=8.0)

@@ -211,11 +211,11 @@ def test_gibbs_errors(tmp_path, figures, models):
 def test_phonons(tmp_path, figures):
     pytest.importorskip("phonopy")
     from hint_plugins.potential import Potential
-    from hint_recipes.crystals.force_constants.force_constants import hessian_from_potential
+    from hint_recipes.crystals.force_constants.force_constants import force_constants_from_potential
     from hint_recipes.crystals.phonons.harmonic import harmonic
     from hint_recipes.crystals.phonons.plots import plot_bands, plot_dos, plot_thermal
 
-    constants = hessian_from_potential(Potential.load("emt"), bulk("Pd", a=3.9), (2, 2, 2))
+    constants = force_constants_from_potential(Potential.load("emt"), bulk("Pd", a=3.9), (2, 2, 2))
     result = harmonic(constants, mesh=(2, 2, 2), temperatures=[0.0, 300.0], points=5)
     for names in (["emt"], ["emt", LONG, "reference"]):
         plot_bands(dict.fromkeys(names, result.bands), tmp_path / "bands.png")

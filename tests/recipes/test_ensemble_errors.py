@@ -9,7 +9,7 @@ from quartic_crystal import QuarticCrystal
 
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
 from hint_recipes.crystals.sscha.ensemble_statistics import mean_and_error
 
 pytest.importorskip("sscha")
@@ -94,7 +94,7 @@ def test_minimised_free_energy_is_biased_and_fresh_is_not(quartic):
     crystal, _, energy = quartic
     potential = Potential.load(crystal)
     engine = EnsembleEngine(potential)
-    first = start(hessian_from_potential(potential, crystal.primitive, (2, 2, 2)))[0]
+    first = start(force_constants_from_potential(potential, crystal.primitive, (2, 2, 2)))[0]
     minimised, fresh = [], []
     for seed in range(4):
         settings = SschaSettings(
@@ -127,7 +127,7 @@ class TestConvergence:
         """A first population far from the solution uses its own ratio and is never the last."""
         crystal, _, _ = quartic
         potential = Potential.load(QuarticCrystal(k=-0.3, g=12.0))
-        first, changed = start(hessian_from_potential(potential, crystal.primitive, (2, 2, 2)), floor=50.0)
+        first, changed = start(force_constants_from_potential(potential, crystal.primitive, (2, 2, 2)), floor=50.0)
         settings = SschaSettings(configurations=20, max_populations=1, min_populations=1)
         state = run(State(first, difficult=changed > 0), EnsembleEngine(potential), settings, [(2, 2, 2)])
         assert not state.converged
@@ -208,7 +208,7 @@ def test_free_energy_hessian_has_errors():
     """The quoted error of the lowest mode is what it scatters by from draw to draw; the translations are left out."""
     potential = Potential.load("emt")
     crystal = bulk("Cu", "hcp", a=2.56, c=4.18)  # where every atom is a centre of inversion, third derivatives vanish
-    constants = start(hessian_from_potential(potential, crystal, (2, 2, 1)))[0]
+    constants = start(force_constants_from_potential(potential, crystal, (2, 2, 1)))[0]
     engine = EnsembleEngine(potential)
     found = [free_energy_hessian(constants, engine, SschaSettings(temperature=600.0, seed=s), 100) for s in range(8)]
     lowest = np.array([h.lowest for h in found])

@@ -10,7 +10,7 @@ from ase.build import bulk
 
 import hint_recipes
 from hint_plugins.errors import InputError
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
 from hint_recipes.crystals.phonons.harmonic import (
     compare,
     density_of_states,
@@ -50,7 +50,7 @@ def potential():
 
 def test_model_hessian_from_unit_cell_columns_is_the_whole_hessian(potential):
     crystal = bulk("Pd", a=3.9, cubic=True)
-    constants = hessian_from_potential(potential, crystal, (2, 1, 1))
+    constants = force_constants_from_potential(potential, crystal, (2, 1, 1))
     np.testing.assert_allclose(constants.hessian, potential.hessian(constants.supercell), atol=1e-7)
 
 
@@ -58,7 +58,9 @@ def test_free_energy_against_the_closed_formula(potential):
     """The harmonic oscillator sum over the same mesh, written out."""
     from ase.units import _c, _e, _hplanck, kB
 
-    constants = hessian_from_potential(potential, bulk("Pd", a=3.9), (2, 2, 2)).symmetrized().acoustic_sum_rule()
+    constants = (
+        force_constants_from_potential(potential, bulk("Pd", a=3.9), (2, 2, 2)).symmetrized().acoustic_sum_rule()
+    )
     result = harmonic(constants, mesh=(2, 2, 2), temperatures=[0.0, 300.0], points=5)
     energies = np.sort(constants.frequencies().ravel())[3:] * 100 * _c * _hplanck / _e
     beta = 1 / (kB * 300)
@@ -94,7 +96,7 @@ def test_command_compares_models_with_a_reference(tmp_path):
     crystal.write(tmp_path / "cell.extxyz")
     from hint_plugins.potential import Potential
 
-    exact = hessian_from_potential(Potential.load("emt"), crystal, (2, 2, 2))
+    exact = force_constants_from_potential(Potential.load("emt"), crystal, (2, 2, 2))
     save_force_constants(exact, tmp_path, "reference")
     options = {"mesh": (2, 2, 2), "t_max": 300, "t_step": 150}
     for reference in ("reference.yaml", "reference.npz"):

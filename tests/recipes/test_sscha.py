@@ -14,7 +14,7 @@ from quartic_crystal import QuarticCrystal
 
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
 from hint_recipes.crystals.sscha.perturbation import perturbation
 
 pytest.importorskip("sscha")
@@ -33,7 +33,7 @@ def test_exactly_solvable_crystal(temperature):
     """Free energy within four standard errors, modes within 1 % (sampling noise of 200 configurations)."""
     crystal = QuarticCrystal(k=0.5, g=8.0)
     potential = Potential.load(crystal)
-    harmonic = hessian_from_potential(potential, crystal.primitive, (2, 2, 2))
+    harmonic = force_constants_from_potential(potential, crystal.primitive, (2, 2, 2))
     exact, free_energy = crystal.solve(temperature)
     constants, changed = start(harmonic)
     assert changed == 0
@@ -52,7 +52,7 @@ def test_harmonic_crystal_keeps_its_matrix():
     """Without anharmonicity the auxiliary matrix is the Hessian and the free energy the closed formula."""
     crystal = QuarticCrystal(k=0.5, g=0.0)
     potential = Potential.load(crystal)
-    harmonic = hessian_from_potential(potential, crystal.primitive, (2, 2, 2)).acoustic_sum_rule()
+    harmonic = force_constants_from_potential(potential, crystal.primitive, (2, 2, 2)).acoustic_sum_rule()
     state = run(State(start(harmonic)[0]), EnsembleEngine(potential), SschaSettings(configurations=20), [(2, 2, 2)])
     np.testing.assert_allclose(state.constants.hessian, harmonic.hessian, atol=1e-5)
     assert state.history[-1]["free_energy_eV"] == pytest.approx(crystal.solve(0.0)[1], rel=1e-5)
@@ -63,7 +63,7 @@ def test_harmonic_crystal_keeps_its_matrix():
 def test_batched_equals_one_by_one():
     """The whole ensemble at once against python-sscha's own loop over ASE calculators."""
     potential = Potential.load("emt")
-    constants, _ = start(hessian_from_potential(potential, bulk("Pd", a=3.95), (2, 2, 2)))
+    constants, _ = start(force_constants_from_potential(potential, bulk("Pd", a=3.95), (2, 2, 2)))
     dyn = to_cellconstructor(constants)
     dyn.Symmetrize()
     batched = draw(dyn, 300.0, 10, (1, 2))
@@ -86,7 +86,7 @@ def test_batched_equals_one_by_one():
 
 def test_starting_matrix_is_made_positive():
     crystal = QuarticCrystal(k=-0.3, g=12.0)
-    harmonic = hessian_from_potential(Potential.load(crystal), crystal.primitive, (2, 2, 2))
+    harmonic = force_constants_from_potential(Potential.load(crystal), crystal.primitive, (2, 2, 2))
     assert harmonic.frequencies().min() < -100
     constants, changed = start(harmonic, floor=50.0)
     assert changed == 21
@@ -127,7 +127,7 @@ class Exploding:
 @pytest.mark.parametrize("kind", ["error", "nan", "energy", "force"])
 def test_exploding_configurations_are_named_and_dropped(kind, tmp_path, capsys):
     potential = Potential.load("emt")
-    constants, _ = start(hessian_from_potential(potential, bulk("Pd", a=3.95), (2, 2, 2)))
+    constants, _ = start(force_constants_from_potential(potential, bulk("Pd", a=3.95), (2, 2, 2)))
     dyn = to_cellconstructor(constants)
     dyn.Symmetrize()
     engine = EnsembleEngine(Exploding(potential, {3: kind}), directory=tmp_path)
@@ -236,7 +236,7 @@ def test_cell_relaxes_to_the_pressure():
     """EMT palladium at 0 K: one step moves the cell against the pressure, which is reported."""
     potential = Potential.load("emt")
     crystal = bulk("Pd", a=4.0)
-    harmonic = hessian_from_potential(potential, crystal, (2, 2, 2))
+    harmonic = force_constants_from_potential(potential, crystal, (2, 2, 2))
     settings = SschaSettings(configurations=10, max_populations=2, relax_cell=True, bulk_modulus=180)
     state = run(State(start(harmonic)[0]), EnsembleEngine(potential), settings, [(2, 2, 2)])
     pressures = [row["pressure_GPa"] for row in state.history]

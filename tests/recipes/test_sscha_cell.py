@@ -6,7 +6,7 @@ from ase.build import bulk
 
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
 
 pytest.importorskip("sscha")
 pytestmark = pytest.mark.sscha
@@ -43,7 +43,7 @@ def settings_of(**more) -> SschaSettings:
 
 
 def fresh(potential: Potential, a: float = 3.9) -> State:
-    return State(start(hessian_from_potential(potential, bulk("Pd", a=a), STAGES[0]))[0])
+    return State(start(force_constants_from_potential(potential, bulk("Pd", a=a), STAGES[0]))[0])
 
 
 def idle(a: float = 3.9) -> State:
@@ -196,7 +196,7 @@ def test_gradient_is_the_distance_from_the_self_consistent_matrix():
 
     crystal = QuarticCrystal(k=0.5, g=0.0)
     model = Potential.load(crystal)
-    harmonic, _ = start(hessian_from_potential(model, crystal.primitive, STAGES[0]))
+    harmonic, _ = start(force_constants_from_potential(model, crystal.primitive, STAGES[0]))
     stiff = harmonic.replace(1.02 * harmonic.hessian)
     settings = SschaSettings(configurations=200, max_populations=1, meaningful_factor=0.5)
     state = run(State(stiff), EnsembleEngine(model), settings, STAGES)

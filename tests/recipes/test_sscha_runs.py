@@ -11,7 +11,7 @@ from ase.build import bulk
 
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential, PotentialError
-from hint_recipes.crystals.force_constants.force_constants import hessian_from_potential
+from hint_recipes.crystals.force_constants.force_constants import force_constants_from_potential
 from hint_recipes.crystals.phonons.harmonic import save_force_constants
 from hint_recipes.crystals.sscha.perturbation import perturbation
 
@@ -85,7 +85,7 @@ class TestMirrorPairs:
     """Configurations come in mirror pairs, whose energies are not independent."""
 
     def test_ensembles_hold_pairs_one_after_the_other(self, emt):
-        constants, _ = start(hessian_from_potential(emt, bulk("Pd", a=3.95), SMALL))
+        constants, _ = start(force_constants_from_potential(emt, bulk("Pd", a=3.95), SMALL))
         dyn = to_cellconstructor(constants)
         dyn.Symmetrize()
         ensemble = draw(dyn, 300.0, 6, (1,))
@@ -266,7 +266,7 @@ class TestContinued:
 def test_start_from(emt, palladium, tmp_path):
     """Given force constants are where the run starts; another supercell than the first stage's is refused."""
     crystal = bulk("Pd", a=3.9)
-    constants = hessian_from_potential(emt, crystal, SMALL)
+    constants = force_constants_from_potential(emt, crystal, SMALL)
     save_force_constants(constants.replace(1.44 * constants.hessian), tmp_path, "stiff")
     stiff = tmp_path / "stiff.npz"
     given = ("--start-from", stiff, "--step", 1e-6)  # so small that the result shows the start

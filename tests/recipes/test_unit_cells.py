@@ -14,7 +14,7 @@ from hint_plugins.potential import Potential
 from hint_recipes.crystals.force_constants.force_constants import (
     THZ_TO_CM1,
     ForceConstants,
-    hessian_from_potential,
+    force_constants_from_potential,
     to_phonopy_atoms,
 )
 from hint_recipes.crystals.force_constants.unit_cells import (
@@ -73,7 +73,7 @@ def test_phonons_are_those_of_phonopy_with_the_same_matrix():
     matrix = np.array([[2, 0, 0], [0, 1, 1], [-1, -1, 1]])
     changed, multiples = for_supercell(crystal, matrix)
     assert changed is not crystal
-    constants = hessian_from_potential(potential, changed, multiples).acoustic_sum_rule()
+    constants = force_constants_from_potential(potential, changed, multiples).acoustic_sum_rule()
     phonon = Phonopy(to_phonopy_atoms(crystal), matrix, primitive_matrix=np.eye(3))
     phonon.generate_displacements(distance=1e-3)
     phonon.forces = [
@@ -125,7 +125,7 @@ def test_bands_say_that_they_are_folded(tmp_path, capsys):
 def test_reference_over_the_primitive_cell(tmp_path, capsys):
     """A phonopy file with a conventional supercell and a given primitive cell, as phonopy itself reports its bands."""
     bulk("Pd", a=3.95).write(tmp_path / "primitive.extxyz")
-    cubic = hessian_from_potential(Potential.load("emt"), bulk("Pd", a=3.95, cubic=True), (1, 1, 1))
+    cubic = force_constants_from_potential(Potential.load("emt"), bulk("Pd", a=3.95, cubic=True), (1, 1, 1))
     from hint_recipes.crystals.force_constants.files import save_force_constants
 
     save_force_constants(cubic, tmp_path, "reference")
@@ -252,6 +252,6 @@ class TestSscha:
             supercell_stages(crystal, [(1, 1, 1), CONVENTIONAL])
         assert supercell_stages(crystal, [(1, 1, 1), (2, 2, 2)])[1] == [(1, 1, 1), (2, 2, 2)]
         changed, multiples = for_supercell(crystal, np.array([[1, 1, 0], [-1, 1, 0], [0, 0, 1]]))
-        constants = hessian_from_potential(Potential.load("emt"), changed, multiples)
+        constants = force_constants_from_potential(Potential.load("emt"), changed, multiples)
         with pytest.raises(InputError, match="breaks the crystal's symmetry"):
             to_cellconstructor(constants)

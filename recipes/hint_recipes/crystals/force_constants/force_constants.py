@@ -248,10 +248,10 @@ def set_masses(primitive: Atoms, masses: dict[str, float]) -> Atoms:
     return crystal
 
 
-def hessian_from_potential(
+def force_constants_from_potential(
     potential: Potential, primitive: Atoms, multiples: Sequence[int], *, batch_size: int = 16
 ) -> ForceConstants:
-    """The exact supercell Hessian of a model: one Hessian-vector product per coordinate of the *unit* cell.
+    """Exact force constants of a model: one Hessian-vector product per coordinate of the *unit* cell.
 
     The other columns follow from lattice translations, so the cost is ``3n`` products for ``n`` atoms in the unit
     cell, whatever the size of the supercell.

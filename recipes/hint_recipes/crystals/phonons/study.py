@@ -12,7 +12,7 @@ from ase import Atoms
 from hint_plugins.errors import InputError
 from hint_plugins.runs.directory import write_summary
 from hint_plugins.runs.files import write_csv
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
 from hint_recipes.crystals.force_constants.supercells import find_matrix
 from hint_recipes.crystals.force_constants.unit_cells import describe_matrix, in_supercell, tell_folded
 from hint_recipes.crystals.inputs import load_potential, model_names, read_crystal
@@ -94,7 +94,7 @@ def run_phonons(
         )
         state = potential.evaluate([start])
         extra[name] = {"model": spec, "max_force": float(np.abs(np.asarray(state.forces[0])).max())}
-        constants = prepared(hessian_from_potential(potential, start, multiples))
+        constants = prepared(force_constants_from_potential(potential, start, multiples))
         results[name] = harmonic(constants, mesh=mesh, temperatures=temperatures, smearing=dos_width)
         if relax == "none" and reference is not None:
             extra[name]["difference"] = compare(constants, results["reference"].constants)

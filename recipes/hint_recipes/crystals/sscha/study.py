@@ -13,7 +13,7 @@ from ase import Atoms
 from hint_plugins.errors import InputError
 from hint_plugins.runs.directory import write_config, write_summary
 from hint_recipes.crystals.force_constants.dynamical_matrices import output_to
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
 from hint_recipes.crystals.phonons.dense_mesh import dense_mesh
 from hint_recipes.crystals.phonons.harmonic import read_force_constants
 from hint_recipes.crystals.sscha.cell import require_stress, static_start
@@ -138,7 +138,7 @@ def run_sscha(
         constants, changed = start(first, floor)
         report_raised(first, changed, floor)
         state = State(constants, difficult=changed > 0)
-    harmonic = hessian_from_potential(potential, crystal, stages[-1]).symmetrized().acoustic_sum_rule()
+    harmonic = force_constants_from_potential(potential, crystal, stages[-1]).symmetrized().acoustic_sum_rule()
     static = float(potential.evaluate([crystal]).energies[0])
 
     def report(now: State) -> None:
@@ -236,7 +236,7 @@ def _starting_point(
     potential: Potential, crystal: Atoms, multiples: tuple[int, int, int], start_from: Path | None
 ) -> ForceConstants:
     if start_from is None:
-        return hessian_from_potential(potential, crystal, multiples)
+        return force_constants_from_potential(potential, crystal, multiples)
     constants = read_force_constants(start_from, crystal)
     if constants.multiples != tuple(multiples):
         raise InputError(
