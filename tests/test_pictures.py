@@ -264,13 +264,13 @@ def test_sscha_history(tmp_path, figures):
 
 @pytest.mark.parametrize("count", [1, 7])
 def test_rank(tmp_path, figures, count):
-    from hint_recipes.crystals.sscha.rank import _plot
+    from hint_recipes.crystals.sscha.rank import plot_ranking
 
     rows = [
         {"name": f"phase {k}" if k else LONG, "above_best_meV_per_atom": 3.0 * k, "error_eV_per_atom": 1e-4}
         for k in range(count)
     ]
-    _plot(rows, tmp_path / "ranking.png")
+    plot_ranking(rows, tmp_path / "ranking.png")
     assert not faults(figures[0])
 
 
