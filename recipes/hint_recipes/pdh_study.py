@@ -20,7 +20,6 @@ from hint_plugins.runs.figures import legend_below, new_figure, save_figure
 from hint_plugins.runs.files import write_csv
 from hint_recipes.crystals.finetune.study import run_finetune
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants, set_masses
-from hint_recipes.crystals.inputs import load_potential
 from hint_recipes.crystals.phonons.harmonic import bands, read_force_constants
 from hint_recipes.crystals.phonons.plots import plot_bands
 
@@ -214,20 +213,16 @@ def _train(
 
 
 def _sscha(out: Path, model: str, name: str, size: StudySize, device: str | None, seed: int) -> dict[str, Any]:
-    from hint_recipes.crystals.sscha.ensemble import EnsembleEngine
-    from hint_recipes.crystals.sscha.state import SschaSettings
+    from hint_recipes.crystals.sscha.settings import SschaSettings
     from hint_recipes.crystals.sscha.study import run_sscha
 
     finished = out / "summary.json"
     if finished.exists():
         return json.loads(finished.read_text())
-    out.mkdir(parents=True, exist_ok=True)
-    potential = load_potential(model, device, "float64")
     settings = SschaSettings(
         configurations=size.configurations, max_populations=size.max_populations, relax_positions=False, seed=seed
     )
-    engine = EnsembleEngine(potential, directory=out)
-    run_sscha(isotope(name), potential, out, settings, [(2, 2, 2)], engine=engine, label=model)
+    run_sscha(isotope(name), model, out, settings, device=device, dtype="float64")
     return json.loads(finished.read_text())
 
 
@@ -243,7 +238,8 @@ def _superconductivity(
         reproject,
     )
     from hint_recipes.crystals.superconductivity.matdyn import prepare_matdyn, run_matdyn
-    from hint_recipes.crystals.superconductivity.study import run_tc
+    from hint_recipes.crystals.superconductivity.settings import TcSettings
+    from hint_recipes.crystals.superconductivity.study import compute_tc
 
     couplings, harmonic = read_mode_couplings(coupling / "elph_dir", coupling / "dyn", size.broadening)
     if route == "auto":
@@ -264,7 +260,8 @@ def _superconductivity(
             unstable[label] = str(error)
     if not spectra:
         raise InputError(f"no stable phonons to put the coupling on: {unstable}")
-    return {"route": route, "unstable": unstable, **run_tc(out, spectra, [size.mu_star], eliashberg=True)}
+    found = compute_tc(spectra, out, TcSettings(mu_star=[size.mu_star], eliashberg=True), overwrite=True)
+    return {"route": route, "unstable": unstable, **found.summary}
 
 
 def _tables(out: Path, summary: dict[str, Any], phonons: Mapping[str, ForceConstants]) -> None:

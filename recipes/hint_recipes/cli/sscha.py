@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,14 +49,15 @@ def sscha(
     if len(temperatures) > 1 or len(pressures) > 1:
         if reference or overwrite:
             raise InputError("a scan takes neither --reference nor --overwrite: remove the directory to start again")
-        values = {"temperatures": temperatures, "pressures": pressures}
-        scan = scan_sscha(crystal, model, out, settings, **values, device=device, dtype=dtype, options=options)
+        points: dict[str, Any] = {"temperatures": temperatures, "pressures": pressures}
+        scan = scan_sscha(crystal, model, out, settings, **points, device=device, dtype=dtype, options=options)
         typer.echo(scan.report())
-        return finish(scan.num_unconverged)
-    more = {"reference": reference, "device": device, "dtype": dtype, "overwrite": overwrite}
+        finish(scan.num_unconverged)
+        return
+    more: dict[str, Any] = {"reference": reference, "device": device, "dtype": dtype, "overwrite": overwrite}
     result = run_sscha(crystal, model, out, settings, options=options, **more)
     typer.echo(result.report())
-    return finish(not result.converged)
+    finish(not result.converged)
 
 
 sscha.typer_settings = {"cls": RepetitionsCommand}  # type: ignore[attr-defined]

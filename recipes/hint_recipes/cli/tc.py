@@ -47,7 +47,7 @@ def tc(
         raise InputError("--elph-dir and --harmonic belong together")
     coupling = None
     if elph_dir is not None and harmonic is not None:
-        coupling = ElectronPhonon(elph_dir, harmonic, anharmonic or [], mass or [], how)
+        coupling = ElectronPhonon(elph_dir, harmonic, anharmonic or [], mass or [], reading.clip_negative, how)
     elif how.converge:
         raise InputError("--converge needs --elph-dir and --harmonic, and cannot go with --prepare-only")
     spectra = read_spectra(spectrum or [], **dict(reading))

@@ -44,7 +44,7 @@ class Phonons:
 
     def report(self) -> str:
         """Range and number of imaginary modes of each source, as text."""
-        lines = [f"hint: {name}: {result.left_out()}" for name, result in self.sources.items() if result.left_out()]
+        lines = [f"{name}: {result.left_out()}" for name, result in self.sources.items() if result.left_out()]
         for name, source in self.summary["sources"].items():
             lines.append(
                 f"{name}: modes from {source['lowest_cm1']:.1f} to {source['highest_cm1']:.1f} cm^-1, "
@@ -106,7 +106,7 @@ def compute_phonons(
     crystal, multiples = in_supercell(cell, settings.supercell if specs else (1, 1, 1))
     if options is None:
         options = {**settings.model_dump(), "model": _texts(specs), "reference": reference, "dtype": dtype}
-    with RunDirectory(directory, "phonons", options, overwrite=overwrite) as run:
+    with RunDirectory(Path(directory), "phonons", options, overwrite=overwrite) as run:
         sources: dict[str, Harmonic] = {}
         extra: dict[str, dict[str, Any]] = {}
         if reference is not None:

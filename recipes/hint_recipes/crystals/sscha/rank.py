@@ -63,7 +63,8 @@ class Ranking:
             )
         lines.append(
             f"{len(summary['ranking'])} candidates at {summary['temperature_K']:g} K and "
-            f"{summary['pressure_GPa']:g} GPa, {summary['n_converged']} converged; table and picture are in {self.directory}"
+            f"{summary['pressure_GPa']:g} GPa, {summary['n_converged']} converged; "
+            f"table and picture are in {self.directory}"
         )
         return "\n".join(lines)
 

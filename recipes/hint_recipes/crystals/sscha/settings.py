@@ -35,7 +35,7 @@ class Minimisation(Settings):
     max_populations: int = Field(
         30,
         ge=1,
-        description="Largest number of populations per stage. Raise it to continue a run that did not converge.",
+        description="Largest number of populations per stage. Raise it to continue an unconverged run.",
     )
     final_configurations: int = Field(
         0,

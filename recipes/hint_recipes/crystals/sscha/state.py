@@ -21,8 +21,15 @@ GPA = 1 / 160.21766208
 
 #: Settings that may differ when a checkpoint is continued; supercells enter as the stages of a run.
 NOT_IDENTIFYING = frozenset(
-    ("max_populations", "final_configurations", "supercell", "stage", "reference_configurations")
-    + ("hessian_configurations", "four_phonon")
+    (
+        "max_populations",
+        "final_configurations",
+        "supercell",
+        "stage",
+        "hessian_configurations",
+        "four_phonon",
+        "reference_configurations",
+    )
 )
 
 

@@ -15,7 +15,7 @@ class TcSettings(Settings):
 
     mu_star: list[float] = Field(
         [0.1, 0.125],
-        description="Coulomb pseudopotential mu*, no unit; may be given several times. Values of 0.1 to 0.15 are usual.",
+        description="Coulomb pseudopotential mu*, no unit (usual: 0.1 to 0.15); may be given several times.",
     )
     eliashberg: bool = Field(
         False,

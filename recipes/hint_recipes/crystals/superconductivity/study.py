@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class ElectronPhonon:
         Files of other force constants of the same crystal, on the same or a coarser q grid.
     masses
         Isotopes in them, ``SYMBOL=MASS`` in u.
+    clip_negative
+        Set negative values of alpha2F in the results of ``matdyn.x`` to zero instead of refusing them.
     settings
         How the coupling is put on them.
     """
@@ -41,7 +43,8 @@ class ElectronPhonon:
     harmonic: Path
     anharmonic: Sequence[Path] = ()
     masses: Sequence[str] = ()
-    settings: CouplingSettings = CouplingSettings()
+    clip_negative: bool = False
+    settings: CouplingSettings = field(default_factory=CouplingSettings)
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,10 @@ class CriticalTemperatures:
     def report(self) -> str:
         """How files were read, and the critical temperatures, as text."""
         if not self.summary:
-            return f"inputs written into {self.directory}: run run.sh in each directory, then give its a2F.dosN to `hint tc`"
+            return (
+                f"inputs written into {self.directory}: run run.sh in each directory, then give its a2F.dosN to "
+                "`hint tc`"
+            )
         sources = self.summary["sources"]
         lines = [
             f"{name}: {source['read_as']}; lambda = {source['lambda']:.4g}"
@@ -125,7 +131,7 @@ def compute_tc(
         raise InputError("give alpha2F files, or --elph-dir with --harmonic")
     if options is None:
         options = settings.model_dump() | (coupling.settings.model_dump() if coupling else {})
-    with RunDirectory(directory, "tc", options, overwrite=overwrite) as run:
+    with RunDirectory(Path(directory), "tc", options, overwrite=overwrite) as run:
         found = {**spectra, **(_carried(run.path, coupling, settings) if coupling else {})}
         if not found:
             return CriticalTemperatures(run.path, [], {})
@@ -148,9 +154,11 @@ def _carried(out: Path, coupling: ElectronPhonon, settings: TcSettings) -> dict[
         raise InputError("--converge needs --elph-dir and --harmonic, and cannot go with --prepare-only")
     files = coupling.elph_dir, coupling.harmonic, list(coupling.anharmonic)
     shared: dict[str, Any] = {"masses": coupling.masses, **how.model_dump(exclude={"converge", "prepare_only"})}
-    spectra = carried_spectra(out, *files, **shared, prepare_only=how.prepare_only)
+    spectra = carried_spectra(
+        out, *files, **shared, prepare_only=how.prepare_only, clip_negative=coupling.clip_negative
+    )
     if how.converge:
-        more = {"cutoff": settings.cutoff, "eliashberg": settings.eliashberg}
+        more: dict[str, Any] = {"cutoff": settings.cutoff, "eliashberg": settings.eliashberg}
         convergence(out, *files, settings.mu_star[0], **shared, **more)
     return spectra
 
