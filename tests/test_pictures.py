@@ -226,13 +226,14 @@ def test_phonons(tmp_path, figures):
 
 def test_critical_temperature(tmp_path, figures):
     from hint_recipes.crystals.superconductivity.alpha2f import from_modes
-    from hint_recipes.crystals.superconductivity.study import run_tc
+    from hint_recipes.crystals.superconductivity.settings import TcSettings
+    from hint_recipes.crystals.superconductivity.study import compute_tc
 
     spectra = {
         name: from_modes(np.array([[e]]), np.array([[1.0]]), np.ones(1), smearing=1.0)
         for name, e in (("PdH harmonic", 50.0), (LONG, 60.0))
     }
-    run_tc(tmp_path, spectra, [0.1, 0.13], eliashberg=True, cutoff=6)
+    compute_tc(spectra, tmp_path, TcSettings(mu_star=[0.1, 0.13], eliashberg=True, cutoff=6))
     assert len(figures) == 3
     assert [faults(figure) for figure in figures] == [[]] * 3
 

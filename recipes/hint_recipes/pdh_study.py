@@ -261,6 +261,7 @@ def _superconductivity(
     if not spectra:
         raise InputError(f"no stable phonons to put the coupling on: {unstable}")
     found = compute_tc(spectra, out, TcSettings(mu_star=[size.mu_star], eliashberg=True), overwrite=True)
+    print(found.report())
     return {"route": route, "unstable": unstable, **found.summary}
 
 

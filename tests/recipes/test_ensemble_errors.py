@@ -7,8 +7,8 @@ from ase.build import bulk
 from double_well_crystal import DoubleWellCrystal
 from quartic_crystal import QuarticCrystal
 
-from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
+from hint_plugins.settings import ConfigError
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
 from hint_recipes.crystals.sscha.ensemble_statistics import mean_and_error
 
@@ -179,14 +179,19 @@ class TestDenseMesh:
 
 def test_one_crystal_in_two_cells(tmp_path, capsys):
     """Palladium as a primitive and as a cubic cell: the dense mesh takes more than half of their difference away."""
-    from hint_recipes.crystals.sscha.rank import rank
+    from hint_recipes.crystals.inputs import read_candidates
+    from hint_recipes.crystals.sscha.rank import rank_structures
+    from hint_recipes.crystals.sscha.settings import RankSettings
 
     potential = Potential.load("emt")
     bulk("Pd", a=3.95).write(tmp_path / "primitive.extxyz")
     bulk("Pd", a=3.95, cubic=True).write(tmp_path / "cubic.extxyz")
-    settings = SschaSettings(temperature=300.0, configurations=40, max_populations=2, meaningful_factor=0.1, step=0.2)
-    cells = [tmp_path / "primitive.extxyz", tmp_path / "cubic.extxyz"]
-    rows = rank(cells, potential, tmp_path, settings, [(1, 1, 1)], supercell_length=4.0)["ranking"]
+    settings = RankSettings(
+        temperature=300.0, configurations=40, max_populations=2, meaningful_factor=0.1, step=0.2, relax_cell=False,
+        supercell_length=4.0,
+    )  # fmt: skip
+    cells = read_candidates([tmp_path / "primitive.extxyz", tmp_path / "cubic.extxyz"])
+    rows = rank_structures(cells, potential, tmp_path, settings).summary["ranking"]
     assert "different numbers of atoms" in capsys.readouterr().err
     assert sorted(row["atoms_in_supercell"] for row in rows) == [8, 32]
     first, second = rows
@@ -299,5 +304,5 @@ def test_kept_averages_are_those_of_the_same_run(quartic, tmp_path):
 
 def test_options_that_cannot_work():
     for options in ({"final_configurations": 3}, {"final_configurations": 2}, {"min_populations": 0}):
-        with pytest.raises(InputError):
+        with pytest.raises(ConfigError):
             SschaSettings(**options)

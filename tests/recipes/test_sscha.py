@@ -14,6 +14,7 @@ from quartic_crystal import QuarticCrystal
 
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
+from hint_plugins.settings import ConfigError
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
 from hint_recipes.crystals.sscha.perturbation import perturbation
 
@@ -24,6 +25,7 @@ from hint_recipes.crystals.force_constants.dynamical_matrices import to_cellcons
 from hint_recipes.crystals.sscha.ensemble import EnsembleEngine  # noqa: E402
 from hint_recipes.crystals.sscha.free_energy_hessian import free_energy_hessian  # noqa: E402
 from hint_recipes.crystals.sscha.populations import draw, run, start  # noqa: E402
+from hint_recipes.crystals.sscha.settings import RankSettings, SschaSettings  # noqa: E402
 from hint_recipes.crystals.sscha.state import SschaSettings, State, fingerprint  # noqa: E402
 from hint_recipes.crystals.sscha.study import run_sscha  # noqa: E402
 
@@ -156,12 +158,9 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path):
     """Two populations at once, and one population continued from its checkpoint: the same numbers."""
     crystal = QuarticCrystal(k=0.5, g=8.0)
     potential = Potential.load(crystal)
-    options = {"bar": False, "label": "quartic"}
-    for name in ("whole", "parts"):
-        (tmp_path / name).mkdir()
-    whole = run_sscha(crystal.primitive, potential, tmp_path / "whole", settings_of(2), [(2, 2, 2)], **options)
-    run_sscha(crystal.primitive, potential, tmp_path / "parts", settings_of(1), [(2, 2, 2)], **options)
-    parts = run_sscha(crystal.primitive, potential, tmp_path / "parts", settings_of(2), [(2, 2, 2)], **options)
+    whole = run_sscha(crystal.primitive, potential, tmp_path / "whole", settings_of(2)).summary
+    run_sscha(crystal.primitive, potential, tmp_path / "parts", settings_of(1))
+    parts = run_sscha(crystal.primitive, potential, tmp_path / "parts", settings_of(2)).summary
     assert whole["n_populations"] == parts["n_populations"] == 2
     assert parts["free_energy"] == whole["free_energy"]
     np.testing.assert_array_equal(parts["frequencies_gamma_cm1"], whole["frequencies_gamma_cm1"])
@@ -170,7 +169,7 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path):
     for name in ("bands.png", "convergence.png", "populations.csv", "minimisation.csv", "sscha.yaml", "dyn/sscha-dyn1"):
         assert (tmp_path / "whole" / name).stat().st_size > 100
     with pytest.raises(InputError, match="other options"):
-        run_sscha(crystal.primitive, potential, tmp_path / "parts", settings_of(2, seed=5), [(2, 2, 2)], **options)
+        run_sscha(crystal.primitive, potential, tmp_path / "parts", settings_of(2, seed=5))
 
 
 def test_damaged_checkpoint(tmp_path):
@@ -251,12 +250,8 @@ def test_isotope_is_lighter_on_the_zero_point_energy(tmp_path):
     for mass in (27.0, 54.0):
         cell = crystal.primitive.copy()
         cell.set_masses([mass])
-        out = tmp_path / str(mass)
-        out.mkdir()
-        summary = run_sscha(
-            cell, Potential.load(crystal), out, SschaSettings(configurations=10), [(2, 2, 2)], bar=False
-        )
-        energies.append(summary["free_energy"])
+        result = run_sscha(cell, crystal, tmp_path / str(mass), SschaSettings(configurations=10))
+        energies.append(result.summary["free_energy"])
     assert energies[0] / energies[1] == pytest.approx(np.sqrt(2), rel=1e-4)
 
 
@@ -272,10 +267,13 @@ def test_isotope_is_lighter_on_the_zero_point_energy(tmp_path):
         {"meaningful_factor": 0},
         {"representation": "cubic"},
         {"seed": -1},
+        {"seed": 5_000_000_000},
+        {"supercell": (2, 2)},
+        {"supercell": (0, 2, 2)},
     ],
 )
 def test_bad_settings(options):
-    with pytest.raises(InputError):
+    with pytest.raises(ConfigError):
         SschaSettings(**options)
 
 
@@ -283,7 +281,7 @@ def test_failed_minimisation_is_an_error_and_keeps_the_checkpoint(tmp_path):
     """Far too few configurations for a very unstable crystal."""
     crystal = bulk("Pd", a=4.15)
     with pytest.raises(InputError, match="more configurations"):
-        run_sscha(crystal, Potential.load("emt"), tmp_path, settings_of(5), [(2, 2, 2)], bar=False)
+        run_sscha(crystal, "emt", tmp_path, settings_of(5))
     assert not (tmp_path / "summary.json").exists()
 
 
@@ -291,9 +289,9 @@ def test_bad_supercells(tmp_path):
     crystal = bulk("Pd", a=3.95)
     potential = Potential.load("emt")
     with pytest.raises(InputError, match="one atom"):
-        run_sscha(crystal, potential, tmp_path, settings_of(), [(1, 1, 1)])
+        run_sscha(crystal, potential, tmp_path, settings_of(supercell=(1, 1, 1)))
     with pytest.raises(InputError, match="symmetry"):
-        run_sscha(crystal, potential, tmp_path, settings_of(), [(2, 1, 1)], bar=False)
+        run_sscha(crystal, potential, tmp_path, settings_of(supercell=(2, 1, 1)))
     with pytest.raises(InputError, match="GB"):
         free_energy_hessian(
             ForceConstants(crystal, (5, 5, 5), np.zeros((375, 375))), EnsembleEngine(potential), settings_of(), 10,
@@ -303,30 +301,35 @@ def test_bad_supercells(tmp_path):
 
 def test_ranking(tmp_path):
     """Two volumes and a failing candidate: sorted, the failure named, finished candidates not repeated."""
-    from hint_recipes.crystals.sscha.rank import rank
+    from hint_recipes.crystals.inputs import read_candidates
+    from hint_recipes.crystals.sscha.rank import rank_structures
 
     potential = Potential.load("emt")
     for name, a in (("tight", 3.9), ("loose", 4.0)):
         bulk("Pd", a=a).write(tmp_path / f"{name}.extxyz")
     bulk("Pd", a=3.9, c=4.5, crystalstructure="bct").write(tmp_path / "odd.extxyz")
-    settings = SschaSettings(configurations=20, max_populations=1, stress=True)
+    settings = RankSettings(
+        configurations=20, max_populations=1, temperature=0, relax_cell=False, reference_configurations=4
+    )
     cells = [tmp_path / f"{n}.extxyz" for n in ("loose", "tight", "odd")]
-    result = rank(cells, potential, tmp_path, settings, [(2, 2, 2)], reference=potential, reference_configurations=4)
+    found = rank_structures(read_candidates(cells), potential, tmp_path, settings, reference=potential)
+    result = found.summary
     names = [row["name"] for row in result["ranking"]]
     assert names.index("tight") < names.index("loose")
     assert result["ranking"][0]["above_best_meV_per_atom"] == 0
     assert all(abs(row["correction_eV_per_atom"]) < 1e-12 for row in result["ranking"])
     assert len(names) + len(result["failed"]) == 3
+    assert "do not contain the error of the finite supercell" in found.report()
     assert (tmp_path / "ranking.png").exists()
     stamp = (tmp_path / "tight" / "checkpoint.npz").stat().st_mtime_ns
-    again = rank(cells[:2], potential, tmp_path, settings, [(2, 2, 2)])
+    again = rank_structures(read_candidates(cells[:2]), potential, tmp_path, settings).summary
     assert again["ranking"][0]["gibbs_eV_per_atom"] == result["ranking"][0]["gibbs_eV_per_atom"]
     assert (tmp_path / "tight" / "checkpoint.npz").stat().st_mtime_ns == stamp
     bulk("Cu").write(tmp_path / "other.extxyz")
     with pytest.raises(InputError, match="one composition"):
-        rank([cells[0], tmp_path / "other.extxyz"], potential, tmp_path, settings, [(2, 2, 2)])
+        rank_structures(read_candidates([cells[0], tmp_path / "other.extxyz"]), potential, tmp_path, settings)
     with pytest.raises(InputError, match="different file names"):
-        rank([cells[0], cells[0]], potential, tmp_path, settings, [(2, 2, 2)])
+        read_candidates([cells[0], cells[0]])
 
 
 class TestPerturbation:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import hint_recipes
 from hint_plugins.errors import InputError
+from hint_plugins.settings import ConfigError
 from hint_recipes.crystals.superconductivity.alpha2f import (
     FREQUENCY_UNITS,
     KELVIN,
@@ -21,7 +22,8 @@ from hint_recipes.crystals.superconductivity.alpha2f import (
     read_alpha2f,
 )
 from hint_recipes.crystals.superconductivity.eliashberg import Eliashberg
-from hint_recipes.crystals.superconductivity.study import critical_temperatures, run_tc
+from hint_recipes.crystals.superconductivity.settings import TcSettings
+from hint_recipes.crystals.superconductivity.study import compute_tc, critical_temperatures
 
 DATA = Path(hint_recipes.__file__).parent / "data" / "pdh"
 
@@ -110,7 +112,7 @@ def test_weak_coupling_gap_ratio_is_that_of_bcs():
 
 def test_gaps_too_cold_for_the_solver_are_left_out(monkeypatch):
     monkeypatch.setattr("hint_recipes.crystals.superconductivity.eliashberg.MAX_FREQUENCIES", 200)
-    found = critical_temperatures(einstein(0.35), [0.0], eliashberg=True)
+    found = critical_temperatures(einstein(0.35), TcSettings(mu_star=[0.0], eliashberg=True))
     tc, lowest = found["tc_eliashberg_K"]["0.0"], Eliashberg(einstein(0.35), 0.0).lowest_temperature
     temperatures = [row["temperature_K"] for row in found["gap"]]
     assert 0.2 * tc < lowest <= min(temperatures)
@@ -185,33 +187,40 @@ def test_bad_options_are_refused(tmp_path):
         read_alpha2f(path, column=3)
     with pytest.raises(InputError, match="cannot read"):
         read_alpha2f(tmp_path / "none")
-    with pytest.raises(InputError, match=r"mu-star -0\.5"):
-        run_tc(tmp_path, {"einstein": einstein(1.0)}, [-0.5])
+    with pytest.raises(ConfigError, match=r"mu-star -0\.5"):
+        TcSettings(mu_star=[-0.5])
+    with pytest.raises(ConfigError, match="at least one --mu-star"):
+        TcSettings(mu_star=[])
+    with pytest.raises(InputError, match="give alpha2F files"):
+        compute_tc({}, tmp_path)
 
 
-def test_tc_below_the_reach_of_the_solver_is_said(tmp_path, capsys, monkeypatch):
+def test_tc_below_the_reach_of_the_solver_is_said(tmp_path, monkeypatch):
     """Neither 0 K nor a picture without points."""
     monkeypatch.setattr("hint_recipes.crystals.superconductivity.eliashberg.MAX_FREQUENCIES", 40)
-    summary = run_tc(tmp_path, {"weak": einstein(0.3)}, [0.12], eliashberg=True)
+    result = compute_tc({"weak": einstein(0.3)}, tmp_path, TcSettings(mu_star=[0.12], eliashberg=True))
+    summary = result.summary
     reach = Eliashberg(einstein(0.3), 0.12).lowest_temperature
     assert summary["tc_eliashberg_K"]["0.12"] is None
     assert summary["solver_reaches_K"]["0.12"] == pytest.approx(reach)
-    assert f"below {reach:.2g} K (Migdal-Eliashberg)" in capsys.readouterr().out
+    assert f"below {reach:.2g} K (Migdal-Eliashberg)" in result.report()
     assert not (tmp_path / "gap.png").exists()
     assert f"below {reach:.2g}" in (tmp_path / "tc.csv").read_text()
     assert "1/mu*' = 1/mu* - ln 10" in summary["mu_star_convention"]
 
 
 def test_gap_below_the_reach_of_the_solver_is_named(tmp_path, capsys):
-    summary = run_tc(tmp_path, {"einstein": einstein(1.0)}, [0.1], eliashberg=True, temperatures=[1e-4, 20.0])
+    options = TcSettings(mu_star=[0.1], eliashberg=True, temperature=[1e-4, 20.0])
+    summary = compute_tc({"einstein": einstein(1.0)}, tmp_path, options).summary
     assert [row["temperature_K"] for row in summary["gap"]] == [20.0]
-    assert "no gap at 0.0001 K" in capsys.readouterr().out
+    assert "no gap at 0.0001 K" in capsys.readouterr().err
 
 
 def test_command_writes_tables_and_pictures(tmp_path):
-    summary = run_tc(
-        tmp_path, {"pdh": read_alpha2f(DATA / "a2F_222" / "a2F.dos3")}, [0.1], eliashberg=True, temperatures=[10, 60]
-    )
+    options = TcSettings(mu_star=[0.1], eliashberg=True, temperature=[10, 60])
+    spectra = {"pdh": read_alpha2f(DATA / "a2F_222" / "a2F.dos3")}
+    result = compute_tc(spectra, tmp_path, options)
+    summary = result.summary
     assert summary["tc_K"]["0.1"] == pytest.approx(30.44, abs=0.02)
     assert summary["tc_eliashberg_K"]["0.1"] == pytest.approx(summary["tc_K"]["0.1"], rel=0.03)
     assert summary["gap"][0]["gap_meV"] > 4
@@ -219,6 +228,10 @@ def test_command_writes_tables_and_pictures(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["lambda"] == pytest.approx(1.035, abs=1e-3)
     for name in ("tc.csv", "gap.csv", "alpha2f.png", "tc.png", "gap.png", "alpha2f-pdh.csv"):
         assert (tmp_path / name).stat().st_size > 40
+    assert "pdh: lambda 1.035" in result.report()
+    with pytest.raises(InputError, match="earlier result"):
+        compute_tc(spectra, tmp_path, options)
+    assert compute_tc(spectra, tmp_path, options, overwrite=True).table == result.table
 
 
 @pytest.mark.sscha

@@ -152,14 +152,20 @@ def _carried(out: Path, coupling: ElectronPhonon, settings: TcSettings) -> dict[
     how = coupling.settings
     if how.converge and how.prepare_only:
         raise InputError("--converge needs --elph-dir and --harmonic, and cannot go with --prepare-only")
-    files = coupling.elph_dir, coupling.harmonic, list(coupling.anharmonic)
+    others = list(coupling.anharmonic)
     shared: dict[str, Any] = {"masses": coupling.masses, **how.model_dump(exclude={"converge", "prepare_only"})}
     spectra = carried_spectra(
-        out, *files, **shared, prepare_only=how.prepare_only, clip_negative=coupling.clip_negative
+        out,
+        coupling.elph_dir,
+        coupling.harmonic,
+        others,
+        prepare_only=how.prepare_only,
+        clip_negative=coupling.clip_negative,
+        **shared,
     )
     if how.converge:
-        more: dict[str, Any] = {"cutoff": settings.cutoff, "eliashberg": settings.eliashberg}
-        convergence(out, *files, settings.mu_star[0], **shared, **more)
+        shared |= {"cutoff": settings.cutoff, "eliashberg": settings.eliashberg}
+        convergence(out, coupling.elph_dir, coupling.harmonic, others, settings.mu_star[0], **shared)
     return spectra
 
 
