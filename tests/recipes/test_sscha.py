@@ -26,7 +26,7 @@ from hint_recipes.crystals.sscha.ensemble import EnsembleEngine  # noqa: E402
 from hint_recipes.crystals.sscha.free_energy_hessian import free_energy_hessian  # noqa: E402
 from hint_recipes.crystals.sscha.populations import draw, run, start  # noqa: E402
 from hint_recipes.crystals.sscha.settings import RankSettings, SschaSettings  # noqa: E402
-from hint_recipes.crystals.sscha.state import SschaSettings, State, fingerprint  # noqa: E402
+from hint_recipes.crystals.sscha.state import State, fingerprint  # noqa: E402
 from hint_recipes.crystals.sscha.study import run_sscha  # noqa: E402
 
 
