@@ -10,10 +10,12 @@ import time
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.emt import EMT
 from quartic_crystal import QuarticCrystal
 
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
+from hint_plugins.runs.files import plain
 from hint_plugins.settings import ConfigError
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
 from hint_recipes.crystals.sscha.perturbation import perturbation
@@ -23,11 +25,14 @@ pytestmark = pytest.mark.sscha
 
 from hint_recipes.crystals.force_constants.dynamical_matrices import to_cellconstructor  # noqa: E402
 from hint_recipes.crystals.sscha.ensemble import EnsembleEngine  # noqa: E402
-from hint_recipes.crystals.sscha.free_energy_hessian import free_energy_hessian  # noqa: E402
+from hint_recipes.crystals.sscha.free_energy_hessian import FreeEnergyHessian, free_energy_hessian  # noqa: E402
 from hint_recipes.crystals.sscha.populations import draw, run, start  # noqa: E402
+from hint_recipes.crystals.sscha.request import identity  # noqa: E402
+from hint_recipes.crystals.sscha.scan import SschaScan  # noqa: E402
+from hint_recipes.crystals.sscha.scan_table import Point, row_of  # noqa: E402
 from hint_recipes.crystals.sscha.settings import RankSettings, SschaSettings  # noqa: E402
 from hint_recipes.crystals.sscha.state import State, fingerprint  # noqa: E402
-from hint_recipes.crystals.sscha.study import run_sscha  # noqa: E402
+from hint_recipes.crystals.sscha.study import Sscha, run_sscha  # noqa: E402
 
 
 @pytest.mark.parametrize("temperature", [0.0, 300.0])
@@ -170,6 +175,86 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path):
         assert (tmp_path / "whole" / name).stat().st_size > 100
     with pytest.raises(InputError, match="other options"):
         run_sscha(crystal.primitive, potential, tmp_path / "parts", settings_of(2, seed=5))
+
+
+class Interrupted(Potential):
+    """A potential that ends the process after ``limit`` calls, as Ctrl-C does."""
+
+    def __init__(self, inner: Potential, limit: int) -> None:
+        super().__init__(inner.backend, inner.origin)
+        self.limit = limit
+
+    def evaluate(self, structures, *, stress=False):
+        self.limit -= len(structures) > 1
+        if self.limit < 0:
+            raise KeyboardInterrupt
+        return super().evaluate(structures, stress=stress)
+
+
+def test_study_in_python(tmp_path):
+    """A calculator as the model: interrupted, resumed, finished, and not computed again."""
+    crystal, settings = bulk("Pd", a=3.95), settings_of(3, temperature=300.0)
+    calculator = EMT()
+    whole = run_sscha(crystal, calculator, tmp_path / "whole", settings)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run_sscha(crystal, Interrupted(Potential.load(calculator), 2), out, settings)
+    assert not (out / "summary.json").exists()
+    resumed = run_sscha(crystal, Potential.load(calculator), out, settings)
+    assert resumed.summary["free_energy"] == whole.summary["free_energy"]
+    assert resumed.summary["n_populations"] == 3
+    again = run_sscha(crystal, Interrupted(Potential.load(calculator), 0), out, settings)  # no ensemble is evaluated
+    assert again.summary["free_energy"] == whole.summary["free_energy"]
+    assert not again.converged
+    for part in ("free energy", "auxiliary modes", "NOT converged", str(out)):
+        assert part in again.report()
+    with pytest.raises(InputError, match=r"other options \(temperature: 300\.0, now 400\.0\)"):
+        run_sscha(crystal, calculator, out, settings.changed(temperature=400.0))
+    with pytest.raises(InputError, match=r"other options \(model: "):
+        run_sscha(crystal, EMT(asap_cutoff=True), out, settings)
+    assert json.loads((out / "summary.json").read_text())["free_energy"] == again.summary["free_energy"]
+
+
+def test_what_identifies_a_checkpoint():
+    """The entries of fingerprints that exist, and equal numbers of another kind (300 and 300.0)."""
+    crystal, engine = bulk("Pd"), EnsembleEngine(Potential.load("emt"))
+    settings = SschaSettings(temperature=300, hessian_configurations=20, four_phonon=True, stage=["1x1x1"])
+    mark = identity(crystal, engine, settings, [(1, 1, 1), (2, 2, 2)], "emt")
+    assert set(mark) == {
+        "temperature", "configurations", "min_populations", "step", "kong_liu", "meaningful_factor", "representation",
+        "relax_positions", "relax_cell", "fix_volume", "pressure", "bulk_modulus", "stress", "seed", "crystal",
+        "masses", "model", "dtype", "stages", "start_from", "floor", "on_bad", "max_energy", "max_force",
+    }  # fmt: skip
+    assert (mark["model"], mark["stages"], mark["start_from"]) == ("emt", [[1, 1, 1], [2, 2, 2]], None)
+    assert mark == {**mark, "temperature": 300, "pressure": 0}
+
+
+def test_checkpoint_of_whole_numbers_is_continued(tmp_path):
+    constants = start(force_constants_from_potential(Potential.load("emt"), bulk("Pd", a=3.95), (1, 1, 2)))[0]
+    mark = fingerprint(SschaSettings(temperature=300))
+    State(constants).save(tmp_path / "checkpoint.npz", mark | {"temperature": 300})
+    assert State.load(tmp_path / "checkpoint.npz", mark).population == 0
+    with pytest.raises(InputError, match="temperature: 301"):
+        State(constants).save(tmp_path / "checkpoint.npz", mark | {"temperature": 301})
+        State.load(tmp_path / "checkpoint.npz", mark)
+
+
+def test_unknown_errors_of_the_free_energy_hessian_are_said(tmp_path):
+    """One sentence in the report of a run and of a scan, also when the summary comes from a file."""
+    constants = force_constants_from_potential(Potential.load("emt"), bulk("Pd", a=3.95), (1, 1, 2))
+    squares = np.arange(6.0).reshape(2, 3)
+    known = FreeEnergyHessian(constants, squares, np.ones((2, 3))).summary()
+    unknown = FreeEnergyHessian(constants, squares, np.full((2, 3), np.nan)).summary()
+    assert (known["n_unknown_errors"], unknown["n_unknown_errors"]) == (0, 6)
+    run = run_sscha(bulk("Pd", a=3.95), "emt", tmp_path, settings_of(1))
+    for summary in (unknown, json.loads(json.dumps(plain(unknown)))):
+        said = Sscha(tmp_path, run.summary | {"free_energy_hessian": summary}).report()
+        assert "The errors of 6 frequencies of the free-energy Hessian are not known" in said
+        assert "(error not known) cm^-1" in said
+        rows = [row_of(Point(0.0, 0.0), run.summary | {"free_energy_hessian": summary})]
+        scan = {"points": rows, "transitions": [], "n_points": 1}
+        assert "0 K, 0 GPa: The error of the lowest frequency" in SschaScan(tmp_path, scan).report()
+    assert "not known" not in Sscha(tmp_path, run.summary | {"free_energy_hessian": known}).report()
 
 
 def test_damaged_checkpoint(tmp_path):

@@ -55,7 +55,7 @@ def candidates_of(populations: int = 1, **more) -> RankSettings:
 class Shifted(Potential):
     """A reference method: the model and ``shift`` eV an atom; ``failing`` calls raise."""
 
-    name = "shifted"
+    name, origin = "shifted", None
 
     def __init__(self, inner: Potential, shift: float, failing: tuple[int, ...] = ()) -> None:
         self.inner, self.shift, self.failing, self.calls = inner, shift, failing, 0
@@ -141,7 +141,8 @@ class TestCorrection:
     def test_sign_and_division_by_cells(self, emt, tmp_path):
         crystal = bulk("Pd", a=3.9, cubic=True)  # four atoms, so that an error by the atoms of a cell shows
         settings = settings_of(temperature=300.0, supercell=(1, 1, 1), reference_configurations=6)
-        summary = run_sscha(crystal, emt, tmp_path, settings, reference=Shifted(emt, 0.01)).summary
+        reference = Shifted(emt, 0.01)
+        summary = run_sscha(crystal, emt, tmp_path, settings, reference=reference, reference_label="shifted").summary
         correction = summary["correction"]
         assert correction["first_order"] == pytest.approx(0.04, abs=1e-9)
         assert correction["exponential"] == pytest.approx(0.04, abs=1e-9)

@@ -89,7 +89,7 @@ def identity(
     engine: EnsembleEngine,
     settings: SschaSettings,
     stages: Sequence[tuple[int, int, int]],
-    label: str,
+    model: str,
 ) -> dict[str, Any]:
     """What a run must have in common with the checkpoint that it continues.
 
@@ -99,8 +99,8 @@ def identity(
         As in :class:`hint_recipes.crystals.sscha.run.SschaRun`.
     engine
         Its force engine.
-    label
-        What the model is known by; where it names a file, a changed file is another model.
+    model
+        Identity of the model (:func:`hint_plugins.potential.worker.identity`).
     """
     bare = crystal.copy()
     bare.set_masses("defaults")  # isotopes have an entry of their own, for the message
@@ -108,7 +108,7 @@ def identity(
         settings,
         crystal=f"{crystal.get_chemical_formula()} {crystal.get_volume():.3f} A^3 {digest(bare)}",
         masses=crystal.get_masses().tolist(),
-        model=file_digest(label),
+        model=model,
         dtype=str(engine.potential.dtype),
         stages=list(stages),
         start_from=file_digest(str(settings.start_from)) if settings.start_from else None,
@@ -152,9 +152,9 @@ def finished_run(out: Path, mark: Mapping[str, Any], settings: SschaSettings) ->
     return summary if fresh["configurations"] + fresh["dropped"] == wanted else None
 
 
-def correction_mark(label: str, count: int) -> dict[str, Any]:
-    """What tells one correction of a run from another: the reference and how many configurations were asked for."""
-    return {"reference": file_digest(label), "requested": count}
+def correction_mark(reference: str, count: int) -> dict[str, Any]:
+    """What tells one correction of a run from another: identity of the reference, and configurations asked for."""
+    return {"reference": reference, "requested": count}
 
 
 def times(multiples: Sequence[int]) -> str:

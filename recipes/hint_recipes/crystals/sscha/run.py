@@ -12,6 +12,7 @@ from ase import Atoms
 
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
+from hint_plugins.potential.worker import identity as identity_of
 from hint_plugins.runs.directory import write_summary
 from hint_plugins.runs.progress import note
 from hint_recipes.crystals.force_constants.dynamical_matrices import output_to
@@ -48,24 +49,24 @@ class KnownPotential:
     ----------
     potential
         The model or the reference method.
-    label
-        Text that identifies it; where that names a file, a changed file is another model.
+    identity
+        What tells it from others (:func:`hint_plugins.potential.worker.identity`).
     """
 
     potential: Potential
-    label: str
+    identity: str
 
     @classmethod
     def load(cls, model: Any, label: str | None, device: str | None, dtype: str | None) -> KnownPotential:
-        """What :meth:`hint_plugins.potential.Potential.load` understands; an object is known by ``label`` or its name.
+        """What :meth:`hint_plugins.potential.Potential.load` understands; ``label`` stands for it where given.
 
         Raises
         ------
         PotentialError
             If the model cannot be loaded.
         """
-        potential = Potential.load(model, device=device, dtype=dtype)
-        return cls(potential, (model if isinstance(model, str) else potential.name) if label is None else label)
+        known = identity_of(model if label is None else label)
+        return cls(Potential.load(model, device=device, dtype=dtype), known)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class SschaRun:
     @cached_property
     def mark(self) -> dict[str, Any]:
         """What identifies the run."""
-        return identity(self.crystal, self.engine, self.settings, self.stages, self.model.label)
+        return identity(self.crystal, self.engine, self.settings, self.stages, self.model.identity)
 
     def earlier(self) -> State | None:
         """The state of this run in its directory; None where there is none (:func:`earlier_run`).
@@ -133,7 +134,7 @@ class SschaRun:
         if hessian != self.settings.hessian_configurations:
             return None
         if self.reference is not None:
-            wanted = correction_mark(self.reference.label, self.settings.reference_configurations)
+            wanted = correction_mark(self.reference.identity, self.settings.reference_configurations)
             if not wanted.items() <= summary.get("correction", {}).items():
                 return None
         return summary
@@ -300,5 +301,5 @@ class SschaRun:
         assert self.reference is not None
         count = self.settings.reference_configurations
         found = correct(constants, self.engine, self.settings, self.reference.potential, count, self.directory)
-        summary["correction"] = {**correction_mark(self.reference.label, count), **found}
+        summary["correction"] = {**correction_mark(self.reference.identity, count), **found}
         write_summary(self.directory, summary)

@@ -115,8 +115,9 @@ def run_sscha(
     reference
         Another model, from which the free energy gets a correction.
     label, reference_label
-        What a model that is an object is known by; its name by default. Give one where two models have the same name:
-        a run is continued only with the model that began it.
+        What the models are known by, since a run is continued only with the model that began it; by default the name
+        and state of a file, and the content of an object. Give one for an object whose content differs from process to
+        process.
     options
         What ``config.yaml`` keeps; the settings by default.
     overwrite
