@@ -234,8 +234,8 @@ def test_checkpoint_of_whole_numbers_is_continued(tmp_path):
     mark = fingerprint(SschaSettings(temperature=300))
     State(constants).save(tmp_path / "checkpoint.npz", mark | {"temperature": 300})
     assert State.load(tmp_path / "checkpoint.npz", mark).population == 0
+    State(constants).save(tmp_path / "checkpoint.npz", mark | {"temperature": 301})
     with pytest.raises(InputError, match="temperature: 301"):
-        State(constants).save(tmp_path / "checkpoint.npz", mark | {"temperature": 301})
         State.load(tmp_path / "checkpoint.npz", mark)
 
 
