@@ -211,7 +211,7 @@ def test_gibbs_errors(tmp_path, figures, models):
 def test_phonons(tmp_path, figures):
     pytest.importorskip("phonopy")
     from hint_plugins.potential import Potential
-    from hint_recipes.crystals.force_constants.force_constants import force_constants_from_potential
+    from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
     from hint_recipes.crystals.phonons.harmonic import harmonic
     from hint_recipes.crystals.phonons.plots import plot_bands, plot_dos, plot_thermal
 

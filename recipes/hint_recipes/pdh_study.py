@@ -230,13 +230,9 @@ def _superconductivity(
     out: Path, coupling: Path, phonons: Mapping[str, ForceConstants], size: StudySize, route: str
 ) -> dict[str, Any]:
     """Lambda and Tc with one electron-phonon coupling on different phonons; unstable ones are named."""
-    from hint_recipes.crystals.superconductivity.alpha2f import read_alpha2f
-    from hint_recipes.crystals.superconductivity.electron_phonon import (
-        choose_route,
-        in_setting,
-        read_mode_couplings,
-        reproject,
-    )
+    from hint_recipes.crystals.superconductivity.alpha2f_file import read_alpha2f
+    from hint_recipes.crystals.superconductivity.carried import choose_route
+    from hint_recipes.crystals.superconductivity.electron_phonon import in_setting, read_mode_couplings, reproject
     from hint_recipes.crystals.superconductivity.matdyn import prepare_matdyn, run_matdyn
     from hint_recipes.crystals.superconductivity.settings import TcSettings
     from hint_recipes.crystals.superconductivity.study import compute_tc

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from hint_plugins.errors import InputError
-from hint_recipes.crystals.superconductivity.alpha2f import FREQUENCY_UNITS, Alpha2F, read_alpha2f
+from hint_recipes.crystals.superconductivity.alpha2f import Alpha2F
+from hint_recipes.crystals.superconductivity.alpha2f_file import read_alpha2f
+from hint_recipes.crystals.superconductivity.alpha2f_header import FREQUENCY_UNITS
 from hint_recipes.crystals.superconductivity.settings import TcSettings
 from hint_recipes.crystals.superconductivity.study import compute_tc, read_spectra
 

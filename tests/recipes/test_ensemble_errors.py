@@ -9,13 +9,14 @@ from quartic_crystal import QuarticCrystal
 
 from hint_plugins.potential import Potential
 from hint_plugins.settings import ConfigError
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.sscha.ensemble_statistics import mean_and_error
 
 pytest.importorskip("sscha")
 pytestmark = pytest.mark.sscha
 
-from hint_recipes.crystals.force_constants.dynamical_matrices import output_to, to_cellconstructor  # noqa: E402
+from hint_recipes.crystals.force_constants.cellconstructor import output_to, to_cellconstructor  # noqa: E402
 from hint_recipes.crystals.phonons.dense_mesh import dense_mesh, harmonic_free_energy  # noqa: E402
 from hint_recipes.crystals.sscha.ensemble import EnsembleEngine  # noqa: E402
 from hint_recipes.crystals.sscha.ensemble_averages import free_energy  # noqa: E402
@@ -23,7 +24,8 @@ from hint_recipes.crystals.sscha.free_energy_hessian import free_energy_hessian 
 from hint_recipes.crystals.sscha.fresh_ensemble import fresh_ensemble, kept_fresh_ensemble  # noqa: E402
 from hint_recipes.crystals.sscha.populations import draw, run, start  # noqa: E402
 from hint_recipes.crystals.sscha.self_consistency import self_consistent  # noqa: E402
-from hint_recipes.crystals.sscha.state import SschaSettings, State  # noqa: E402
+from hint_recipes.crystals.sscha.settings import SschaSettings  # noqa: E402
+from hint_recipes.crystals.sscha.state import State  # noqa: E402
 
 TEMPERATURE = 300.0
 

@@ -20,7 +20,8 @@ from hint_plugins.potential import Potential
 from hint_recipes.crystals.finetune.check import check, harmonic_errors, held_out, line_scan, soft_mode
 from hint_recipes.crystals.finetune.data import build, displaced_cells, read_labelled
 from hint_recipes.crystals.finetune.study import SETTINGS, run_finetune, trainer_command
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.phonons.harmonic import save_force_constants
 
 pytest.importorskip("phonopy")

@@ -13,7 +13,8 @@ import hint_recipes
 from hint_plugins.errors import InputError
 from hint_plugins.potential import PotentialError
 from hint_plugins.settings import ConfigError
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.inputs import read_crystal
 from hint_recipes.crystals.phonons.harmonic import (
     compare,

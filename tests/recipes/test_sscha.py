@@ -17,13 +17,14 @@ from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
 from hint_plugins.runs.files import plain
 from hint_plugins.settings import ConfigError
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.sscha.perturbation import perturbation
 
 pytest.importorskip("sscha")
 pytestmark = pytest.mark.sscha
 
-from hint_recipes.crystals.force_constants.dynamical_matrices import to_cellconstructor  # noqa: E402
+from hint_recipes.crystals.force_constants.cellconstructor import to_cellconstructor  # noqa: E402
 from hint_recipes.crystals.sscha.ensemble import EnsembleEngine  # noqa: E402
 from hint_recipes.crystals.sscha.free_energy_hessian import FreeEnergyHessian, free_energy_hessian  # noqa: E402
 from hint_recipes.crystals.sscha.populations import draw, run, start  # noqa: E402

@@ -6,7 +6,8 @@ from ase.build import bulk
 
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 
 pytest.importorskip("sscha")
 pytestmark = pytest.mark.sscha
@@ -16,7 +17,8 @@ from hint_recipes.crystals.sscha import populations as sscha  # noqa: E402
 from hint_recipes.crystals.sscha.cell import MAX_STRAIN, choose_cell, move, static_start  # noqa: E402
 from hint_recipes.crystals.sscha.ensemble import EnsembleEngine  # noqa: E402
 from hint_recipes.crystals.sscha.populations import run, start  # noqa: E402
-from hint_recipes.crystals.sscha.state import GPA, SschaSettings, State, fingerprint  # noqa: E402
+from hint_recipes.crystals.sscha.settings import SschaSettings  # noqa: E402
+from hint_recipes.crystals.sscha.state import GPA, State, fingerprint  # noqa: E402
 
 STAGES = [(2, 2, 2)]
 

@@ -11,14 +11,14 @@ from ase.build import bulk
 
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential, PotentialError
-from hint_recipes.crystals.force_constants.force_constants import force_constants_from_potential
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.phonons.harmonic import save_force_constants
 from hint_recipes.crystals.sscha.perturbation import perturbation
 
 pytest.importorskip("sscha")
 pytestmark = pytest.mark.sscha
 
-from hint_recipes.crystals.force_constants.dynamical_matrices import to_cellconstructor  # noqa: E402
+from hint_recipes.crystals.force_constants.cellconstructor import to_cellconstructor  # noqa: E402
 from hint_recipes.crystals.inputs import read_candidates  # noqa: E402
 from hint_recipes.crystals.sscha.populations import draw, start  # noqa: E402
 from hint_recipes.crystals.sscha.rank import rank_structures  # noqa: E402

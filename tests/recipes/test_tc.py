@@ -13,17 +13,13 @@ from hypothesis import strategies as st
 import hint_recipes
 from hint_plugins.errors import InputError
 from hint_plugins.settings import ConfigError
-from hint_recipes.crystals.superconductivity.alpha2f import (
-    FREQUENCY_UNITS,
-    KELVIN,
-    Alpha2F,
-    allen_dynes,
-    from_modes,
-    read_alpha2f,
-)
+from hint_recipes.crystals.superconductivity.alpha2f import KELVIN, Alpha2F, allen_dynes, from_modes
+from hint_recipes.crystals.superconductivity.alpha2f_file import read_alpha2f
+from hint_recipes.crystals.superconductivity.alpha2f_header import FREQUENCY_UNITS
+from hint_recipes.crystals.superconductivity.critical_temperatures import critical_temperatures
 from hint_recipes.crystals.superconductivity.eliashberg import Eliashberg
 from hint_recipes.crystals.superconductivity.settings import TcSettings
-from hint_recipes.crystals.superconductivity.study import compute_tc, critical_temperatures
+from hint_recipes.crystals.superconductivity.study import compute_tc
 
 DATA = Path(hint_recipes.__file__).parent / "data" / "pdh"
 
@@ -295,7 +291,8 @@ class TestCarriedOver:
     def test_another_setting_and_the_masses_of_the_file(self, run, tmp_path, suffix):
         """PdD in other cell vectors than those of ph.x."""
         from hint_recipes.crystals.phonons.harmonic import read_force_constants, save_force_constants
-        from hint_recipes.crystals.superconductivity.electron_phonon import carried_spectra, reproject
+        from hint_recipes.crystals.superconductivity.carried import carried_spectra
+        from hint_recipes.crystals.superconductivity.electron_phonon import reproject
         from hint_recipes.pdh_study import isotope
 
         couplings, harmonic = run
@@ -312,7 +309,7 @@ class TestCarriedOver:
         assert found["harmonic"].omega_log > 1.2 * found["pdd"].omega_log
 
     def test_route_is_chosen_by_what_is_there(self, run, tmp_path, monkeypatch, capsys):
-        from hint_recipes.crystals.superconductivity.electron_phonon import choose_route
+        from hint_recipes.crystals.superconductivity.carried import choose_route
 
         directory = DATA / "a2F_222" / "elph_dir"
         monkeypatch.setenv("PATH", str(tmp_path))
@@ -350,11 +347,8 @@ class TestCarriedOver:
         from ase.build import bulk
 
         from hint_recipes.crystals.force_constants.force_constants import ForceConstants
-        from hint_recipes.crystals.superconductivity.electron_phonon import (
-            carried_spectra,
-            in_setting,
-            read_mode_couplings,
-        )
+        from hint_recipes.crystals.superconductivity.carried import carried_spectra
+        from hint_recipes.crystals.superconductivity.electron_phonon import in_setting, read_mode_couplings
         from hint_recipes.crystals.superconductivity.matdyn import prepare_matdyn
 
         _, harmonic = run

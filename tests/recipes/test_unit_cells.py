@@ -11,12 +11,9 @@ from typer.testing import CliRunner
 from hint_plugins.cli.main import app
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
-from hint_recipes.crystals.force_constants.force_constants import (
-    THZ_TO_CM1,
-    ForceConstants,
-    force_constants_from_potential,
-    to_phonopy_atoms,
-)
+from hint_recipes.crystals.force_constants.force_constants import THZ_TO_CM1, ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
+from hint_recipes.crystals.force_constants.phonopy_cells import to_phonopy_atoms
 from hint_recipes.crystals.force_constants.unit_cells import (
     describe_matrix,
     for_supercell,
@@ -89,7 +86,7 @@ def test_phonons_are_those_of_phonopy_with_the_same_matrix():
 
 
 def _ase(cell):
-    from hint_recipes.crystals.force_constants.force_constants import from_phonopy_atoms
+    from hint_recipes.crystals.force_constants.phonopy_cells import from_phonopy_atoms
 
     return from_phonopy_atoms(cell)
 
@@ -244,7 +241,7 @@ class TestSscha:
 
     def test_refusals(self):
         pytest.importorskip("sscha")
-        from hint_recipes.crystals.force_constants.dynamical_matrices import to_cellconstructor
+        from hint_recipes.crystals.force_constants.cellconstructor import to_cellconstructor
         from hint_recipes.crystals.sscha.request import supercell_stages
 
         crystal = bulk("Pd", a=3.95)

@@ -13,7 +13,8 @@ from ase.io import write
 from hint_plugins.errors import InputError
 from hint_plugins.runs.figures import legend_below, new_figure, save_figure
 from hint_plugins.runs.files import replacing, write_csv
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.phonons.harmonic import bands, compare
 from hint_recipes.crystals.phonons.plots import plot_bands
 

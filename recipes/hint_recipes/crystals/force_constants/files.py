@@ -103,7 +103,8 @@ def _read(path: Path) -> tuple[Atoms, np.ndarray, bool]:
     if path.suffix == ".npz":
         found = _read_npz(path)
         return found.supercell, found.hessian, False
-    from hint_recipes.crystals.force_constants.dynamical_matrices import from_cellconstructor, read_dynamical_matrices
+    from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor
+    from hint_recipes.crystals.force_constants.dynamical_matrices import read_dynamical_matrices
 
     dyn = read_dynamical_matrices(path)
     found = from_cellconstructor(dyn)

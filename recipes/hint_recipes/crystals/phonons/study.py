@@ -13,7 +13,8 @@ from ase import Atoms
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
 from hint_plugins.runs.directory import RunDirectory
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.force_constants.supercells import find_matrix
 from hint_recipes.crystals.force_constants.unit_cells import describe_matrix, in_supercell, tell_folded
 from hint_recipes.crystals.inputs import model_names, relax, require_crystal

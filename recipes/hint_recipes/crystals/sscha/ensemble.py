@@ -203,7 +203,7 @@ def require_sscha() -> Any:
     InputError
         If it is not installed.
     """
-    from hint_recipes.crystals.force_constants.dynamical_matrices import require_cellconstructor
+    from hint_recipes.crystals.force_constants.cellconstructor import require_cellconstructor
 
     require_cellconstructor()
     import warnings

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hint_plugins.errors import InputError
-from hint_recipes.crystals.force_constants.dynamical_matrices import from_cellconstructor, output_to, to_cellconstructor
+from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor, output_to, to_cellconstructor
 from hint_recipes.crystals.force_constants.force_constants import TO_CM1, ForceConstants
 from hint_recipes.crystals.sscha.ensemble_statistics import jackknife
 from hint_recipes.crystals.sscha.populations import draw
 from hint_recipes.crystals.sscha.self_consistency import self_consistent
-from hint_recipes.crystals.sscha.state import SschaSettings
+from hint_recipes.crystals.sscha.settings import SschaSettings
 
 if TYPE_CHECKING:
     from sscha.Ensemble import Ensemble

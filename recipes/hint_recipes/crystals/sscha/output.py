@@ -10,7 +10,8 @@ from ase import Atoms
 from hint_plugins.runs.figures import new_figure, save_figure
 from hint_plugins.runs.files import write_csv
 from hint_plugins.runs.progress import progress_bar
-from hint_recipes.crystals.force_constants.dynamical_matrices import to_cellconstructor, write_dynamical_matrices
+from hint_recipes.crystals.force_constants.cellconstructor import to_cellconstructor
+from hint_recipes.crystals.force_constants.dynamical_matrices import write_dynamical_matrices
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.phonons.harmonic import bands, save_force_constants
 from hint_recipes.crystals.phonons.plots import plot_bands

@@ -18,8 +18,9 @@ from hint_plugins.runs.progress import note
 from hint_recipes.crystals.force_constants.supercells import multiples_of_length
 from hint_recipes.crystals.inputs import require_crystal
 from hint_recipes.crystals.sscha.ensemble import require_sscha
+from hint_recipes.crystals.sscha.known_potential import KnownPotential
 from hint_recipes.crystals.sscha.request import DISCARDED, supercell_stages
-from hint_recipes.crystals.sscha.run import KnownPotential, SschaRun
+from hint_recipes.crystals.sscha.run import SschaRun
 from hint_recipes.crystals.sscha.settings import RankSettings
 from hint_recipes.crystals.sscha.state import GPA
 

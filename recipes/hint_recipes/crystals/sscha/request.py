@@ -15,7 +15,8 @@ from hint_plugins.errors import InputError
 from hint_plugins.runs.items import digest, file_digest
 from hint_recipes.crystals.force_constants.unit_cells import in_supercell
 from hint_recipes.crystals.sscha.ensemble import EnsembleEngine
-from hint_recipes.crystals.sscha.state import SschaSettings, State, fingerprint
+from hint_recipes.crystals.sscha.settings import SschaSettings
+from hint_recipes.crystals.sscha.state import State, fingerprint
 
 CHECKPOINT = "checkpoint.npz"
 #: Averages over the fresh ensemble at the end of a run.

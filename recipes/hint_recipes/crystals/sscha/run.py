@@ -11,19 +11,19 @@ from typing import Any
 from ase import Atoms
 
 from hint_plugins.errors import InputError
-from hint_plugins.potential import Potential
-from hint_plugins.potential.worker import identity as identity_of
 from hint_plugins.runs.directory import write_summary
 from hint_plugins.runs.progress import note
-from hint_recipes.crystals.force_constants.dynamical_matrices import output_to
+from hint_recipes.crystals.force_constants.cellconstructor import output_to
 from hint_recipes.crystals.force_constants.files import read_force_constants
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, force_constants_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.phonons.dense_mesh import DenseMesh, dense_mesh
 from hint_recipes.crystals.sscha.cell import require_stress, static_start
 from hint_recipes.crystals.sscha.correction import correct
 from hint_recipes.crystals.sscha.ensemble import EnsembleEngine
 from hint_recipes.crystals.sscha.free_energy_hessian import free_energy_hessian
-from hint_recipes.crystals.sscha.fresh_ensemble import MAX_DEVIATION, FreshEnsemble, kept_fresh_ensemble
+from hint_recipes.crystals.sscha.fresh_ensemble import FreshEnsemble, kept_fresh_ensemble
+from hint_recipes.crystals.sscha.known_potential import KnownPotential
 from hint_recipes.crystals.sscha.output import Progress, write_history, write_tables
 from hint_recipes.crystals.sscha.populations import report_raised, start
 from hint_recipes.crystals.sscha.populations import run as run_populations
@@ -39,34 +39,7 @@ from hint_recipes.crystals.sscha.request import (
 )
 from hint_recipes.crystals.sscha.settings import SschaSettings
 from hint_recipes.crystals.sscha.state import State
-
-
-@dataclass(frozen=True)
-class KnownPotential:
-    """A potential, and what it is known by.
-
-    Attributes
-    ----------
-    potential
-        The model or the reference method.
-    identity
-        What tells it from others (:func:`hint_plugins.potential.worker.identity`).
-    """
-
-    potential: Potential
-    identity: str
-
-    @classmethod
-    def load(cls, model: Any, label: str | None, device: str | None, dtype: str | None) -> KnownPotential:
-        """What :meth:`hint_plugins.potential.Potential.load` understands; ``label`` stands for it where given.
-
-        Raises
-        ------
-        PotentialError
-            If the model cannot be loaded.
-        """
-        known = identity_of(model if label is None else label)
-        return cls(Potential.load(model, device=device, dtype=dtype), known)
+from hint_recipes.crystals.sscha.summary import summarise
 
 
 @dataclass(frozen=True)
@@ -164,7 +137,8 @@ class SschaRun:
         static = float(potential.evaluate([crystal]).energies[0])
         state = self._populations(state, static)
         fresh, mesh = self._averages(state)
-        summary = self._summary(state, fresh, mesh, harmonic, static)
+        summary = summarise(state, settings, fresh, mesh, harmonic=harmonic, static=static)
+        summary["fingerprint"] = self.mark
         sources = {"harmonic": harmonic, "sscha": state.constants}
         self._write(summary, sources)
         if settings.hessian_configurations:
@@ -230,57 +204,6 @@ class SschaRun:
                 "the free energy is that of the supercell alone; take a larger supercell"
             )
         return fresh, mesh
-
-    def _summary(
-        self, state: State, fresh: FreshEnsemble, mesh: DenseMesh, harmonic: ForceConstants, static: float
-    ) -> dict[str, Any]:
-        """What ``summary.json`` holds; says where the fresh ensemble and the last population do not agree."""
-        last, settings, crystal = state.history[-1], self.settings, state.constants.primitive
-        effective = last["kong_liu"] * (settings.configurations - last["dropped"])
-        frequencies = state.constants.frequencies()
-        deviation = fresh.deviation(frequencies, effective)
-        if deviation > MAX_DEVIATION:
-            note(
-                f"a frequency of the fresh ensemble differs by {deviation:.1f} standard errors from that of the last "
-                "population: take more configurations, or more populations"
-            )
-        dropped = sum(row["dropped"] for row in state.history)
-        errors = fresh.errors_for(effective)
-        return {
-            "converged": state.converged,
-            "stopped": state.stopped or "converged",
-            "n_populations": len(state.history),
-            "n_configurations": len(state.history) * settings.configurations - dropped,
-            "n_dropped": dropped,
-            "max_populations": settings.max_populations,
-            "temperature_K": settings.temperature,
-            "supercell": state.constants.multiples,
-            "free_energy": fresh.free_energy + (mesh.difference if mesh.usable else 0.0),
-            "free_energy_error": fresh.free_energy_error,
-            "free_energy_supercell": fresh.free_energy,
-            "free_energy_minimised": last["free_energy_eV"],
-            "dense_mesh": mesh.summary(),
-            "fresh_ensemble": {**fresh.summary(), "largest_deviation": deviation},
-            "static_energy": static,
-            "gradient_over_error": last["gradient_over_error"],
-            "frequencies_gamma_cm1": frequencies[0],
-            "frequencies_cm1": [
-                {"q": q, "cm1": row, "error_cm1": error}
-                for q, row, error in zip(state.constants.q_points, frequencies, errors, strict=True)
-            ],
-            "harmonic_frequencies_gamma_cm1": harmonic.frequencies()[0],
-            "n_imaginary_harmonic": int((harmonic.frequencies() < -5).sum()),
-            "centroids": crystal.positions,
-            "cell": crystal.cell.array,
-            "masses": crystal.get_masses(),
-            "seconds": {
-                part: sum(row[f"seconds_{part}"] for row in state.history)
-                for part in ("sampling", "forces", "minimisation")
-            },
-            **{key: value for key, value in fresh.summary().items() if key.startswith("pressure")},
-            **{key: last[key] for key in ("volume_A3",) if key in last},
-            "fingerprint": self.mark,
-        }
 
     def _write(self, summary: dict[str, Any], sources: dict[str, ForceConstants]) -> None:
         write_tables(self.directory, sources, sources["sscha"].primitive)

@@ -16,8 +16,9 @@ from hint_plugins.runs.progress import note
 from hint_recipes.crystals.force_constants.unit_cells import tell_folded
 from hint_recipes.crystals.inputs import require_crystal
 from hint_recipes.crystals.sscha.ensemble import require_sscha
+from hint_recipes.crystals.sscha.known_potential import KnownPotential
 from hint_recipes.crystals.sscha.request import supercell_stages
-from hint_recipes.crystals.sscha.run import KnownPotential, SschaRun
+from hint_recipes.crystals.sscha.run import SschaRun
 from hint_recipes.crystals.sscha.scan_plot import plot_scan
 from hint_recipes.crystals.sscha.scan_table import Point, add_expansion, row_of, transition
 from hint_recipes.crystals.sscha.settings import SschaSettings

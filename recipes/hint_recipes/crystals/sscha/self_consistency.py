@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hint_recipes.crystals.force_constants.dynamical_matrices import from_cellconstructor
+from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.sscha.ensemble_averages import mean_force
-from hint_recipes.crystals.sscha.state import SschaSettings
+from hint_recipes.crystals.sscha.settings import SschaSettings
 
 if TYPE_CHECKING:
     from cellconstructor.Phonons import Phonons

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hint_plugins.errors import InputError
 from hint_plugins.runs.directory import RunDirectory
 from hint_plugins.runs.files import write_csv
-from hint_plugins.runs.progress import note
-from hint_recipes.crystals.superconductivity.alpha2f import Alpha2F, allen_dynes, read_alpha2f
-from hint_recipes.crystals.superconductivity.eliashberg import Eliashberg
+from hint_recipes.crystals.superconductivity.alpha2f import Alpha2F
+from hint_recipes.crystals.superconductivity.alpha2f_file import read_alpha2f
+from hint_recipes.crystals.superconductivity.critical_temperatures import (
+    critical_temperatures,
+    mu_star_convention,
+    temperature_text,
+)
 from hint_recipes.crystals.superconductivity.plots import plot_gap, plot_spectra, plot_tc
 from hint_recipes.crystals.superconductivity.settings import CouplingSettings, TcSettings
 
@@ -58,7 +60,8 @@ class CriticalTemperatures:
     table
         Rows of ``tc.csv``: source, mu*, moments, critical temperatures (K).
     summary
-        What ``summary.json`` holds: the entries of :func:`critical_temperatures` for each of the ``sources``, those of
+        What ``summary.json`` holds: the entries of
+        :func:`~hint_recipes.crystals.superconductivity.critical_temperatures.critical_temperatures` for each of the ``sources``, those of
         the first also at the top. Empty where inputs of ``matdyn.x`` were only prepared.
     """
 
@@ -146,8 +149,8 @@ def compute_tc(
 
 def _carried(out: Path, coupling: ElectronPhonon, settings: TcSettings) -> dict[str, Alpha2F]:
     """The spectra of a coupling on its phonons; with ``converge`` also the table of what they depend on."""
+    from hint_recipes.crystals.superconductivity.carried import carried_spectra
     from hint_recipes.crystals.superconductivity.convergence import convergence
-    from hint_recipes.crystals.superconductivity.electron_phonon import carried_spectra
 
     how = coupling.settings
     if how.converge and how.prepare_only:
@@ -167,54 +170,6 @@ def _carried(out: Path, coupling: ElectronPhonon, settings: TcSettings) -> dict[
         shared |= {"cutoff": settings.cutoff, "eliashberg": settings.eliashberg}
         convergence(out, coupling.elph_dir, coupling.harmonic, others, settings.mu_star[0], **shared)
     return spectra
-
-
-def critical_temperatures(spectrum: Alpha2F, settings: TcSettings | None = None) -> dict[str, Any]:
-    """Moments, Allen-Dynes Tc for each mu*, and the Migdal-Eliashberg Tc and gaps.
-
-    Parameters
-    ----------
-    spectrum
-        alpha2F.
-    settings
-        Coulomb pseudopotentials, what is solved.
-
-    Returns
-    -------
-    dict
-        ``read_as`` (of spectra from files), ``lambda, omega_log_K, omega_2_K, tc_K, tc_mcmillan_K, factors`` and with
-        ``eliashberg`` also ``tc_eliashberg_K`` (None where it lies below ``solver_reaches_K``) and ``gap`` (rows of
-        mu*, temperature, gap in meV).
-    """
-    settings = settings or TcSettings()
-    mu_star, temperatures = settings.mu_star, settings.temperature
-    moments = spectrum.coupling, spectrum.omega_log, spectrum.omega_2
-    closed = {mu: allen_dynes(*moments, mu) for mu in mu_star}
-    result: dict[str, Any] = {
-        **({"read_as": spectrum.read_as} if spectrum.read_as else {}),
-        "lambda": moments[0],
-        "omega_log_K": moments[1],
-        "omega_2_K": moments[2],
-        "tc_K": {str(mu): r.tc for mu, r in closed.items()},
-        "tc_mcmillan_K": {str(mu): r.tc_mcmillan for mu, r in closed.items()},
-        "factors": {str(mu): {"f1": r.f1, "f2": r.f2} for mu, r in closed.items()},
-    }
-    if not settings.eliashberg:
-        return result
-    result["tc_eliashberg_K"], result["gap"], result["solver_reaches_K"] = {}, [], {}
-    for mu in mu_star:
-        equations = Eliashberg(spectrum, mu, cutoff=settings.cutoff, rescale_mu=settings.rescale_mu)
-        tc = equations.critical_temperature()
-        result["tc_eliashberg_K"][str(mu)] = tc or None
-        result["solver_reaches_K"][str(mu)] = equations.lowest_temperature
-        reachable = [t for t in np.linspace(0.2, 0.97, 12) * tc if t >= equations.lowest_temperature]
-        if cold := [t for t in temperatures if 0 < t < equations.lowest_temperature]:
-            note(f"no gap at {cold[0]} K: the solver reaches {equations.lowest_temperature:.3g} K")
-        wanted = [t for t in temperatures if t >= equations.lowest_temperature] if temperatures else reachable
-        for temperature in wanted:
-            gap = 0.0 if tc and temperature >= tc else equations.gap(temperature).edge
-            result["gap"].append({"mu_star": mu, "temperature_K": temperature, "gap_meV": gap})
-    return result
 
 
 def _table(sources: Mapping[str, dict[str, Any]], settings: TcSettings) -> list[dict[str, Any]]:
@@ -253,22 +208,6 @@ def _write(
         write_csv(out / f"alpha2f-{name}.csv", [{"meV": w, "alpha2F": a, "lambda": c} for w, a, c in rows])
     plot_spectra(spectra, out / "alpha2f.png")
     plot_tc(spectra, settings.mu_star, sources, out / "tc.png")
-
-
-def temperature_text(result: Mapping[str, Any], mu: float) -> str:
-    """The Migdal-Eliashberg Tc of one mu* in K, or below which temperature the solver could not look."""
-    tc = result["tc_eliashberg_K"][str(mu)]
-    return f"below {result['solver_reaches_K'][str(mu)]:.2g}" if tc is None else f"{tc:.4g}"
-
-
-def mu_star_convention(cutoff: float, rescale_mu: bool) -> str:
-    """One sentence on what mu* means in the Migdal-Eliashberg equations; Allen-Dynes takes it as it is given."""
-    if not rescale_mu:
-        return f"mu* of Migdal-Eliashberg: taken as it is at the Matsubara cutoff of {cutoff:g} highest phonon energies"
-    return (
-        "mu* of Migdal-Eliashberg: given at the highest phonon energy and brought to the Matsubara cutoff of "
-        f"{cutoff:g} times it, 1/mu*' = 1/mu* - ln {cutoff:g}"
-    )
 
 
 def read_spectra(files: Sequence[Path], **options: Any) -> dict[str, Alpha2F]:
