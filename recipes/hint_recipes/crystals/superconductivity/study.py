@@ -60,9 +60,9 @@ class CriticalTemperatures:
     table
         Rows of ``tc.csv``: source, mu*, moments, critical temperatures (K).
     summary
-        What ``summary.json`` holds: the entries of
-        :func:`~hint_recipes.crystals.superconductivity.critical_temperatures.critical_temperatures` for each of the ``sources``, those of
-        the first also at the top. Empty where inputs of ``matdyn.x`` were only prepared.
+        What ``summary.json`` holds. ``sources`` are the entries of
+        :func:`hint_recipes.crystals.superconductivity.critical_temperatures.critical_temperatures` by source; those of
+        the first stand also at the top. Empty where inputs of ``matdyn.x`` were only prepared.
     """
 
     directory: Path
