@@ -12,13 +12,8 @@ from hypothesis import strategies as st
 
 import hint_recipes
 from hint_plugins.errors import InputError
-from hint_recipes.crystals.force_constants.force_constants import (
-    THZ_TO_CM1,
-    ForceConstants,
-    find_multiples,
-    match_sites,
-    translate_columns,
-)
+from hint_recipes.crystals.force_constants.force_constants import THZ_TO_CM1, ForceConstants
+from hint_recipes.crystals.force_constants.supercells import find_multiples, match_sites, translate_columns
 
 pytest.importorskip("phonopy")
 DATA = Path(hint_recipes.__file__).parent / "data" / "pdh"

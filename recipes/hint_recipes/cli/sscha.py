@@ -19,7 +19,10 @@ def sscha(
     settings: SschaSettings,
     temperature: Annotated[
         str,
-        typer.Option(metavar=LIST_METAVAR, help="Temperature, K; several (0 100 200) are a scan, each from the last."),
+        typer.Option(
+            metavar=LIST_METAVAR,
+            help="Temperature, K; several (0 100 200) are a scan, whose points start from their neighbours.",
+        ),
     ] = "0",
     pressure: Annotated[
         str,

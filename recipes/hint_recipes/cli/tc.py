@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from hint_plugins.cli.options import Overwrite
-from hint_recipes.cli.crystal_options import Mass
 from hint_recipes.cli.repetitions import RepetitionsCommand
 from hint_recipes.crystals.superconductivity.settings import CouplingSettings, ReadingSettings, TcSettings
 
@@ -35,7 +34,13 @@ def tc(
             "given several times."
         ),
     ] = None,
-    mass: Mass = None,
+    mass: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Mass of an isotope in the other phonons, SYMBOL=MASS in u (D: H=2.014); may be given several times "
+            "[default: the masses of their files]. Without --anharmonic: in the harmonic ones."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Superconducting critical temperature: Allen-Dynes and Migdal-Eliashberg, harmonic and anharmonic."""

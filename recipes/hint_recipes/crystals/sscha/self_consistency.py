@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cellconstructor.Phonons import Phonons
     from sscha.Ensemble import Ensemble
 
-#: The gradient is small below this share of the first one; so many steps at most.
+#: Share of the first gradient below which it is small; largest number of steps.
 _TOLERANCE, _MAX_STEPS = 0.05, 30
 #: First and smallest step; at a soft mode half the gradient can be too far.
 _STEP, _SMALLEST_STEP = 0.5, 1 / 64

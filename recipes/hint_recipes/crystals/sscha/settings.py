@@ -31,7 +31,9 @@ class Minimisation(Settings):
         description="Configurations of a population; an even number, since each comes with its mirror image. Raise it "
         "for smaller errors, or when a minimisation fails.",
     )
-    min_populations: int = Field(2, ge=1, description="Smallest number of populations per stage.")
+    min_populations: int = Field(
+        2, ge=1, description="Smallest number of populations per stage. Raise it to see whether results stay."
+    )
     max_populations: int = Field(
         30,
         ge=1,
@@ -46,26 +48,26 @@ class Minimisation(Settings):
         0.002,
         gt=0,
         description="Starting step of dynamical matrix and positions in the minimisation (no unit); the line search "
-        "adapts it. 0.2 saves most of the steps in easy crystals.",
+        "adapts it. Raise it (0.02, 0.2) when a population takes many minimisation steps, lower it when one fails.",
     )
     kong_liu: float = Field(
         0.5,
         gt=0,
         lt=1,
         description="Smallest share of effective configurations (Kong-Liu ratio): below it a new population is drawn, "
-        "and no result is accepted.",
+        "and no result is accepted. Raise it when the last population and the fresh ensemble do not agree.",
     )
     meaningful_factor: float = Field(
         0.001,
         gt=0,
-        description="A run is converged when the gradient is below this multiple of its statistical error. 0.1 is "
-        "enough where errors of the size of the statistical ones are accepted.",
+        description="A run is converged when the gradient is below this multiple of its statistical error. "
+        "Raise it (0.1) to end the minimisations earlier.",
     )
     bulk_modulus: float = Field(
         100.0,
         gt=0,
-        description="Estimate of the bulk modulus, GPa, which sets the size of the first cell step. Give the "
-        "crystal's own when the cell overshoots (lower) or hardly moves (higher).",
+        description="Estimate of the bulk modulus, GPa, whose inverse sets the size of the first cell step. "
+        "Raise it when the cell overshoots, lower it when the cell hardly moves.",
     )
     reference_configurations: int = Field(
         20,
@@ -108,8 +110,15 @@ class SschaSettings(Minimisation):
     relax_positions: bool = Field(
         True, description="Let the centroids relax; the symmetry of the start is kept. Switch it off for fixed sites."
     )
-    relax_cell: bool = Field(False, description="Relax the cell to --pressure; the symmetry of the start is kept.")
-    fix_volume: bool = Field(False, description="With --relax-cell: relax the shape of the cell at constant volume.")
+    relax_cell: bool = Field(
+        False,
+        description="Relax the cell to --pressure; the symmetry of the start is kept. Use it for thermal expansion and "
+        "structures under pressure.",
+    )
+    fix_volume: bool = Field(
+        False,
+        description="With --relax-cell: relax the shape of the cell at constant volume, for an equation of state.",
+    )
     pressure: float = Field(0.0, description="Target pressure of --relax-cell, GPa.")
     stress: bool = Field(
         False, description="Evaluate stresses also with a fixed cell, so that the anharmonic pressure is reported."
@@ -141,9 +150,12 @@ class SschaSettings(Minimisation):
     )
     max_energy: float = Field(
         5.0,
-        description="Largest distance of a configuration's energy from the median of its ensemble, eV per atom.",
+        description="Largest distance of a configuration's energy from the median of its ensemble, eV per atom. "
+        "Raise it when good configurations are dropped.",
     )
-    max_force: float = Field(500.0, description="Largest force component of a configuration, eV/A.")
+    max_force: float = Field(
+        500.0, description="Largest force component of a configuration, eV/A. Raise it when good ones are dropped."
+    )
 
 
 class RankSettings(Minimisation):

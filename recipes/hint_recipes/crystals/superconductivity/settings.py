@@ -19,8 +19,7 @@ class TcSettings(Settings):
     )
     eliashberg: bool = Field(
         False,
-        description="Solve the isotropic Migdal-Eliashberg equations too. Use it for strong coupling (lambda above "
-        "1.5), where the formula of Allen and Dynes is too low.",
+        description="Solve the isotropic Migdal-Eliashberg equations too. Use it for the gap and for strong coupling.",
     )
     temperature: list[float] = Field(
         [],
@@ -62,8 +61,7 @@ class ReadingSettings(Settings):
     )
     clip_negative: bool = Field(
         False,
-        description="Set negative values of alpha2F to zero instead of refusing them. Use it for noise only: larger "
-        "ones belong to unstable phonons.",
+        description="Set negative values of alpha2F to zero instead of refusing them. Use it for noise only.",
     )
 
 
