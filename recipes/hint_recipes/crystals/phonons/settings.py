@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from hint_plugins.settings import Settings
@@ -48,4 +48,4 @@ class PhononSettings(Settings):
     @property
     def temperatures(self) -> list[float]:
         """Temperatures of the thermal properties, K."""
-        return [float(t) for t in np.arange(0.0, self.t_max + self.t_step / 2, self.t_step)]
+        return [i * self.t_step for i in range(math.ceil((self.t_max + self.t_step / 2) / self.t_step))]
