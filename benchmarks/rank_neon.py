@@ -39,26 +39,19 @@ def main() -> None:
     parser.add_argument("--final-configurations", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    from hint_plugins.potential import Potential
-    from hint_recipes.crystals.sscha.rank import rank
-    from hint_recipes.crystals.sscha.state import SschaSettings
+    from hint_recipes import RankSettings, rank_structures
 
-    settings = SschaSettings(
-        temperature=options.temperature, configurations=options.configurations, relax_cell=True, stress=True, step=0.2,
+    settings = RankSettings(
+        temperature=options.temperature, configurations=options.configurations, step=0.2,
         final_configurations=options.final_configurations, bulk_modulus=1.0, seed=options.seed,
     )  # fmt: skip
-    potential, rows = Potential.load(neon()), []
-    for name, crystal in CELLS.items():
-        (options.out / "equal" / name).mkdir(parents=True, exist_ok=True)
-        crystal.write(options.out / f"{name}.extxyz")
-    (options.out / "unequal").mkdir(exist_ok=True)
-    cells = {name: options.out / f"{name}.extxyz" for name in CELLS}
-    found = {"unequal": rank(list(cells.values()), potential, options.out / "unequal", settings, [(2, 2, 2)])}
-    for name, cell in cells.items():
-        one = rank([cell], potential, options.out / "equal" / name, settings, [SIXTEEN[name]])
-        found[f"equal {name}"] = one
+    rows = []
+    found = {"unequal": rank_structures(CELLS, neon(), options.out / "unequal", settings)}
+    for name, cell in CELLS.items():
+        own = settings.changed(supercell=SIXTEEN[name])
+        found[f"equal {name}"] = rank_structures({name: cell}, neon(), options.out / "equal" / name, own)
     for kind, result in found.items():
-        for row in result["ranking"]:
+        for row in result.summary["ranking"]:
             rows.append(
                 {
                     "cells": kind.split()[0],

@@ -28,18 +28,19 @@ def main() -> None:
     from quartic_crystal import QuarticCrystal
 
     from hint_plugins.potential import Potential
-    from hint_recipes.crystals.force_constants.dynamical_matrices import output_to, to_cellconstructor
-    from hint_recipes.crystals.force_constants.force_constants import hessian_from_potential
+    from hint_recipes.crystals.force_constants.cellconstructor import output_to, to_cellconstructor
+    from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
     from hint_recipes.crystals.sscha.ensemble import EnsembleEngine
     from hint_recipes.crystals.sscha.ensemble_averages import free_energy
     from hint_recipes.crystals.sscha.populations import draw, run, start
-    from hint_recipes.crystals.sscha.state import SschaSettings, State
+    from hint_recipes.crystals.sscha.settings import SschaSettings
+    from hint_recipes.crystals.sscha.state import State
 
     crystal = QuarticCrystal(k=0.5, g=8.0)
     potential = Potential.load(crystal)
     engine = EnsembleEngine(potential)
     _, exact = crystal.solve(options.temperature)
-    first = start(hessian_from_potential(potential, crystal.primitive, crystal.multiples))[0]
+    first = start(force_constants_from_potential(potential, crystal.primitive, crystal.multiples))[0]
     rows = []
     for count in options.configurations:
         found = []

@@ -31,14 +31,14 @@ def crystals(snte: Path | None) -> dict[str, tuple[Any, Any, float, float | None
     from quartic_crystal import QuarticCrystal
 
     from hint_plugins.potential import Potential
-    from hint_recipes.crystals.force_constants.force_constants import hessian_from_potential
+    from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
     from hint_recipes.crystals.sscha.ensemble import EnsembleEngine
 
     found: dict[str, tuple[Any, Any, float, float | None]] = {}
 
     def add(name: str, calculator: Any, cell: Any, multiples: tuple[int, int, int], exact: float | None) -> None:
         potential = Potential.load(calculator)
-        constants = hessian_from_potential(potential, cell, multiples)
+        constants = force_constants_from_potential(potential, cell, multiples)
         found[name] = EnsembleEngine(potential), constants, 300.0, exact
 
     quartic = QuarticCrystal(k=0.5, g=8.0)
@@ -49,10 +49,8 @@ def crystals(snte: Path | None) -> dict[str, tuple[Any, Any, float, float | None
     if snte is not None:
         from check_sscha_snte import ToyPotential
 
-        from hint_recipes.crystals.force_constants.dynamical_matrices import (
-            from_cellconstructor,
-            read_dynamical_matrices,
-        )
+        from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor
+        from hint_recipes.crystals.force_constants.dynamical_matrices import read_dynamical_matrices
 
         field = read_dynamical_matrices(snte / "ffield_dynq")
         engine = EnsembleEngine(ToyPotential(field), max_energy=50)  # type: ignore[arg-type]
@@ -69,10 +67,11 @@ def main() -> None:
     parser.add_argument("--snte", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=None, help="CSV table")
     options = parser.parse_args()
-    from hint_recipes.crystals.force_constants.dynamical_matrices import output_to, to_cellconstructor
+    from hint_recipes.crystals.force_constants.cellconstructor import output_to, to_cellconstructor
     from hint_recipes.crystals.sscha.ensemble_averages import free_energy
     from hint_recipes.crystals.sscha.populations import draw, run, start
-    from hint_recipes.crystals.sscha.state import SschaSettings, State
+    from hint_recipes.crystals.sscha.settings import SschaSettings
+    from hint_recipes.crystals.sscha.state import State
 
     rows = []
     for name, (engine, constants, temperature, exact) in crystals(options.snte).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -34,6 +34,10 @@ class Settings(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise ConfigError(sentences(error, list(type(self).model_fields))) from None
+
+    def changed(self, **values: Any) -> Self:
+        """A copy with other values, checked as those of a new one are."""
+        return type(self)(**{**dict(self), **values})
 
 
 def sentences(error: ValidationError, known: list[str]) -> str:

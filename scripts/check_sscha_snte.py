@@ -20,15 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hint_recipes.crystals.force_constants.dynamical_matrices import (
-    from_cellconstructor,
-    read_dynamical_matrices,
-    require_cellconstructor,
-)
+from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor, require_cellconstructor
+from hint_recipes.crystals.force_constants.dynamical_matrices import read_dynamical_matrices
 from hint_recipes.crystals.sscha.ensemble import EnsembleEngine
 from hint_recipes.crystals.sscha.free_energy_hessian import free_energy_hessian
 from hint_recipes.crystals.sscha.populations import run, start
-from hint_recipes.crystals.sscha.state import SschaSettings, State
+from hint_recipes.crystals.sscha.settings import SschaSettings
+from hint_recipes.crystals.sscha.state import State
 
 
 @dataclass

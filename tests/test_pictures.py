@@ -212,11 +212,11 @@ def test_gibbs_errors(tmp_path, figures, models):
 def test_phonons(tmp_path, figures):
     pytest.importorskip("phonopy")
     from hint_plugins.potential import Potential
-    from hint_recipes.crystals.force_constants.force_constants import hessian_from_potential
+    from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
     from hint_recipes.crystals.phonons.harmonic import harmonic
     from hint_recipes.crystals.phonons.plots import plot_bands, plot_dos, plot_thermal
 
-    constants = hessian_from_potential(Potential.load("emt"), bulk("Pd", a=3.9), (2, 2, 2))
+    constants = force_constants_from_potential(Potential.load("emt"), bulk("Pd", a=3.9), (2, 2, 2))
     result = harmonic(constants, mesh=(2, 2, 2), temperatures=[0.0, 300.0], points=5)
     for names in (["emt"], ["emt", LONG, "reference"]):
         plot_bands(dict.fromkeys(names, result.bands), tmp_path / "bands.png")
@@ -227,13 +227,14 @@ def test_phonons(tmp_path, figures):
 
 def test_critical_temperature(tmp_path, figures):
     from hint_recipes.crystals.superconductivity.alpha2f import from_modes
-    from hint_recipes.crystals.superconductivity.study import run_tc
+    from hint_recipes.crystals.superconductivity.settings import TcSettings
+    from hint_recipes.crystals.superconductivity.study import compute_tc
 
     spectra = {
         name: from_modes(np.array([[e]]), np.array([[1.0]]), np.ones(1), smearing=1.0)
         for name, e in (("PdH harmonic", 50.0), (LONG, 60.0))
     }
-    run_tc(tmp_path, spectra, [0.1, 0.13], eliashberg=True, cutoff=6)
+    compute_tc(spectra, tmp_path, TcSettings(mu_star=[0.1, 0.13], eliashberg=True, cutoff=6))
     assert len(figures) == 3
     assert [faults(figure) for figure in figures] == [[]] * 3
 
@@ -265,13 +266,13 @@ def test_sscha_history(tmp_path, figures):
 
 @pytest.mark.parametrize("count", [1, 7])
 def test_rank(tmp_path, figures, count):
-    from hint_recipes.crystals.sscha.rank import _plot
+    from hint_recipes.crystals.sscha.rank import plot_ranking
 
     rows = [
         {"name": f"phase {k}" if k else LONG, "above_best_meV_per_atom": 3.0 * k, "error_eV_per_atom": 1e-4}
         for k in range(count)
     ]
-    _plot(rows, tmp_path / "ranking.png")
+    plot_ranking(rows, tmp_path / "ranking.png")
     assert not faults(figures[0])
 
 

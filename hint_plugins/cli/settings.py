@@ -36,17 +36,22 @@ def asking(options: Mapping[str, Any]) -> Iterator[None]:
 def with_settings(function: Callable) -> Callable:
     """Replace every parameter that is a :class:`~hint_plugins.settings.Settings` by one option per field.
 
-    A field ``band_fmax`` becomes ``--band-fmax`` with the field's description, default and limits. Parameters of
-    the result are keyword-only.
+    A field ``band_fmax`` becomes ``--band-fmax`` with the field's description, default and limits. A field that is also
+    a parameter of the command is left to the command, and keeps its default in the settings. Parameters of the result
+    are keyword-only.
+
+    ``json_schema_extra`` of a field may hold ``flags`` and ``metavar`` of the option and, for fields that read text,
+    ``text``: the default as it is written on the command line (a word, or a list of words).
     """
     signature = inspect.signature(function, eval_str=True)
+    own = set(signature.parameters)
     groups: dict[str, type[Settings]] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
         kind = parameter.annotation
         if isinstance(kind, type) and issubclass(kind, Settings):
             groups[parameter.name] = kind
-            parameters += [_option(name, field) for name, field in kind.model_fields.items()]
+            parameters += [_option(name, field) for name, field in kind.model_fields.items() if name not in own]
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
@@ -54,7 +59,7 @@ def with_settings(function: Callable) -> Callable:
         with asking(given):
             values = dict(given)
             for name, kind in groups.items():
-                values[name] = kind(**{field: values.pop(field) for field in kind.model_fields})
+                values[name] = kind(**{field: values.pop(field) for field in kind.model_fields if field not in own})
             return function(**values)
 
     command.__doc__ = function.__doc__
@@ -71,9 +76,11 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     flags: Any = own.get("flags", [])
     option = typer.Option(*flags, help=field.description, metavar=own.get("metavar"), min=least, max=most)  # type: ignore[arg-type]
     default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[_shown(field.annotation), option]
-    )
+    kind = _shown(field.annotation)
+    if "text" in own:
+        default = own["text"]
+        kind = list[str] if isinstance(default, list) else str
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
 def _shown(annotation: Any) -> Any:

@@ -40,7 +40,7 @@ def load_for(model: Any, execution: Execution, *, device: str | None = None, dty
     return potential
 
 
-#: Identities of objects that cannot be pickled.
+#: Identities of the objects that were asked for, as long as they live.
 _OBJECTS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
@@ -49,19 +49,31 @@ def identity(model: Any) -> str:
 
     For text the name and the state of the file behind it (:func:`hint_plugins.runs.items.file_digest`); for a
     :class:`Potential` that of what it was loaded from. Another object is known by its content, without what an ASE
-    calculator remembers of its last structure; one that cannot be pickled is the same only as long as it lives.
+    calculator remembers of its last structure; one that cannot be pickled is the same only as long as it lives. The
+    content is looked at once, when an object is first asked for, so that what calculators gather in their work does not
+    count; the parameters of an ASE calculator are looked at each time.
     """
     if isinstance(model, Potential) and model.origin is not None:
         return identity(model.origin)
     if isinstance(model, str):
         return file_digest(model)
+    try:
+        known = _OBJECTS.get(model)
+        found = known if known is not None else _OBJECTS.setdefault(model, _content_digest(model))
+    except TypeError:  # an object that cannot be remembered
+        found = _content_digest(model)
+    parameters = repr(sorted(model.parameters.items())) if isinstance(model, Calculator) else ""
+    return hashlib.sha256(f"{found} {parameters}".encode()).hexdigest()[:16]
+
+
+def _content_digest(model: Any) -> str:
     content = model
     if isinstance(model, Calculator):
         content = type(model), {key: value for key, value in vars(model).items() if key not in ("results", "atoms")}
     try:
         return hashlib.sha256(pickle.dumps(content)).hexdigest()[:16]
     except Exception:  # an object may refuse to be pickled with any error
-        return _OBJECTS.setdefault(model, uuid.uuid4().hex)
+        return uuid.uuid4().hex
 
 
 def map_with_potential(

@@ -21,7 +21,6 @@ from hint_plugins.runs.files import write_csv
 from hint_recipes.crystals.finetune.settings import FinetuneSettings
 from hint_recipes.crystals.finetune.study import finetune_hydride
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants, set_masses
-from hint_recipes.crystals.inputs import load_potential
 from hint_recipes.crystals.phonons.harmonic import bands, read_force_constants
 from hint_recipes.crystals.phonons.plots import plot_bands
 
@@ -215,20 +214,16 @@ def _train(
 
 
 def _sscha(out: Path, model: str, name: str, size: StudySize, device: str | None, seed: int) -> dict[str, Any]:
-    from hint_recipes.crystals.sscha.ensemble import EnsembleEngine
-    from hint_recipes.crystals.sscha.state import SschaSettings
+    from hint_recipes.crystals.sscha.settings import SschaSettings
     from hint_recipes.crystals.sscha.study import run_sscha
 
     finished = out / "summary.json"
     if finished.exists():
         return json.loads(finished.read_text())
-    out.mkdir(parents=True, exist_ok=True)
-    potential = load_potential(model, device, "float64")
     settings = SschaSettings(
         configurations=size.configurations, max_populations=size.max_populations, relax_positions=False, seed=seed
     )
-    engine = EnsembleEngine(potential, directory=out)
-    run_sscha(isotope(name), potential, out, settings, [(2, 2, 2)], engine=engine, label=model)
+    run_sscha(isotope(name), model, out, settings, device=device, dtype="float64")
     return json.loads(finished.read_text())
 
 
@@ -236,15 +231,12 @@ def _superconductivity(
     out: Path, coupling: Path, phonons: Mapping[str, ForceConstants], size: StudySize, route: str
 ) -> dict[str, Any]:
     """Lambda and Tc with one electron-phonon coupling on different phonons; unstable ones are named."""
-    from hint_recipes.crystals.superconductivity.alpha2f import read_alpha2f
-    from hint_recipes.crystals.superconductivity.electron_phonon import (
-        choose_route,
-        in_setting,
-        read_mode_couplings,
-        reproject,
-    )
+    from hint_recipes.crystals.superconductivity.alpha2f_file import read_alpha2f
+    from hint_recipes.crystals.superconductivity.carried import choose_route
+    from hint_recipes.crystals.superconductivity.electron_phonon import in_setting, read_mode_couplings, reproject
     from hint_recipes.crystals.superconductivity.matdyn import prepare_matdyn, run_matdyn
-    from hint_recipes.crystals.superconductivity.study import run_tc
+    from hint_recipes.crystals.superconductivity.settings import TcSettings
+    from hint_recipes.crystals.superconductivity.study import compute_tc
 
     couplings, harmonic = read_mode_couplings(coupling / "elph_dir", coupling / "dyn", size.broadening)
     if route == "auto":
@@ -265,7 +257,9 @@ def _superconductivity(
             unstable[label] = str(error)
     if not spectra:
         raise InputError(f"no stable phonons to put the coupling on: {unstable}")
-    return {"route": route, "unstable": unstable, **run_tc(out, spectra, [size.mu_star], eliashberg=True)}
+    found = compute_tc(spectra, out, TcSettings(mu_star=[size.mu_star], eliashberg=True), overwrite=True)
+    print(found.report())
+    return {"route": route, "unstable": unstable, **found.summary}
 
 
 def _tables(out: Path, summary: dict[str, Any], phonons: Mapping[str, ForceConstants]) -> None:

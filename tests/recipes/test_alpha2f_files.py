@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from hint_plugins.errors import InputError
-from hint_recipes.crystals.superconductivity.alpha2f import FREQUENCY_UNITS, Alpha2F, read_alpha2f
-from hint_recipes.crystals.superconductivity.study import critical_temperatures, read_spectra
+from hint_recipes.crystals.superconductivity.alpha2f import Alpha2F
+from hint_recipes.crystals.superconductivity.alpha2f_file import read_alpha2f
+from hint_recipes.crystals.superconductivity.alpha2f_header import FREQUENCY_UNITS
+from hint_recipes.crystals.superconductivity.settings import TcSettings
+from hint_recipes.crystals.superconductivity.study import compute_tc, read_spectra
 
 
 def reference():
@@ -74,13 +77,14 @@ def test_units_that_are_not_understood(tmp_path, header, message):
     assert read_alpha2f(path, unit="meV").coupling == pytest.approx(reference().coupling, rel=1e-6)
 
 
-def test_file_of_lambda_x(tmp_path, capsys):
+def test_file_of_lambda_x(tmp_path):
     """Broadenings in the header, THz; against own sums and the formula of Allen and Dynes."""
     columns = [factor * reference().values for factor in (0.5, 0.8, 1.0)]
     path = write(tmp_path / "alpha2F.dat", ["# E(THz)     0.005     0.010     0.015"], "THz", columns)
     spectrum = read_spectra([path], column=3)["alpha2F.dat"]
-    assert "column 3 of 3 (0.015)" in capsys.readouterr().out
-    result = critical_temperatures(spectrum, [0.1])
+    found = compute_tc({"alpha2F.dat": spectrum}, tmp_path / "tc", TcSettings(mu_star=[0.1]))
+    assert "alpha2F.dat: frequencies in THz (as the file says), column 3 of 3 (0.015)" in found.report()
+    result = found.summary
     assert "THz" in result["read_as"]
     w, a = reference().omega, reference().values
     coupling = 2 * np.trapezoid(a / w, w)

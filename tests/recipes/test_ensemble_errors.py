@@ -7,15 +7,16 @@ from ase.build import bulk
 from double_well_crystal import DoubleWellCrystal
 from quartic_crystal import QuarticCrystal
 
-from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_plugins.settings import ConfigError
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.sscha.ensemble_statistics import mean_and_error
 
 pytest.importorskip("sscha")
 pytestmark = pytest.mark.sscha
 
-from hint_recipes.crystals.force_constants.dynamical_matrices import output_to, to_cellconstructor  # noqa: E402
+from hint_recipes.crystals.force_constants.cellconstructor import output_to, to_cellconstructor  # noqa: E402
 from hint_recipes.crystals.phonons.dense_mesh import dense_mesh, harmonic_free_energy  # noqa: E402
 from hint_recipes.crystals.sscha.ensemble import EnsembleEngine  # noqa: E402
 from hint_recipes.crystals.sscha.ensemble_averages import free_energy  # noqa: E402
@@ -23,7 +24,8 @@ from hint_recipes.crystals.sscha.free_energy_hessian import free_energy_hessian 
 from hint_recipes.crystals.sscha.fresh_ensemble import fresh_ensemble, kept_fresh_ensemble  # noqa: E402
 from hint_recipes.crystals.sscha.populations import draw, run, start  # noqa: E402
 from hint_recipes.crystals.sscha.self_consistency import self_consistent  # noqa: E402
-from hint_recipes.crystals.sscha.state import SschaSettings, State  # noqa: E402
+from hint_recipes.crystals.sscha.settings import SschaSettings  # noqa: E402
+from hint_recipes.crystals.sscha.state import State  # noqa: E402
 
 TEMPERATURE = 300.0
 
@@ -94,7 +96,7 @@ def test_minimised_free_energy_is_biased_and_fresh_is_not(quartic):
     crystal, _, energy = quartic
     potential = Potential.load(crystal)
     engine = EnsembleEngine(potential)
-    first = start(hessian_from_potential(potential, crystal.primitive, (2, 2, 2)))[0]
+    first = start(force_constants_from_potential(potential, crystal.primitive, (2, 2, 2)))[0]
     minimised, fresh = [], []
     for seed in range(4):
         settings = SschaSettings(
@@ -127,7 +129,7 @@ class TestConvergence:
         """A first population far from the solution uses its own ratio and is never the last."""
         crystal, _, _ = quartic
         potential = Potential.load(QuarticCrystal(k=-0.3, g=12.0))
-        first, changed = start(hessian_from_potential(potential, crystal.primitive, (2, 2, 2)), floor=50.0)
+        first, changed = start(force_constants_from_potential(potential, crystal.primitive, (2, 2, 2)), floor=50.0)
         settings = SschaSettings(configurations=20, max_populations=1, min_populations=1)
         state = run(State(first, difficult=changed > 0), EnsembleEngine(potential), settings, [(2, 2, 2)])
         assert not state.converged
@@ -179,14 +181,19 @@ class TestDenseMesh:
 
 def test_one_crystal_in_two_cells(tmp_path, capsys):
     """Palladium as a primitive and as a cubic cell: the dense mesh takes more than half of their difference away."""
-    from hint_recipes.crystals.sscha.rank import rank
+    from hint_recipes.crystals.inputs import read_candidates
+    from hint_recipes.crystals.sscha.rank import rank_structures
+    from hint_recipes.crystals.sscha.settings import RankSettings
 
     potential = Potential.load("emt")
     bulk("Pd", a=3.95).write(tmp_path / "primitive.extxyz")
     bulk("Pd", a=3.95, cubic=True).write(tmp_path / "cubic.extxyz")
-    settings = SschaSettings(temperature=300.0, configurations=40, max_populations=2, meaningful_factor=0.1, step=0.2)
-    cells = [tmp_path / "primitive.extxyz", tmp_path / "cubic.extxyz"]
-    rows = rank(cells, potential, tmp_path, settings, [(1, 1, 1)], supercell_length=4.0)["ranking"]
+    settings = RankSettings(
+        temperature=300.0, configurations=40, max_populations=2, meaningful_factor=0.1, step=0.2, relax_cell=False,
+        supercell_length=4.0,
+    )  # fmt: skip
+    cells = read_candidates([tmp_path / "primitive.extxyz", tmp_path / "cubic.extxyz"])
+    rows = rank_structures(cells, potential, tmp_path, settings).summary["ranking"]
     assert "different numbers of atoms" in capsys.readouterr().err
     assert sorted(row["atoms_in_supercell"] for row in rows) == [8, 32]
     first, second = rows
@@ -208,7 +215,7 @@ def test_free_energy_hessian_has_errors():
     """The quoted error of the lowest mode is what it scatters by from draw to draw; the translations are left out."""
     potential = Potential.load("emt")
     crystal = bulk("Cu", "hcp", a=2.56, c=4.18)  # where every atom is a centre of inversion, third derivatives vanish
-    constants = start(hessian_from_potential(potential, crystal, (2, 2, 1)))[0]
+    constants = start(force_constants_from_potential(potential, crystal, (2, 2, 1)))[0]
     engine = EnsembleEngine(potential)
     found = [free_energy_hessian(constants, engine, SschaSettings(temperature=600.0, seed=s), 100) for s in range(8)]
     lowest = np.array([h.lowest for h in found])
@@ -299,5 +306,5 @@ def test_kept_averages_are_those_of_the_same_run(quartic, tmp_path):
 
 def test_options_that_cannot_work():
     for options in ({"final_configurations": 3}, {"final_configurations": 2}, {"min_populations": 0}):
-        with pytest.raises(InputError):
+        with pytest.raises(ConfigError):
             SschaSettings(**options)

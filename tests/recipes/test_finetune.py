@@ -22,7 +22,8 @@ from hint_recipes.crystals.finetune.data import build, displaced_cells, read_lab
 from hint_recipes.crystals.finetune.settings import FinetuneSettings
 from hint_recipes.crystals.finetune.study import finetune_hydride
 from hint_recipes.crystals.finetune.trainer import SETTINGS, trainer_command
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.phonons.harmonic import save_force_constants
 
 pytest.importorskip("phonopy")
@@ -43,7 +44,7 @@ def crystal() -> Atoms:
 
 @pytest.fixture(scope="module")
 def constants(crystal) -> ForceConstants:
-    return hessian_from_potential(Potential.load("emt"), crystal, (1, 1, 2))
+    return force_constants_from_potential(Potential.load("emt"), crystal, (1, 1, 2))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import lzma
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from helpers.q2r import springs, write_q2r
 import hint_recipes
 from hint_plugins.datasets.q2r import dipole_blocks
 from hint_plugins.errors import InputError
+from hint_plugins.runs.directory import RunDirectory
+from hint_plugins.settings import ConfigError
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.phonons.harmonic import read_force_constants
 
@@ -177,28 +180,36 @@ def test_one_form_of_repetitions(tmp_path, form, monkeypatch):
     from hint_plugins.cli.main import app
 
     nacl().write(tmp_path / "cell.extxyz")
-    seen = []
-    monkeypatch.setattr("hint_recipes.crystals.phonons.study.run_phonons", lambda *_, **options: seen.append(options))
-    monkeypatch.setattr(
-        "hint_recipes.crystals.sscha.study.run_sscha", lambda *a, **_: seen.append(a) or {"converged": True}
-    )
-    monkeypatch.setattr("hint_recipes.crystals.sscha.output.print_result", lambda *_: None)
-    monkeypatch.setattr("hint_recipes.crystals.inputs.load_potential", lambda *_: None)
+    seen: list[Any] = []
+
+    class Done:
+        converged = True
+
+        def report(self) -> str:
+            return "done"
+
+    def record(cell: Any, model: Any, out: Path, settings: Any, *, options: dict[str, Any], **_: Any) -> Done:
+        seen.append(settings)
+        with RunDirectory(out, "any", options):
+            return Done()
+
+    monkeypatch.setattr("hint_recipes.crystals.phonons.study.compute_phonons", record)
+    monkeypatch.setattr("hint_recipes.crystals.sscha.study.run_sscha", record)
     arguments = ["phonons", str(tmp_path / "cell.extxyz"), "--model", "emt", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, [*arguments, "--supercell", *form, "--mesh", *form], catch_exceptions=False)
     assert done.exit_code == 0
-    assert seen[0]["supercell"] == seen[0]["mesh"] == GRID
+    assert seen[0].supercell == seen[0].mesh == GRID
     written = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
     assert written["supercell"] == [2, 2, 2]
     shutil.rmtree(tmp_path / "out")
     config = tmp_path / "again.yaml"
     config.write_text(yaml.safe_dump({"supercell": " ".join(form) if form[0] == "2" else form[0], "mesh": [2, 2, 2]}))
     CliRunner().invoke(app, [*arguments, "--config", str(config)], catch_exceptions=False)
-    assert seen[1]["supercell"] == seen[1]["mesh"] == GRID
+    assert seen[1].supercell == seen[1].mesh == GRID
     arguments[0] = "sscha"
     stages = ["--stage", "1x1x1", "--stage", *form, "--supercell", "3", "3", "3"]
     CliRunner().invoke(app, [*arguments, *stages], catch_exceptions=False)
-    assert seen[2][4] == [(1, 1, 1), GRID, (3, 3, 3)]
+    assert (seen[2].stage, seen[2].supercell) == (((1, 1, 1), GRID), (3, 3, 3))
     for wrong in (["2x2"], ["0", "2", "2"], ["-1", "2", "2"], ["2x2x2x2"], ["twice"]):
-        with pytest.raises(InputError, match="--supercell"):
+        with pytest.raises(ConfigError, match="--supercell"):
             CliRunner().invoke(app, [*arguments, "--supercell", *wrong], catch_exceptions=False)

@@ -12,13 +12,8 @@ from hypothesis import strategies as st
 
 import hint_recipes
 from hint_plugins.errors import InputError
-from hint_recipes.crystals.force_constants.force_constants import (
-    THZ_TO_CM1,
-    ForceConstants,
-    find_multiples,
-    match_sites,
-    translate_columns,
-)
+from hint_recipes.crystals.force_constants.force_constants import THZ_TO_CM1, ForceConstants
+from hint_recipes.crystals.force_constants.supercells import find_multiples, match_sites, translate_columns
 
 pytest.importorskip("phonopy")
 DATA = Path(hint_recipes.__file__).parent / "data" / "pdh"
@@ -149,7 +144,7 @@ class TestCellConstructor:
 
     @pytest.mark.parametrize("multiples", [(1, 1, 1), (2, 2, 2), (3, 1, 2)])
     def test_round_trip_and_frequencies(self, multiples):
-        from hint_recipes.crystals.force_constants.dynamical_matrices import from_cellconstructor, to_cellconstructor
+        from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor, to_cellconstructor
 
         constants = random_constants(multiples)
         dyn = to_cellconstructor(constants)
@@ -164,7 +159,7 @@ class TestCellConstructor:
 
     def test_agrees_with_their_supercell(self):
         """Their own supercell matrix, atoms matched by position."""
-        from hint_recipes.crystals.force_constants.dynamical_matrices import (
+        from hint_recipes.crystals.force_constants.cellconstructor import (
             from_structure,
             to_cellconstructor,
             unit_factor,
@@ -178,10 +173,9 @@ class TestCellConstructor:
         np.testing.assert_allclose(theirs.hessian, constants.hessian, rtol=0, atol=1e-10)
 
     def test_quantum_espresso_files(self, tmp_path):
+        from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor, to_cellconstructor
         from hint_recipes.crystals.force_constants.dynamical_matrices import (
-            from_cellconstructor,
             read_dynamical_matrices,
-            to_cellconstructor,
             write_dynamical_matrices,
         )
 
@@ -215,11 +209,9 @@ class TestCellConstructor:
             read_dynamical_matrices(tmp_path / "bad")
 
     def test_interpolation_keeps_the_old_points(self):
-        from hint_recipes.crystals.force_constants.dynamical_matrices import (
-            from_cellconstructor,
-            interpolate,
-            read_dynamical_matrices,
-        )
+        from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor
+        from hint_recipes.crystals.force_constants.dynamical_matrices import read_dynamical_matrices
+        from hint_recipes.crystals.force_constants.interpolation import interpolate
 
         constants = from_cellconstructor(read_dynamical_matrices(DATA / "dfpt_222" / "dyn")).acoustic_sum_rule()
         fine = interpolate(constants, (4, 4, 4))
@@ -233,12 +225,9 @@ class TestCellConstructor:
 
     def test_anharmonic_change_on_a_finer_grid(self):
         """Old q points get the anharmonic matrices; without a change the fine matrices stay, long range and all."""
-        from hint_recipes.crystals.force_constants.dynamical_matrices import (
-            from_cellconstructor,
-            interpolate,
-            read_dynamical_matrices,
-            refine,
-        )
+        from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor
+        from hint_recipes.crystals.force_constants.dynamical_matrices import read_dynamical_matrices
+        from hint_recipes.crystals.force_constants.interpolation import interpolate, refine
 
         harmonic, other = (
             from_cellconstructor(read_dynamical_matrices(DATA / name / "dyn")).acoustic_sum_rule()

@@ -117,6 +117,10 @@ def test_changed_object_is_another_model(tmp_path):
     weak, strong = LennardJones(epsilon=1.0), LennardJones(epsilon=2.0)
     assert identity(weak) == identity(pickle.loads(pickle.dumps(weak)))
     assert identity(weak) != identity(strong)
+    changing = LennardJones(epsilon=1.0)
+    before = identity(changing)
+    changing.parameters["epsilon"] = 2.0
+    assert identity(changing) != before
     found = [compute_gibbs_energies([dimer], model, tmp_path).summary["structures"][0] for model in (weak, strong)]
     assert found[1]["energy"] == pytest.approx(2 * found[0]["energy"], rel=1e-6)
 

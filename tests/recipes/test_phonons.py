@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.emt import EMT
 
 import hint_recipes
 from hint_plugins.errors import InputError
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_plugins.potential import PotentialError
+from hint_plugins.settings import ConfigError
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
+from hint_recipes.crystals.inputs import read_crystal
 from hint_recipes.crystals.phonons.harmonic import (
     compare,
     density_of_states,
@@ -18,7 +23,8 @@ from hint_recipes.crystals.phonons.harmonic import (
     read_force_constants,
     save_force_constants,
 )
-from hint_recipes.crystals.phonons.study import run_phonons
+from hint_recipes.crystals.phonons.settings import PhononSettings
+from hint_recipes.crystals.phonons.study import compute_phonons
 
 pytest.importorskip("phonopy")
 DATA = Path(hint_recipes.__file__).parent / "data" / "pdh"
@@ -50,7 +56,7 @@ def potential():
 
 def test_model_hessian_from_unit_cell_columns_is_the_whole_hessian(potential):
     crystal = bulk("Pd", a=3.9, cubic=True)
-    constants = hessian_from_potential(potential, crystal, (2, 1, 1))
+    constants = force_constants_from_potential(potential, crystal, (2, 1, 1))
     np.testing.assert_allclose(constants.hessian, potential.hessian(constants.supercell), atol=1e-7)
 
 
@@ -58,7 +64,9 @@ def test_free_energy_against_the_closed_formula(potential):
     """The harmonic oscillator sum over the same mesh, written out."""
     from ase.units import _c, _e, _hplanck, kB
 
-    constants = hessian_from_potential(potential, bulk("Pd", a=3.9), (2, 2, 2)).symmetrized().acoustic_sum_rule()
+    constants = (
+        force_constants_from_potential(potential, bulk("Pd", a=3.9), (2, 2, 2)).symmetrized().acoustic_sum_rule()
+    )
     result = harmonic(constants, mesh=(2, 2, 2), temperatures=[0.0, 300.0], points=5)
     energies = np.sort(constants.frequencies().ravel())[3:] * 100 * _c * _hplanck / _e
     beta = 1 / (kB * 300)
@@ -83,10 +91,10 @@ def test_bands_pass_through_the_commensurate_points(tmp_path):
     assert {label for _, label in result.bands.labels} >= {"G", "X", "L"}
 
 
-def test_supercells_repeat_at_least_once(tmp_path):
-    bulk("Pd", a=3.9).write(tmp_path / "cell.extxyz")
-    with pytest.raises(InputError, match="positive numbers"):
-        run_phonons(tmp_path / "cell.extxyz", tmp_path, models=["emt"], supercell=(0, 2, 2))
+def test_supercells_repeat_at_least_once():
+    for name in ("supercell", "mesh"):
+        with pytest.raises(ConfigError, match=f"--{name} '0 2 2': repetitions must be positive"):
+            PhononSettings(**{name: (0, 2, 2)})
 
 
 def test_command_compares_models_with_a_reference(tmp_path):
@@ -94,15 +102,12 @@ def test_command_compares_models_with_a_reference(tmp_path):
     crystal.write(tmp_path / "cell.extxyz")
     from hint_plugins.potential import Potential
 
-    exact = hessian_from_potential(Potential.load("emt"), crystal, (2, 2, 2))
+    exact = force_constants_from_potential(Potential.load("emt"), crystal, (2, 2, 2))
     save_force_constants(exact, tmp_path, "reference")
-    options = {"mesh": (2, 2, 2), "t_max": 300, "t_step": 150}
+    settings = PhononSettings(mesh=(2, 2, 2), t_max=300, t_step=150)
     for reference in ("reference.yaml", "reference.npz"):
         out = tmp_path / reference.replace(".", "-")
-        out.mkdir()
-        summary = run_phonons(
-            tmp_path / "cell.extxyz", out, models=["emt", "lj"], reference=tmp_path / reference, **options
-        )
+        summary = compute_phonons(crystal, ["emt", "lj"], out, settings, reference=tmp_path / reference).summary
         emt, lj = summary["sources"]["emt"], summary["sources"]["lj"]
         assert emt["difference"]["frequency_max_error_cm1"] < 1e-3
         assert lj["difference"]["frequency_mae_cm1"] > 1
@@ -114,14 +119,13 @@ def test_command_compares_models_with_a_reference(tmp_path):
 def test_isotopes_scale_hydrogen_modes(tmp_path):
     pdh().write(tmp_path / "cell.extxyz")
     results = [
-        run_phonons(
-            tmp_path / "cell.extxyz",
-            tmp_path,
-            models=[],
+        compute_phonons(
+            read_crystal(tmp_path / "cell.extxyz", m),
+            None,
+            tmp_path / f"out{len(m)}",
+            PhononSettings(mesh=(2, 2, 2)),
             reference=q2r_file(tmp_path),
-            masses=m,
-            mesh=(2, 2, 2),
-        )["frequencies_gamma_cm1"][-1]
+        ).summary["frequencies_gamma_cm1"][-1]
         for m in ([], ["H=2.014"])
     ]
     reduced = [1 / (1 / m + 1 / 106.42) for m in (1.008, 2.014)]
@@ -130,31 +134,42 @@ def test_isotopes_scale_hydrogen_modes(tmp_path):
 
 def test_bad_input(tmp_path):
     bulk("Pd").write(tmp_path / "cell.extxyz")
-    cell = tmp_path / "cell.extxyz"
+    cell = bulk("Pd")
     with pytest.raises(InputError, match="--model"):
-        run_phonons(cell, tmp_path, models=[])
-    with pytest.raises(InputError, match="no such"):
-        run_phonons(cell, tmp_path, models=["nothing-here"])
-    with pytest.raises(InputError, match="--relax"):
-        run_phonons(cell, tmp_path, models=["emt"], relax="maybe")
+        compute_phonons(cell, None, tmp_path)
+    with pytest.raises(PotentialError, match="no such"):
+        compute_phonons(cell, "nothing-here", tmp_path)
+    with pytest.raises(ConfigError, match="relax: choose none, positions, cell"):
+        PhononSettings(relax="maybe")
     with pytest.raises(InputError, match="cannot read"):
-        run_phonons(tmp_path / "none.cif", tmp_path, models=["emt"])
+        read_crystal(tmp_path / "none.cif")
     with pytest.raises(InputError, match="mass"):
-        run_phonons(cell, tmp_path, models=["emt"], masses=["Pd=heavy"])
+        read_crystal(tmp_path / "cell.extxyz", ["Pd=heavy"])
     Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.7]]).write(tmp_path / "molecule.xyz")
     with pytest.raises(InputError, match="periodic"):
-        run_phonons(tmp_path / "molecule.xyz", tmp_path, models=["emt"])
+        read_crystal(tmp_path / "molecule.xyz")
+    with pytest.raises(InputError, match="periodic"):
+        compute_phonons(Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.7]]), "emt", tmp_path)
     with pytest.raises(InputError, match="no force constants"):
-        run_phonons(cell, tmp_path, models=["emt"], reference=q2r_file(tmp_path))
-    pdh().write(tmp_path / "pdh.extxyz")
+        compute_phonons(cell, "emt", tmp_path, reference=q2r_file(tmp_path))
     with pytest.raises(InputError, match="supercell"):
-        run_phonons(
-            tmp_path / "pdh.extxyz",
-            tmp_path,
-            models=["emt"],
-            supercell=(3, 3, 3),
-            reference=q2r_file(tmp_path),
-        )
+        compute_phonons(pdh(), "emt", tmp_path, PhononSettings(supercell=(3, 3, 3)), reference=q2r_file(tmp_path))
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_result_is_replaced_only_when_asked(tmp_path):
+    """A model may be a calculator, and several models are told apart."""
+    settings = PhononSettings(mesh=(2, 2, 2), t_max=0)
+    result = compute_phonons(bulk("Pd", a=3.9), EMT(), tmp_path / "out", settings)
+    (name,) = result.summary["sources"]
+    assert result.sources[name].num_imaginary == result.summary["n_imaginary"] == 0
+    assert f"{name}: modes from" in result.report()
+    text = compute_phonons(bulk("Pd", a=3.9), "emt", tmp_path / "text", settings).summary
+    assert text["sources"]["emt"]["highest_cm1"] == result.summary["sources"][name]["highest_cm1"]
+    with pytest.raises(InputError, match="earlier result"):
+        compute_phonons(bulk("Pd", a=3.9), "emt", tmp_path / "out", settings)
+    compute_phonons(bulk("Pd", a=3.9), "emt", tmp_path / "out", settings, overwrite=True)
+    assert list(json.loads((tmp_path / "out" / "summary.json").read_text())["sources"]) == ["emt"]
 
 
 def test_compare_refuses_another_crystal():
@@ -184,18 +199,16 @@ def test_q2r_in_any_setting_of_the_cell(tmp_path):
     np.testing.assert_allclose(back.hessian, own.hessian, atol=1e-12)
 
 
-def test_imaginary_modes_left_out_are_said(tmp_path, capsys):
+def test_imaginary_modes_left_out_are_said(tmp_path):
     """Body-centred copper is unstable: how many modes the free energy lacks stands on terminal, table and picture."""
-    bulk("Cu", "bcc", a=2.87).write(tmp_path / "cell.extxyz")
-    summary = run_phonons(
-        tmp_path / "cell.extxyz", tmp_path, models=["emt"], supercell=(2, 2, 2), mesh=(4, 4, 4), t_max=300, t_step=300
-    )
-    (source,) = summary["sources"].values()
+    settings = PhononSettings(supercell=(2, 2, 2), mesh=(4, 4, 4), t_max=300, t_step=300)
+    result = compute_phonons(bulk("Cu", "bcc", a=2.87), "emt", tmp_path, settings)
+    (source,) = result.summary["sources"].values()
     finest = source["free_energy"][-1]
     assert finest["num_imaginary"] > 0
     assert finest["num_modes"] == 4**3 * 3
-    said = capsys.readouterr().out
-    assert f"{finest['num_imaginary']} of 192 modes on the 4x4x4 mesh are imaginary and left out" in said
+    said = f"{finest['num_imaginary']} of 192 modes on the 4x4x4 mesh are imaginary and left out"
+    assert said in result.report()
     header, row, *_ = (tmp_path / "thermal.csv").read_text().splitlines()
     assert dict(zip(header.split(","), row.split(","), strict=True))["imaginary_modes_left_out"] == str(
         finest["num_imaginary"]

@@ -6,7 +6,8 @@ from ase.build import bulk
 
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 
 pytest.importorskip("sscha")
 pytestmark = pytest.mark.sscha
@@ -16,7 +17,8 @@ from hint_recipes.crystals.sscha import populations as sscha  # noqa: E402
 from hint_recipes.crystals.sscha.cell import MAX_STRAIN, choose_cell, move, static_start  # noqa: E402
 from hint_recipes.crystals.sscha.ensemble import EnsembleEngine  # noqa: E402
 from hint_recipes.crystals.sscha.populations import run, start  # noqa: E402
-from hint_recipes.crystals.sscha.state import GPA, SschaSettings, State, fingerprint  # noqa: E402
+from hint_recipes.crystals.sscha.settings import SschaSettings  # noqa: E402
+from hint_recipes.crystals.sscha.state import GPA, State, fingerprint  # noqa: E402
 
 STAGES = [(2, 2, 2)]
 
@@ -43,7 +45,7 @@ def settings_of(**more) -> SschaSettings:
 
 
 def fresh(potential: Potential, a: float = 3.9) -> State:
-    return State(start(hessian_from_potential(potential, bulk("Pd", a=a), STAGES[0]))[0])
+    return State(start(force_constants_from_potential(potential, bulk("Pd", a=a), STAGES[0]))[0])
 
 
 def idle(a: float = 3.9) -> State:
@@ -196,7 +198,7 @@ def test_gradient_is_the_distance_from_the_self_consistent_matrix():
 
     crystal = QuarticCrystal(k=0.5, g=0.0)
     model = Potential.load(crystal)
-    harmonic, _ = start(hessian_from_potential(model, crystal.primitive, STAGES[0]))
+    harmonic, _ = start(force_constants_from_potential(model, crystal.primitive, STAGES[0]))
     stiff = harmonic.replace(1.02 * harmonic.hessian)
     settings = SschaSettings(configurations=200, max_populations=1, meaningful_factor=0.5)
     state = run(State(stiff), EnsembleEngine(model), settings, STAGES)

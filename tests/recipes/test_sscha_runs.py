@@ -11,18 +11,18 @@ from ase.build import bulk
 
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential, PotentialError
-from hint_recipes.crystals.force_constants.force_constants import hessian_from_potential
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.phonons.harmonic import save_force_constants
 from hint_recipes.crystals.sscha.perturbation import perturbation
 
 pytest.importorskip("sscha")
 pytestmark = pytest.mark.sscha
 
-from hint_recipes.crystals.force_constants.dynamical_matrices import to_cellconstructor  # noqa: E402
-from hint_recipes.crystals.sscha.ensemble import EnsembleEngine  # noqa: E402
+from hint_recipes.crystals.force_constants.cellconstructor import to_cellconstructor  # noqa: E402
+from hint_recipes.crystals.inputs import read_candidates  # noqa: E402
 from hint_recipes.crystals.sscha.populations import draw, start  # noqa: E402
-from hint_recipes.crystals.sscha.rank import rank  # noqa: E402
-from hint_recipes.crystals.sscha.state import SschaSettings  # noqa: E402
+from hint_recipes.crystals.sscha.rank import rank_structures  # noqa: E402
+from hint_recipes.crystals.sscha.settings import RankSettings, SschaSettings  # noqa: E402
 from hint_recipes.crystals.sscha.study import run_sscha  # noqa: E402
 
 SMALL = (2, 2, 2)
@@ -46,8 +46,16 @@ def settings_of(populations: int = 1, **more) -> SschaSettings:
     return SschaSettings(**{"configurations": 10, "max_populations": populations, "kong_liu": 0.9999, **more})
 
 
-class Shifted:
+def candidates_of(populations: int = 1, **more) -> RankSettings:
+    """The same for a ranking at 0 K with the cells as they are."""
+    small = {"configurations": 10, "max_populations": populations, "kong_liu": 0.9999}
+    return RankSettings(**{**small, "temperature": 0.0, "relax_cell": False, **more})
+
+
+class Shifted(Potential):
     """A reference method: the model and ``shift`` eV an atom; ``failing`` calls raise."""
+
+    name, origin = "shifted", None
 
     def __init__(self, inner: Potential, shift: float, failing: tuple[int, ...] = ()) -> None:
         self.inner, self.shift, self.failing, self.calls = inner, shift, failing, 0
@@ -85,7 +93,7 @@ class TestMirrorPairs:
     """Configurations come in mirror pairs, whose energies are not independent."""
 
     def test_ensembles_hold_pairs_one_after_the_other(self, emt):
-        constants, _ = start(hessian_from_potential(emt, bulk("Pd", a=3.95), SMALL))
+        constants, _ = start(force_constants_from_potential(emt, bulk("Pd", a=3.95), SMALL))
         dyn = to_cellconstructor(constants)
         dyn.Symmetrize()
         ensemble = draw(dyn, 300.0, 6, (1,))
@@ -132,10 +140,9 @@ class TestCorrection:
 
     def test_sign_and_division_by_cells(self, emt, tmp_path):
         crystal = bulk("Pd", a=3.9, cubic=True)  # four atoms, so that an error by the atoms of a cell shows
-        summary = run_sscha(
-            crystal, emt, tmp_path, settings_of(temperature=300.0), [(1, 1, 1)], bar=False,
-            reference=Shifted(emt, 0.01), reference_configurations=6, reference_label="shifted",
-        )  # fmt: skip
+        settings = settings_of(temperature=300.0, supercell=(1, 1, 1), reference_configurations=6)
+        reference = Shifted(emt, 0.01)
+        summary = run_sscha(crystal, emt, tmp_path, settings, reference=reference, reference_label="shifted").summary
         correction = summary["correction"]
         assert correction["first_order"] == pytest.approx(0.04, abs=1e-9)
         assert correction["exponential"] == pytest.approx(0.04, abs=1e-9)
@@ -145,20 +152,16 @@ class TestCorrection:
         assert (correction["reference"], correction["requested"]) == ("shifted", 6)
 
     def test_division_by_the_supercell(self, emt, tmp_path):
-        summary = run_sscha(
-            bulk("Pd", a=3.9), emt, tmp_path, settings_of(), [SMALL], bar=False, reference=Shifted(emt, -0.01),
-            reference_configurations=4,
-        )  # fmt: skip
+        settings = settings_of(reference_configurations=4)
+        summary = run_sscha(bulk("Pd", a=3.9), emt, tmp_path, settings, reference=Shifted(emt, -0.01)).summary
         assert summary["correction"]["first_order"] == pytest.approx(-0.01, abs=1e-9)
         assert summary["correction"]["exponential"] is None
 
     def test_failing_reference_points_are_counted(self, emt, tmp_path, capsys):
         from ase.io import read
 
-        summary = run_sscha(
-            bulk("Pd", a=3.9), emt, tmp_path, settings_of(), [SMALL], bar=False,
-            reference=Shifted(emt, 0.01, failing=(2, 5)), reference_configurations=6,
-        )  # fmt: skip
+        reference, settings = Shifted(emt, 0.01, failing=(2, 5)), settings_of(reference_configurations=6)
+        summary = run_sscha(bulk("Pd", a=3.9), emt, tmp_path, settings, reference=reference).summary
         assert (summary["correction"]["configurations"], summary["correction"]["dropped"]) == (4, 2)
         assert summary["correction"]["first_order"] == pytest.approx(0.01, abs=1e-9)
         assert "2 of 6" in (said := capsys.readouterr().err)
@@ -166,11 +169,9 @@ class TestCorrection:
         assert [a.info["configuration"] for a in read(tmp_path / "correction.extxyz", ":")] == [0, 2, 3, 5]
 
     def test_results_survive_a_useless_reference(self, emt, tmp_path):
+        reference = Shifted(emt, 0.01, failing=tuple(range(9)))
         with pytest.raises(InputError, match="at least two"):
-            run_sscha(
-                bulk("Pd", a=3.9), emt, tmp_path, settings_of(), [SMALL], bar=False,
-                reference=Shifted(emt, 0.01, failing=tuple(range(9))), reference_configurations=4,
-            )  # fmt: skip
+            run_sscha(bulk("Pd", a=3.9), emt, tmp_path, settings_of(reference_configurations=4), reference=reference)
         summary = json.loads((tmp_path / "summary.json").read_text())
         assert summary["n_populations"] == 1
         assert "correction" not in summary
@@ -182,19 +183,17 @@ class TestCorrection:
     [
         ({"hessian_configurations": 11}, "even number"),
         ({"hessian_configurations": -2}, "even number"),
-        ({"reference": Shifted(None, 0.0), "reference_configurations": 0}, "at least 4"),
-        ({"settings": settings_of(seed=5_000_000_000)}, "seed"),
-        ({"stages": [(3, 3, 3), (2, 2, 2)]}, "3x3x3 comes before 2x2x2"),
-        ({"stages": [(2, 2, 2), (2, 2, 2)]}, "grow"),
-        ({"stages": [(0, 2, 2)]}, "at least 1"),
+        ({"reference_configurations": 0}, "at least 4"),
+        ({"stage": [(3, 3, 3)]}, "3x3x3 comes before 2x2x2"),
+        ({"stage": [(2, 2, 2)]}, "grow"),
     ],
 )
-def test_refused_before_anything_is_computed(options, message, tmp_path):
-    """No potential is needed to see it, and what is there stays, even with ``overwrite``."""
+def test_refused_before_anything_is_computed(options, message, emt, tmp_path):
+    """What is there stays, even with ``overwrite``."""
     (tmp_path / "checkpoint.npz").write_bytes(b"precious")
-    arguments = {"settings": settings_of(), "stages": [SMALL], **options}
     with pytest.raises(InputError, match=message):
-        run_sscha(bulk("Pd"), None, tmp_path, **arguments, overwrite=True, engine=EnsembleEngine(None))
+        run_sscha(bulk("Pd"), Shifted(emt, 0.0, failing=(1,)), tmp_path, settings_of(**options),
+                  reference=Shifted(emt, 0.0, failing=(1,)), overwrite=True)  # fmt: skip
     assert (tmp_path / "checkpoint.npz").read_bytes() == b"precious"
 
 
@@ -250,11 +249,11 @@ class TestContinued:
         model, crystal = tmp_path / "a.model", bulk("Pd", a=3.9)
         model.write_bytes(b"weights")
         os.utime(model, (1, 1))
-        run_sscha(crystal, emt, tmp_path, settings_of(), [SMALL], label=str(model), bar=False)
-        run_sscha(crystal, emt, tmp_path, settings_of(), [SMALL], label=str(model), bar=False)
+        run_sscha(crystal, emt, tmp_path, settings_of(), label=str(model))
+        run_sscha(crystal, emt, tmp_path, settings_of(), label=str(model))
         model.write_bytes(b"other weights")
         with pytest.raises(InputError, match="model: "):
-            run_sscha(crystal, emt, tmp_path, settings_of(), [SMALL], label=str(model), bar=False)
+            run_sscha(crystal, emt, tmp_path, settings_of(), label=str(model))
 
     def test_result_of_another_command_is_kept(self, palladium, tmp_path):
         (tmp_path / "summary.json").write_text("{}")
@@ -266,7 +265,7 @@ class TestContinued:
 def test_start_from(emt, palladium, tmp_path):
     """Given force constants are where the run starts; another supercell than the first stage's is refused."""
     crystal = bulk("Pd", a=3.9)
-    constants = hessian_from_potential(emt, crystal, SMALL)
+    constants = force_constants_from_potential(emt, crystal, SMALL)
     save_force_constants(constants.replace(1.44 * constants.hessian), tmp_path, "stiff")
     stiff = tmp_path / "stiff.npz"
     given = ("--start-from", stiff, "--step", 1e-6)  # so small that the result shows the start
@@ -284,7 +283,7 @@ def test_fixed_volume(emt, tmp_path):
     """Under tens of GPa the volume stays where it is told to."""
     crystal = bulk("Pd", a=4.0)
     settings = settings_of(relax_cell=True, fix_volume=True, bulk_modulus=180)
-    summary = run_sscha(crystal, emt, tmp_path, settings, [SMALL], bar=False)
+    summary = run_sscha(crystal, emt, tmp_path, settings).summary
     assert abs(summary["pressure_GPa"]) > 10
     assert summary["volume_A3"] == pytest.approx(crystal.get_volume(), rel=1e-6)
 
@@ -340,13 +339,14 @@ class TestRank:
     def test_unconverged_candidates_get_more_populations(self, cells, emt, tmp_path):
         """And only they: a candidate at its limit is not touched."""
         (tmp_path / "tight").mkdir()
-        one = rank(cells[1:], emt, tmp_path, settings_of(1, stress=True), [SMALL])
+        tight = read_candidates(cells[1:])
+        one = rank_structures(tight, emt, tmp_path, candidates_of(1)).summary
         assert (one["n_converged"], len(one["ranking"])) == (0, 1)
-        rank(cells[1:], emt, tmp_path, settings_of(2, stress=True), [SMALL])
+        rank_structures(tight, emt, tmp_path, candidates_of(2))
         summary = json.loads((tmp_path / "tight" / "summary.json").read_text())
         assert summary["n_populations"] == 2
         stamp = (tmp_path / "tight" / "summary.json").stat().st_mtime_ns
-        rank(cells[1:], emt, tmp_path, settings_of(2, stress=True), [SMALL])
+        rank_structures(tight, emt, tmp_path, candidates_of(2))
         assert (tmp_path / "tight" / "summary.json").stat().st_mtime_ns == stamp
 
     def test_first_order_correction(self, cells, emt, tmp_path):
@@ -358,12 +358,17 @@ class TestRank:
                 found.energies[:] *= 1.3
                 return found
 
-        settings = settings_of(stress=True, temperature=300.0)
-        plain = rank(cells[1:], emt, tmp_path, settings, [SMALL])["ranking"][0]
+        settings = candidates_of(temperature=300.0, reference_configurations=8)
+
+        def first(settings: RankSettings, reference: Potential | None = None) -> dict:
+            tight = read_candidates(cells[1:])
+            found = rank_structures(tight, emt, tmp_path, settings, reference=reference, reference_label="stiffer")
+            return found.summary["ranking"][0]
+
+        plain = first(settings)
         assert "effective_sample" not in plain
         reference = Stiffer(emt, 0.01)
-        options = {"reference": reference, "reference_configurations": 8, "reference_label": "stiffer"}
-        row = rank(cells[1:], emt, tmp_path, settings, [SMALL], **options)["ranking"][0]
+        row = first(settings, reference)
         correction = json.loads((tmp_path / "tight" / "summary.json").read_text())["correction"]
         assert row["gibbs_eV_per_atom"] - plain["gibbs_eV_per_atom"] == pytest.approx(correction["first_order"])
         assert row["error_eV_per_atom"] == pytest.approx(
@@ -374,8 +379,8 @@ class TestRank:
         with (tmp_path / "ranking.csv").open() as handle:
             assert float(next(csv.DictReader(handle))["effective_sample"]) == row["effective_sample"]
         calls = reference.calls
-        rank(cells[1:], emt, tmp_path, settings, [SMALL], **options)
+        first(settings, reference)
         assert reference.calls == calls  # kept
-        rank(cells[1:], emt, tmp_path, settings, [SMALL], **{**options, "reference_configurations": 4})
+        first(settings.changed(reference_configurations=4), reference)
         assert reference.calls == calls + 4
-        assert "correction_eV_per_atom" not in rank(cells[1:], emt, tmp_path, settings, [SMALL])["ranking"][0]
+        assert "correction_eV_per_atom" not in first(settings)

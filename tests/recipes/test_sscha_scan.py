@@ -1,7 +1,6 @@
 """Scans over temperature and pressure: neighbours, finished points, the fitted transition, thermal expansion."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,8 +17,9 @@ pytest.importorskip("sscha")
 pytestmark = pytest.mark.sscha
 
 from hint_recipes.crystals.force_constants.unit_cells import for_supercell, supercell_matrix  # noqa: E402
-from hint_recipes.crystals.sscha.scan import Point, _add_expansion, _neighbour, run_scan, transition  # noqa: E402
-from hint_recipes.crystals.sscha.state import SschaSettings  # noqa: E402
+from hint_recipes.crystals.sscha.scan import _neighbour, scan_sscha  # noqa: E402
+from hint_recipes.crystals.sscha.scan_table import Point, add_expansion, transition  # noqa: E402
+from hint_recipes.crystals.sscha.settings import SschaSettings  # noqa: E402
 
 SETTINGS = SschaSettings(configurations=40, max_populations=4, meaningful_factor=0.05, relax_positions=False, step=0.2)
 
@@ -63,7 +63,7 @@ class TestTransition:
 
 def test_expansion_and_neighbours():
     rows = [row(t, None, volume=20 * np.exp(1e-5 * t)) for t in (0.0, 100.0, 300.0)] + [row(0.0, None, pressure=5.0)]
-    _add_expansion(rows)
+    add_expansion(rows)
     assert [r.get("thermal_expansion_per_K") for r in rows[:3]] == pytest.approx([1e-5] * 3)
     assert rows[3].get("thermal_expansion_per_K") is None
     points = [Point(0, 0), Point(100, 0), Point(0, 5)]
@@ -77,10 +77,7 @@ def test_scan_of_a_solvable_crystal(tmp_path, capsys):
     """Free energies and modes follow the exact solution; a second call repeats nothing and gives the same table."""
     crystal = QuarticCrystal(k=0.5, g=8.0)
     temperatures = [0.0, 150.0, 300.0]
-    scan = lambda: run_scan(  # noqa: E731
-        crystal.primitive, Potential.load(crystal), tmp_path, SETTINGS, [(2, 2, 2)], temperatures, label="quartic",
-        bar=False,
-    )  # fmt: skip
+    scan = lambda: scan_sscha(crystal.primitive, crystal, tmp_path, SETTINGS, temperatures=temperatures).summary  # noqa: E731
     result = scan()
     for found, temperature in zip(result["points"], temperatures, strict=True):
         exact, energy = crystal.solve(temperature)
@@ -91,7 +88,7 @@ def test_scan_of_a_solvable_crystal(tmp_path, capsys):
     assert [row["converged"] for row in result["points"]] == [True] * 3
     capsys.readouterr()
     assert json.loads(json.dumps(scan()["points"])) == json.loads(json.dumps(result["points"]))
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
     for name in ("scan.csv", "scan.png", "summary.json"):
         assert (tmp_path / name).stat().st_size > 100
 
@@ -100,9 +97,9 @@ def test_bad_scans(tmp_path):
     crystal = bulk("Pd", a=3.95)
     potential = Potential.load("emt")
     with pytest.raises(InputError, match="given twice"):
-        run_scan(crystal, potential, tmp_path, SETTINGS, [(2, 2, 2)], [100.0, 100.0])
+        scan_sscha(crystal, potential, tmp_path, SETTINGS, temperatures=[100.0, 100.0])
     with pytest.raises(InputError, match="relax-cell"):
-        run_scan(crystal, potential, tmp_path, SETTINGS, [(2, 2, 2)], [100.0], [0.0, 5.0])
+        scan_sscha(crystal, potential, tmp_path, SETTINGS, temperatures=[100.0], pressures=[0.0, 5.0])
 
 
 def test_command_takes_lists(tmp_path):
@@ -128,11 +125,10 @@ def test_transition_of_a_solvable_crystal(tmp_path):
     crystal = DoubleWellCrystal(multiples, cell)
     exact = crystal.transition_temperature(200, 350)
     assert exact == pytest.approx(263.4, abs=0.1)
-    settings = replace(SETTINGS, configurations=100, max_populations=10)
-    result = run_scan(
-        cell, Potential.load(crystal), tmp_path, settings, [multiples], [225.0, 250.0, 275.0, 300.0],
-        hessian_configurations=1000, label="double well", bar=False,
-    )  # fmt: skip
+    settings = SETTINGS.changed(
+        configurations=100, max_populations=10, supercell=multiples, hessian_configurations=1000
+    )
+    result = scan_sscha(cell, crystal, tmp_path, settings, temperatures=[225.0, 250.0, 275.0, 300.0]).summary
     assert result["converged"]
     deviations = []
     for found in result["points"]:

@@ -12,16 +12,14 @@ from hypothesis import strategies as st
 
 import hint_recipes
 from hint_plugins.errors import InputError
-from hint_recipes.crystals.superconductivity.alpha2f import (
-    FREQUENCY_UNITS,
-    KELVIN,
-    Alpha2F,
-    allen_dynes,
-    from_modes,
-    read_alpha2f,
-)
+from hint_plugins.settings import ConfigError
+from hint_recipes.crystals.superconductivity.alpha2f import KELVIN, Alpha2F, allen_dynes, from_modes
+from hint_recipes.crystals.superconductivity.alpha2f_file import read_alpha2f
+from hint_recipes.crystals.superconductivity.alpha2f_header import FREQUENCY_UNITS
+from hint_recipes.crystals.superconductivity.critical_temperatures import critical_temperatures
 from hint_recipes.crystals.superconductivity.eliashberg import Eliashberg
-from hint_recipes.crystals.superconductivity.study import critical_temperatures, run_tc
+from hint_recipes.crystals.superconductivity.settings import TcSettings
+from hint_recipes.crystals.superconductivity.study import compute_tc
 
 DATA = Path(hint_recipes.__file__).parent / "data" / "pdh"
 
@@ -110,7 +108,7 @@ def test_weak_coupling_gap_ratio_is_that_of_bcs():
 
 def test_gaps_too_cold_for_the_solver_are_left_out(monkeypatch):
     monkeypatch.setattr("hint_recipes.crystals.superconductivity.eliashberg.MAX_FREQUENCIES", 200)
-    found = critical_temperatures(einstein(0.35), [0.0], eliashberg=True)
+    found = critical_temperatures(einstein(0.35), TcSettings(mu_star=[0.0], eliashberg=True))
     tc, lowest = found["tc_eliashberg_K"]["0.0"], Eliashberg(einstein(0.35), 0.0).lowest_temperature
     temperatures = [row["temperature_K"] for row in found["gap"]]
     assert 0.2 * tc < lowest <= min(temperatures)
@@ -185,33 +183,40 @@ def test_bad_options_are_refused(tmp_path):
         read_alpha2f(path, column=3)
     with pytest.raises(InputError, match="cannot read"):
         read_alpha2f(tmp_path / "none")
-    with pytest.raises(InputError, match=r"mu-star -0\.5"):
-        run_tc(tmp_path, {"einstein": einstein(1.0)}, [-0.5])
+    with pytest.raises(ConfigError, match=r"mu-star -0\.5"):
+        TcSettings(mu_star=[-0.5])
+    with pytest.raises(ConfigError, match="at least one --mu-star"):
+        TcSettings(mu_star=[])
+    with pytest.raises(InputError, match="give alpha2F files"):
+        compute_tc({}, tmp_path)
 
 
-def test_tc_below_the_reach_of_the_solver_is_said(tmp_path, capsys, monkeypatch):
+def test_tc_below_the_reach_of_the_solver_is_said(tmp_path, monkeypatch):
     """Neither 0 K nor a picture without points."""
     monkeypatch.setattr("hint_recipes.crystals.superconductivity.eliashberg.MAX_FREQUENCIES", 40)
-    summary = run_tc(tmp_path, {"weak": einstein(0.3)}, [0.12], eliashberg=True)
+    result = compute_tc({"weak": einstein(0.3)}, tmp_path, TcSettings(mu_star=[0.12], eliashberg=True))
+    summary = result.summary
     reach = Eliashberg(einstein(0.3), 0.12).lowest_temperature
     assert summary["tc_eliashberg_K"]["0.12"] is None
     assert summary["solver_reaches_K"]["0.12"] == pytest.approx(reach)
-    assert f"below {reach:.2g} K (Migdal-Eliashberg)" in capsys.readouterr().out
+    assert f"below {reach:.2g} K (Migdal-Eliashberg)" in result.report()
     assert not (tmp_path / "gap.png").exists()
     assert f"below {reach:.2g}" in (tmp_path / "tc.csv").read_text()
     assert "1/mu*' = 1/mu* - ln 10" in summary["mu_star_convention"]
 
 
 def test_gap_below_the_reach_of_the_solver_is_named(tmp_path, capsys):
-    summary = run_tc(tmp_path, {"einstein": einstein(1.0)}, [0.1], eliashberg=True, temperatures=[1e-4, 20.0])
+    options = TcSettings(mu_star=[0.1], eliashberg=True, temperature=[1e-4, 20.0])
+    summary = compute_tc({"einstein": einstein(1.0)}, tmp_path, options).summary
     assert [row["temperature_K"] for row in summary["gap"]] == [20.0]
-    assert "no gap at 0.0001 K" in capsys.readouterr().out
+    assert "no gap at 0.0001 K" in capsys.readouterr().err
 
 
 def test_command_writes_tables_and_pictures(tmp_path):
-    summary = run_tc(
-        tmp_path, {"pdh": read_alpha2f(DATA / "a2F_222" / "a2F.dos3")}, [0.1], eliashberg=True, temperatures=[10, 60]
-    )
+    options = TcSettings(mu_star=[0.1], eliashberg=True, temperature=[10, 60])
+    spectra = {"pdh": read_alpha2f(DATA / "a2F_222" / "a2F.dos3")}
+    result = compute_tc(spectra, tmp_path, options)
+    summary = result.summary
     assert summary["tc_K"]["0.1"] == pytest.approx(30.44, abs=0.02)
     assert summary["tc_eliashberg_K"]["0.1"] == pytest.approx(summary["tc_K"]["0.1"], rel=0.03)
     assert summary["gap"][0]["gap_meV"] > 4
@@ -219,6 +224,10 @@ def test_command_writes_tables_and_pictures(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["lambda"] == pytest.approx(1.035, abs=1e-3)
     for name in ("tc.csv", "gap.csv", "alpha2f.png", "tc.png", "gap.png", "alpha2f-pdh.csv"):
         assert (tmp_path / name).stat().st_size > 40
+    assert "pdh: lambda 1.035" in result.report()
+    with pytest.raises(InputError, match="earlier result"):
+        compute_tc(spectra, tmp_path, options)
+    assert compute_tc(spectra, tmp_path, options, overwrite=True).table == result.table
 
 
 @pytest.mark.sscha
@@ -282,7 +291,8 @@ class TestCarriedOver:
     def test_another_setting_and_the_masses_of_the_file(self, run, tmp_path, suffix):
         """PdD in other cell vectors than those of ph.x."""
         from hint_recipes.crystals.phonons.harmonic import read_force_constants, save_force_constants
-        from hint_recipes.crystals.superconductivity.electron_phonon import carried_spectra, reproject
+        from hint_recipes.crystals.superconductivity.carried import carried_spectra
+        from hint_recipes.crystals.superconductivity.electron_phonon import reproject
         from hint_recipes.pdh_study import isotope
 
         couplings, harmonic = run
@@ -299,7 +309,7 @@ class TestCarriedOver:
         assert found["harmonic"].omega_log > 1.2 * found["pdd"].omega_log
 
     def test_route_is_chosen_by_what_is_there(self, run, tmp_path, monkeypatch, capsys):
-        from hint_recipes.crystals.superconductivity.electron_phonon import choose_route
+        from hint_recipes.crystals.superconductivity.carried import choose_route
 
         directory = DATA / "a2F_222" / "elph_dir"
         monkeypatch.setenv("PATH", str(tmp_path))
@@ -337,11 +347,8 @@ class TestCarriedOver:
         from ase.build import bulk
 
         from hint_recipes.crystals.force_constants.force_constants import ForceConstants
-        from hint_recipes.crystals.superconductivity.electron_phonon import (
-            carried_spectra,
-            in_setting,
-            read_mode_couplings,
-        )
+        from hint_recipes.crystals.superconductivity.carried import carried_spectra
+        from hint_recipes.crystals.superconductivity.electron_phonon import in_setting, read_mode_couplings
         from hint_recipes.crystals.superconductivity.matdyn import prepare_matdyn
 
         _, harmonic = run

@@ -11,12 +11,9 @@ from typer.testing import CliRunner
 from hint_plugins.cli.main import app
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
-from hint_recipes.crystals.force_constants.force_constants import (
-    THZ_TO_CM1,
-    ForceConstants,
-    hessian_from_potential,
-    to_phonopy_atoms,
-)
+from hint_recipes.crystals.force_constants.force_constants import THZ_TO_CM1, ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
+from hint_recipes.crystals.force_constants.phonopy_cells import to_phonopy_atoms
 from hint_recipes.crystals.force_constants.unit_cells import (
     describe_matrix,
     for_supercell,
@@ -24,8 +21,10 @@ from hint_recipes.crystals.force_constants.unit_cells import (
     primitive_cell,
     supercell_matrix,
 )
-from hint_recipes.crystals.inputs import parse_supercell_matrix, read_crystal
-from hint_recipes.crystals.phonons.study import run_phonons
+from hint_recipes.crystals.inputs import read_crystal
+from hint_recipes.crystals.phonons.settings import PhononSettings
+from hint_recipes.crystals.phonons.study import compute_phonons
+from hint_recipes.crystals.repetitions import parse_supercell_matrix
 
 pytest.importorskip("phonopy")
 
@@ -73,7 +72,7 @@ def test_phonons_are_those_of_phonopy_with_the_same_matrix():
     matrix = np.array([[2, 0, 0], [0, 1, 1], [-1, -1, 1]])
     changed, multiples = for_supercell(crystal, matrix)
     assert changed is not crystal
-    constants = hessian_from_potential(potential, changed, multiples).acoustic_sum_rule()
+    constants = force_constants_from_potential(potential, changed, multiples).acoustic_sum_rule()
     phonon = Phonopy(to_phonopy_atoms(crystal), matrix, primitive_matrix=np.eye(3))
     phonon.generate_displacements(distance=1e-3)
     phonon.forces = [
@@ -87,7 +86,7 @@ def test_phonons_are_those_of_phonopy_with_the_same_matrix():
 
 
 def _ase(cell):
-    from hint_recipes.crystals.force_constants.force_constants import from_phonopy_atoms
+    from hint_recipes.crystals.force_constants.phonopy_cells import from_phonopy_atoms
 
     return from_phonopy_atoms(cell)
 
@@ -96,14 +95,12 @@ def test_free_energy_and_bands_do_not_depend_on_the_cell(tmp_path):
     """The conventional supercell over the primitive cell, and the conventional cell itself: one crystal."""
     bulk("Pd", a=3.95).write(tmp_path / "primitive.extxyz")
     bulk("Pd", a=3.95, cubic=True).write(tmp_path / "cubic.extxyz")
-    options = {"models": ["emt"], "t_max": 300.0, "t_step": 300.0}
-    found = [
-        run_phonons(tmp_path / "primitive.extxyz", tmp_path, supercell=CONVENTIONAL, mesh=(20, 20, 20), **options),
-        run_phonons(
-            tmp_path / "cubic.extxyz", tmp_path, supercell=CONVENTIONAL, mesh=(20, 20, 20), primitive=True, **options
-        ),
-        run_phonons(tmp_path / "cubic.extxyz", tmp_path, supercell=(1, 1, 1), mesh=(12, 12, 12), **options),
-    ]
+    primitive, cubic = read_crystal(tmp_path / "primitive.extxyz"), read_crystal(tmp_path / "cubic.extxyz")
+    reduced = read_crystal(tmp_path / "cubic.extxyz", primitive=True)
+    settings = PhononSettings(supercell=CONVENTIONAL, mesh=(20, 20, 20), t_max=300.0, t_step=300.0)
+    own = settings.changed(supercell=(1, 1, 1), mesh=(12, 12, 12))
+    cases = [(primitive, settings), (reduced, settings), (cubic, own)]
+    found = [compute_phonons(cell, "emt", tmp_path / str(k), how).summary for k, (cell, how) in enumerate(cases)]
     energies = [[entry for mesh in run["free_energy"][-1:] for entry in mesh["free_energy"].values()] for run in found]
     np.testing.assert_allclose(energies[0], energies[1], atol=1e-8)
     np.testing.assert_allclose(4 * np.array(energies[0]), energies[2], atol=2e-5)
@@ -113,38 +110,37 @@ def test_free_energy_and_bands_do_not_depend_on_the_cell(tmp_path):
 
 def test_bands_say_that_they_are_folded(tmp_path, capsys):
     bulk("Pd", a=3.95, cubic=True).write(tmp_path / "cubic.extxyz")
-    run_phonons(tmp_path / "cubic.extxyz", tmp_path, models=["emt"], supercell=(1, 1, 1), mesh=(2, 2, 2))
+    settings = PhononSettings(supercell=(1, 1, 1), mesh=(2, 2, 2))
+    compute_phonons(read_crystal(tmp_path / "cubic.extxyz"), "emt", tmp_path / "folded", settings)
     message = capsys.readouterr().err
     assert "4 primitive cells, so its 12 bands are the 3 of the primitive cell, folded" in message
-    run_phonons(
-        tmp_path / "cubic.extxyz", tmp_path, models=["emt"], supercell=(1, 1, 1), mesh=(2, 2, 2), primitive=True
-    )
+    compute_phonons(read_crystal(tmp_path / "cubic.extxyz", primitive=True), "emt", tmp_path / "primitive", settings)
     assert "folded" not in capsys.readouterr().err
 
 
 def test_reference_over_the_primitive_cell(tmp_path, capsys):
     """A phonopy file with a conventional supercell and a given primitive cell, as phonopy itself reports its bands."""
     bulk("Pd", a=3.95).write(tmp_path / "primitive.extxyz")
-    cubic = hessian_from_potential(Potential.load("emt"), bulk("Pd", a=3.95, cubic=True), (1, 1, 1))
+    cubic = force_constants_from_potential(Potential.load("emt"), bulk("Pd", a=3.95, cubic=True), (1, 1, 1))
     from hint_recipes.crystals.force_constants.files import save_force_constants
 
     save_force_constants(cubic, tmp_path, "reference")
     file = tmp_path / "reference.yaml"
-    alone = run_phonons(tmp_path / "primitive.extxyz", tmp_path, models=[], reference=file, mesh=(4, 4, 4))
+    cell, settings = read_crystal(tmp_path / "primitive.extxyz"), PhononSettings(mesh=(4, 4, 4))
+    alone = compute_phonons(cell, None, tmp_path / "alone", settings, reference=file).summary
     frequencies = alone["sources"]["reference"]
     assert len(frequencies["frequencies_gamma_cm1"]) == 3
     assert frequencies["highest_cm1"] == pytest.approx(cubic.symmetrized().frequencies().max(), abs=1e-3)
-    with_model = run_phonons(
-        tmp_path / "primitive.extxyz", tmp_path, models=["emt"], reference=file, supercell=CONVENTIONAL, mesh=(4, 4, 4)
-    )
+    conventional = settings.changed(supercell=CONVENTIONAL)
+    with_model = compute_phonons(cell, "emt", tmp_path / "both", conventional, reference=file).summary
     assert with_model["sources"]["emt"]["difference"]["frequency_max_error_cm1"] < 1e-3
     capsys.readouterr()
     with pytest.raises(InputError, match="another supercell: use --supercell") as refused:
-        run_phonons(tmp_path / "primitive.extxyz", tmp_path, models=["emt"], reference=file, mesh=(4, 4, 4))
+        compute_phonons(cell, "emt", tmp_path / "refused", settings, reference=file)
+    assert not (tmp_path / "refused").exists()
     numbers = parse_supercell_matrix(str(refused.value).split("--supercell ")[1])
-    repeated = run_phonons(
-        tmp_path / "primitive.extxyz", tmp_path, models=["emt"], reference=file, supercell=numbers, mesh=(4, 4, 4)
-    )
+    again = settings.changed(supercell=numbers)
+    repeated = compute_phonons(cell, "emt", tmp_path / "again", again, reference=file).summary
     assert repeated["sources"]["emt"]["difference"]["frequency_max_error_cm1"] < 1e-3
 
 
@@ -227,16 +223,17 @@ class TestSscha:
         """Against the exact solution in the same supercell, which python-sscha itself could not name."""
         pytest.importorskip("sscha")
         from hint_recipes.crystals.sscha.request import supercell_stages
-        from hint_recipes.crystals.sscha.state import SschaSettings
+        from hint_recipes.crystals.sscha.settings import SschaSettings
         from hint_recipes.crystals.sscha.study import run_sscha
 
         crystal = QuarticCrystal(k=0.5, g=8.0, matrix=conventional_matrix())
         exact, energy = crystal.solve(300.0)
         potential = Potential.load(crystal)
-        settings = SschaSettings(temperature=300.0, configurations=200, max_populations=4, step=0.2)
-        cell, stages = supercell_stages(bulk("Al", a=4.05), [CONVENTIONAL])
-        assert stages == [(1, 2, 2)]
-        summary = run_sscha(cell, potential, tmp_path, settings, stages, bar=False)
+        settings = SschaSettings(
+            temperature=300.0, configurations=200, max_populations=4, step=0.2, supercell=CONVENTIONAL
+        )
+        assert supercell_stages(bulk("Al", a=4.05), [CONVENTIONAL])[1] == [(1, 2, 2)]
+        summary = run_sscha(bulk("Al", a=4.05), potential, tmp_path, settings).summary
         assert summary["converged"]
         assert abs(summary["free_energy_supercell"] - energy) < 4 * summary["free_energy_error"]
         own = np.sort(np.concatenate([row["cm1"] for row in summary["frequencies_cm1"]]))
@@ -244,7 +241,7 @@ class TestSscha:
 
     def test_refusals(self):
         pytest.importorskip("sscha")
-        from hint_recipes.crystals.force_constants.dynamical_matrices import to_cellconstructor
+        from hint_recipes.crystals.force_constants.cellconstructor import to_cellconstructor
         from hint_recipes.crystals.sscha.request import supercell_stages
 
         crystal = bulk("Pd", a=3.95)
@@ -252,6 +249,6 @@ class TestSscha:
             supercell_stages(crystal, [(1, 1, 1), CONVENTIONAL])
         assert supercell_stages(crystal, [(1, 1, 1), (2, 2, 2)])[1] == [(1, 1, 1), (2, 2, 2)]
         changed, multiples = for_supercell(crystal, np.array([[1, 1, 0], [-1, 1, 0], [0, 0, 1]]))
-        constants = hessian_from_potential(Potential.load("emt"), changed, multiples)
+        constants = force_constants_from_potential(Potential.load("emt"), changed, multiples)
         with pytest.raises(InputError, match="breaks the crystal's symmetry"):
             to_cellconstructor(constants)

@@ -8,11 +8,8 @@ from typing import Any
 from typer.core import TyperCommand
 
 from hint_plugins.errors import InputError
+from hint_recipes.crystals.repetitions import MATRIX_METAVAR, METAVAR
 
-#: What the help shows for such an option.
-METAVAR = "N1xN2xN3"
-#: ... for one that also takes the nine numbers of a supercell matrix.
-MATRIX_METAVAR = "N1xN2xN3|MATRIX"
 #: What the help shows for an option that takes a list of numbers.
 LIST_METAVAR = "NUMBER..."
 
@@ -20,7 +17,8 @@ LIST_METAVAR = "NUMBER..."
 class RepetitionsCommand(TyperCommand):
     """Options with the metavar :data:`METAVAR` also take three words, with :data:`MATRIX_METAVAR` three or nine.
 
-    Those with :data:`LIST_METAVAR` take any number.
+    Both are those of :mod:`hint_recipes.crystals.repetitions`. Options with :data:`LIST_METAVAR` take any number of
+    numbers.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -51,7 +49,13 @@ def _leading_integers(words: list[str]) -> int:
 
 
 def numbers(text: str, option: str) -> list[float]:
-    """The numbers of an option with :data:`LIST_METAVAR`."""
+    """The numbers of an option with :data:`LIST_METAVAR`.
+
+    Raises
+    ------
+    InputError
+        For anything else.
+    """
     try:
         return [float(word) for word in text.split(",")]
     except ValueError:

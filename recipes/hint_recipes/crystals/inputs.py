@@ -46,16 +46,43 @@ def read_crystal(path: str | Path, masses: Sequence[str] = (), *, primitive: boo
                 f"{path}: deuterium (D) is no element of ASE: write H in the file and give --mass H=2.014"
             ) from None
         raise InputError(f"{path}: cannot read a structure: {error}") from None
-    if not isinstance(atoms, Atoms) or not len(atoms):
+    if not isinstance(atoms, Atoms):
         raise InputError(f"{path}: holds no atoms")
-    if not all(atoms.pbc) or abs(np.linalg.det(atoms.cell.array)) < 1e-6:
-        raise InputError(f"{path}: a crystal needs a cell that is periodic in all three directions")
+    require_crystal(atoms, str(path))
     values = parse_masses(masses)
     try:
         crystal = set_masses(atoms, values)
         return primitive_cell(crystal) if primitive else crystal
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def require_crystal(atoms: Atoms, name: str) -> None:
+    """Refuse what is no crystal; ``name`` stands in the message.
+
+    Raises
+    ------
+    InputError
+        If there are no atoms, or the cell is not periodic in three dimensions.
+    """
+    if not len(atoms):
+        raise InputError(f"{name}: holds no atoms")
+    if not all(atoms.pbc) or abs(np.linalg.det(atoms.cell.array)) < 1e-6:
+        raise InputError(f"{name}: a crystal needs a cell that is periodic in all three directions")
+
+
+def read_candidates(paths: Sequence[Path], masses: Sequence[str] = (), *, primitive: bool = False) -> dict[str, Atoms]:
+    """Crystals by name, which is that of the file up to its first dot (:func:`read_crystal`).
+
+    Raises
+    ------
+    InputError
+        If two files have the same name, or one cannot be read.
+    """
+    names = [Path(path).name.split(".")[0] for path in paths]
+    if len(set(names)) != len(names):
+        raise InputError("candidates need different file names: " + ", ".join(sorted(names)))
+    return {name: read_crystal(path, masses, primitive=primitive) for name, path in zip(names, paths, strict=True)}
 
 
 def parse_masses(entries: Sequence[str]) -> dict[str, float]:
@@ -91,56 +118,6 @@ def parse_options(entries: Sequence[str]) -> dict[str, str]:
             raise InputError(f"--option {entry}: expected NAME=VALUE")
         values[name] = value
     return values
-
-
-def parse_supercell(value: str | Sequence[int], option: str = "supercell") -> tuple[int, int, int]:
-    """``2x2x2``, ``2 2 2``, ``2,2,2`` or ``[2, 2, 2]`` -> ``(2, 2, 2)``.
-
-    Parameters
-    ----------
-    value
-        Text of the command line or of a configuration file, or three numbers.
-    option
-        For messages.
-
-    Raises
-    ------
-    InputError
-        If it is malformed.
-    """
-    text, numbers = _integers(value)
-    if numbers is None or len(numbers) != 3:
-        raise InputError(f"{option} {text!r}: expected three repetitions like 2x2x2")
-    n1, n2, n3 = numbers
-    if min(n1, n2, n3) < 1:
-        raise InputError(f"{option} {text!r}: repetitions must be positive")
-    return n1, n2, n3
-
-
-def parse_supercell_matrix(value: str | Sequence[int], option: str = "--supercell") -> tuple[int, ...]:
-    """Three repetitions (:func:`parse_supercell`), or the nine numbers of a supercell matrix row by row.
-
-    Raises
-    ------
-    InputError
-        If it is neither, or the matrix is singular.
-    """
-    text, numbers = _integers(value)
-    if numbers is None or len(numbers) != 9:
-        return parse_supercell(value, option)
-    if round(np.linalg.det(np.reshape(numbers, (3, 3)))) == 0:
-        raise InputError(f"{option} {text!r}: the three supercell vectors lie in one plane (determinant 0)")
-    return numbers
-
-
-def _integers(value: str | Sequence[int]) -> tuple[str, tuple[int, ...] | None]:
-    """The text of the numbers, and they themselves where it holds nothing else."""
-    text = value if isinstance(value, str) else " ".join(map(str, value))
-    parts = re.split(r"\s*[x,;\s]\s*", text.strip(" []()").lower())
-    try:
-        return text, tuple(int(part) for part in parts)
-    except ValueError:
-        return text, None
 
 
 def relax(potential: Potential, atoms: Atoms, *, cell: bool, fmax: float = 1e-3, pressure: float = 0.0) -> Atoms:

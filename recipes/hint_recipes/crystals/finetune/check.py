@@ -13,7 +13,8 @@ from ase.io import write
 from hint_plugins.errors import InputError
 from hint_plugins.runs.figures import legend_below, new_figure, save_figure
 from hint_plugins.runs.files import replacing, write_csv
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.phonons.harmonic import bands, compare
 from hint_recipes.crystals.phonons.plots import plot_bands
 
@@ -174,7 +175,7 @@ def check(
     result: dict[str, Any] = {"soft_mode_cm1": soft, "models": {}}
     lines, curves = {"reference": bands(reference)}, {"harmonic reference": harmonic}
     for name, potential in models.items():
-        own = hessian_from_potential(potential, reference.primitive, reference.multiples).acoustic_sum_rule()
+        own = force_constants_from_potential(potential, reference.primitive, reference.multiples).acoustic_sum_rule()
         energy = float(potential.evaluate([reference.primitive]).energies[0])
         zero = (cell_energy - energy) / len(reference.primitive)
         lines[name], curves[name] = bands(own), line_scan(potential, reference, pattern, amplitudes)

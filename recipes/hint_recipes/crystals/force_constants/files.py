@@ -18,7 +18,7 @@ from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.force_constants.supercells import find_matrix, find_multiples, match_sites, repetitions
 from hint_recipes.crystals.force_constants.unit_cells import describe_matrix, for_supercell
 
-#: An ``.npz`` may hold so many bytes when unpacked (a Hessian of 7000 atoms).
+#: Largest number of bytes of an unpacked ``.npz`` (a Hessian of 7000 atoms).
 MAX_BYTES = 4 * 2**30
 #: Masses of file and crystal that differ by more than this share are told (isotopes, not roundings).
 MASS_TOLERANCE = 0.01
@@ -103,7 +103,8 @@ def _read(path: Path) -> tuple[Atoms, np.ndarray, bool]:
     if path.suffix == ".npz":
         found = _read_npz(path)
         return found.supercell, found.hessian, False
-    from hint_recipes.crystals.force_constants.dynamical_matrices import from_cellconstructor, read_dynamical_matrices
+    from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor
+    from hint_recipes.crystals.force_constants.dynamical_matrices import read_dynamical_matrices
 
     dyn = read_dynamical_matrices(path)
     found = from_cellconstructor(dyn)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,13 +10,11 @@ import numpy as np
 from ase import Atoms
 from ase import units as ase_units
 
-from hint_recipes.crystals.force_constants.supercells import find_multiples, match_sites, translate_columns
+from hint_recipes.crystals.force_constants.phonopy_cells import from_phonopy_atoms, to_phonopy_atoms
+from hint_recipes.crystals.force_constants.supercells import find_multiples, match_sites
 
 if TYPE_CHECKING:
     from phonopy import Phonopy
-    from phonopy.structure.atoms import PhonopyAtoms
-
-    from hint_plugins.potential import Potential
 
 #: sqrt(eV / A^2 / u) as a wave number in cm^-1.
 TO_CM1 = 1e10 * np.sqrt(ase_units._e / ase_units._amu) / (2 * np.pi * ase_units._c * 100)
@@ -246,61 +243,3 @@ def set_masses(primitive: Atoms, masses: dict[str, float]) -> Atoms:
     crystal = primitive.copy()
     crystal.set_masses(values)
     return crystal
-
-
-def hessian_from_potential(
-    potential: Potential, primitive: Atoms, multiples: Sequence[int], *, batch_size: int = 16
-) -> ForceConstants:
-    """The exact supercell Hessian of a model: one Hessian-vector product per coordinate of the *unit* cell.
-
-    The other columns follow from lattice translations, so the cost is ``3n`` products for ``n`` atoms in the unit
-    cell, whatever the size of the supercell.
-
-    Parameters
-    ----------
-    potential
-        Any :class:`hint_plugins.potential.Potential`.
-    primitive, multiples
-        The crystal and its repetitions.
-    batch_size
-        Hessian-vector products evaluated at once.
-
-    Returns
-    -------
-    ForceConstants
-        Symmetrised over ``H = H^T`` only.
-
-    Raises
-    ------
-    ValueError
-        If a repetition is less than 1.
-    """
-    n1, n2, n3 = (int(m) for m in multiples)
-    if min(n1, n2, n3) < 1:
-        raise ValueError(f"a supercell repeats the cell at least once along each vector, not {n1}x{n2}x{n3} times")
-    supercell = primitive.repeat((n1, n2, n3))
-    n, total = 3 * len(primitive), 3 * len(supercell)
-    columns = np.zeros((n, total))
-    for start in range(0, n, batch_size):
-        stop = min(start + batch_size, n)
-        vectors = np.zeros((stop - start, total))
-        vectors[np.arange(stop - start), np.arange(start, stop)] = 1.0
-        columns[start:stop] = np.asarray(potential.hvp(supercell, vectors)).reshape(stop - start, total)
-    return ForceConstants(primitive, (n1, n2, n3), translate_columns(columns, (n1, n2, n3)))
-
-
-def from_phonopy_atoms(cell: PhonopyAtoms) -> Atoms:
-    """ASE's atoms of phonopy's."""
-    return Atoms(cell.symbols, positions=cell.positions, cell=cell.cell, masses=cell.masses, pbc=True)
-
-
-def to_phonopy_atoms(atoms: Atoms) -> PhonopyAtoms:
-    """phonopy's atoms of ASE's, with their masses."""
-    from phonopy.structure.atoms import PhonopyAtoms
-
-    return PhonopyAtoms(
-        symbols=atoms.get_chemical_symbols(),
-        cell=atoms.cell.array,
-        positions=atoms.positions,
-        masses=atoms.get_masses(),
-    )

@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.structures.charges import raw_info
-from hint_recipes.crystals.force_constants.force_constants import from_phonopy_atoms, to_phonopy_atoms
+from hint_recipes.crystals.force_constants.phonopy_cells import from_phonopy_atoms, to_phonopy_atoms
 from hint_recipes.crystals.force_constants.supercells import repetitions
 
 #: Two atoms of a conventional cell are equivalent when a lattice translation joins them to this accuracy, A.

@@ -12,12 +12,8 @@ from ase import Atoms
 
 from hint_plugins.errors import InputError
 from hint_recipes.crystals.force_constants.files import read_force_constants, save_force_constants
-from hint_recipes.crystals.force_constants.force_constants import (
-    THZ_TO_CM1,
-    ForceConstants,
-    from_phonopy_atoms,
-    signed_frequencies,
-)
+from hint_recipes.crystals.force_constants.force_constants import THZ_TO_CM1, ForceConstants, signed_frequencies
+from hint_recipes.crystals.force_constants.phonopy_cells import from_phonopy_atoms
 
 if TYPE_CHECKING:
     from phonopy import Phonopy
@@ -32,8 +28,8 @@ IMAGINARY_BELOW = -5.0
 class Bands:
     """Phonon bands along the standard path of the cell's Bravais lattice."""
 
-    distances: list[np.ndarray]  #: one array a segment, reciprocal A
-    frequencies: list[np.ndarray]  #: ``(points, 3n)`` a segment, cm^-1, imaginary negative
+    distances: list[np.ndarray]  #: one array per segment, reciprocal A
+    frequencies: list[np.ndarray]  #: ``(points, 3n)`` per segment, cm^-1, imaginary negative
     labels: list[tuple[float, str]]  #: distance and name of the special points
 
 
@@ -129,7 +125,7 @@ def harmonic(
     Returns
     -------
     Harmonic
-        Free energies in eV a unit cell; imaginary modes are left out of them and counted.
+        Free energies in eV per unit cell; imaginary modes are left out of them and counted.
     """
     mesh = tuple(int(m) for m in mesh)
     if min(mesh) < 1 or min(temperatures, default=0) < 0:

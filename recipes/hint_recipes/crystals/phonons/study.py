@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,155 +11,140 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.errors import InputError
-from hint_plugins.runs.directory import write_summary
-from hint_plugins.runs.files import write_csv
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
+from hint_plugins.potential import Potential
+from hint_plugins.runs.directory import RunDirectory
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.force_constants.supercells import find_matrix
 from hint_recipes.crystals.force_constants.unit_cells import describe_matrix, in_supercell, tell_folded
-from hint_recipes.crystals.inputs import load_potential, model_names, read_crystal
-from hint_recipes.crystals.inputs import relax as relax_crystal
-from hint_recipes.crystals.phonons.harmonic import (
-    Harmonic,
-    compare,
-    harmonic,
-    read_force_constants,
-    save_force_constants,
-)
-from hint_recipes.crystals.phonons.plots import plot_bands, plot_dos, plot_thermal
+from hint_recipes.crystals.inputs import model_names, relax, require_crystal
+from hint_recipes.crystals.phonons.harmonic import Harmonic, compare, harmonic, read_force_constants
+from hint_recipes.crystals.phonons.output import write_phonons
+from hint_recipes.crystals.phonons.settings import PhononSettings
 
 
-def run_phonons(
-    cell: str | Path,
-    out: Path,
+@dataclass(frozen=True)
+class Phonons:
+    """Harmonic phonons of one or several sources.
+
+    Attributes
+    ----------
+    directory
+        Where everything lies: ``bands.csv``, ``dos.csv``, ``thermal.csv``, ``frequencies.csv``, their pictures, the
+        force constants (``phonopy*.yaml``, ``.npz``), ``cell-NAME.extxyz``, ``summary.json``.
+    sources
+        Bands, density of states and thermal properties by the name of the model, or ``reference``.
+    summary
+        What ``summary.json`` holds: for each source ``frequencies_gamma_cm1``, ``n_imaginary`` (commensurate q points),
+        ``free_energy`` for each mesh and temperature (eV per unit cell), and the differences from the reference.
+    """
+
+    directory: Path
+    sources: dict[str, Harmonic]
+    summary: dict[str, Any]
+
+    def report(self) -> str:
+        """Range and number of imaginary modes of each source, as text."""
+        lines = [f"{name}: {result.left_out()}" for name, result in self.sources.items() if result.left_out()]
+        for name, source in self.summary["sources"].items():
+            lines.append(
+                f"{name}: modes from {source['lowest_cm1']:.1f} to {source['highest_cm1']:.1f} cm^-1, "
+                f"{source['n_imaginary']} imaginary in the supercell"
+            )
+        return "\n".join([*lines, f"tables and pictures are in {self.directory}"])
+
+
+def compute_phonons(
+    cell: Atoms,
+    models: Any,
+    directory: str | Path,
+    settings: PhononSettings | None = None,
     *,
-    models: Sequence[str],
-    supercell: Sequence[int] = (2, 2, 2),
-    reference: Path | None = None,
-    relax: str = "none",
-    pressure: float = 0.0,
-    primitive: bool = False,
-    symmetrize: bool = True,
-    asr: bool = True,
-    masses: Sequence[str] = (),
-    mesh: Sequence[int] = (12, 12, 12),
-    t_max: float = 1000.0,
-    t_step: float = 100.0,
-    dos_width: float = 10.0,
+    reference: str | Path | None = None,
     device: str | None = None,
     dtype: str | None = None,
-) -> dict[str, Any]:
-    """Harmonic phonons of every model and of the reference; options as in ``hint phonons --help``.
+    options: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Phonons:
+    """Harmonic phonons of models and of reference force constants: bands, density of states, free energy.
+
+    Parameters
+    ----------
+    cell
+        Unit cell with its masses.
+    models, device, dtype
+        What :meth:`hint_plugins.potential.Potential.load` understands: text, an ASE calculator, a Potential; or a list
+        of these; or none with a reference.
+    directory
+        For the results.
+    settings
+        Supercell, meshes, temperatures.
+    reference
+        File of force constants (:func:`hint_recipes.crystals.force_constants.files.read_force_constants`).
+    options
+        What ``config.yaml`` keeps; the settings by default.
+    overwrite
+        Discard an earlier result in the directory.
 
     Returns
     -------
-    dict
-        What ``summary.json`` holds: for each source ``frequencies_gamma_cm1``, ``n_imaginary`` (commensurate q
-        points), ``free_energy`` for each mesh and temperature (eV a unit cell), and the differences from the reference.
+    Phonons
+        With the reference first.
 
     Raises
     ------
     InputError
-        If there is neither a model nor a reference, or an input does not fit.
+        If there is neither a model nor a reference, an input does not fit, or the directory holds a result.
+    PotentialError
+        If a model cannot be loaded.
     """
-    if not models and reference is None:
+    settings = settings or PhononSettings()
+    specs = list(models) if isinstance(models, (list, tuple)) else [] if models is None else [models]
+    if not specs and reference is None:
         raise InputError("give at least one --model, or a --reference")
-    if relax not in ("none", "positions", "cell"):
-        raise InputError(f"--relax {relax}: choose none, positions or cell")
-    if min(mesh) < 1 or (len(supercell) == 3 and min(supercell) < 1):
-        raise InputError(f"--supercell and --mesh take positive numbers, not {tuple(supercell)} and {tuple(mesh)}")
-    if t_step <= 0 or t_max < 0:
-        raise InputError("--t-step must be positive and --t-max not negative")
-    if not dos_width > 0:
-        raise InputError(f"--dos-width must be positive, not {dos_width}")
-    given = read_crystal(cell, masses, primitive=primitive)
-    tell_folded(given)
-    crystal, multiples = in_supercell(given, supercell if models else (1, 1, 1))
-    temperatures = [float(t) for t in np.arange(0.0, t_max + t_step / 2, t_step)]
+    require_crystal(cell, "the cell")
+    tell_folded(cell)
+    crystal, multiples = in_supercell(cell, settings.supercell if specs else (1, 1, 1))
+    if options is None:
+        options = {**settings.model_dump(), "model": _texts(specs), "reference": reference, "dtype": dtype}
+    with RunDirectory(Path(directory), "phonons", options, overwrite=overwrite) as run:
+        sources: dict[str, Harmonic] = {}
+        extra: dict[str, dict[str, Any]] = {}
+        if reference is not None:
+            constants = _prepared(read_force_constants(reference, crystal, any_cell=True), settings)
+            if specs and not _same_supercell(constants, crystal, multiples):
+                numbers = describe_matrix(find_matrix(cell, constants.supercell))
+                raise InputError(f"the reference has another supercell: use --supercell {numbers}")
+            sources["reference"] = _harmonic(constants, settings)
+        for name, spec in zip(model_names(_texts(specs)), specs, strict=True):
+            potential = Potential.load(spec, device=device, dtype=dtype)
+            start = crystal
+            if settings.relax != "none":
+                start = relax(potential, crystal, cell=settings.relax == "cell", pressure=settings.pressure)
+            force = potential.evaluate([start]).forces[0]
+            extra[name] = {"model": _texts([spec])[0], "max_force": float(np.abs(np.asarray(force)).max())}
+            constants = _prepared(force_constants_from_potential(potential, start, multiples), settings)
+            sources[name] = _harmonic(constants, settings)
+            if settings.relax == "none" and reference is not None:
+                extra[name]["difference"] = compare(constants, sources["reference"].constants)
+        summary = write_phonons(run.path, sources, extra)
+        run.finish(summary)
+    return Phonons(run.path, sources, summary)
 
-    def prepared(constants: ForceConstants) -> ForceConstants:
-        constants = constants.symmetrized() if symmetrize else constants
-        return constants.acoustic_sum_rule() if asr else constants
 
-    results: dict[str, Harmonic] = {}
-    extra: dict[str, dict[str, Any]] = {}
-    if reference is not None:
-        constants = prepared(read_force_constants(reference, crystal, any_cell=True))
-        if models and not _same_supercell(constants, crystal, multiples):
-            numbers = describe_matrix(find_matrix(given, constants.supercell))
-            raise InputError(f"the reference has another supercell: use --supercell {numbers}")
-        results["reference"] = harmonic(constants, mesh=mesh, temperatures=temperatures, smearing=dos_width)
-    for name, spec in zip(model_names(models), models, strict=True):
-        potential = load_potential(spec, device, dtype)
-        start = (
-            relax_crystal(potential, crystal, cell=relax == "cell", pressure=pressure) if relax != "none" else crystal
-        )
-        state = potential.evaluate([start])
-        extra[name] = {"model": spec, "max_force": float(np.abs(np.asarray(state.forces[0])).max())}
-        constants = prepared(hessian_from_potential(potential, start, multiples))
-        results[name] = harmonic(constants, mesh=mesh, temperatures=temperatures, smearing=dos_width)
-        if relax == "none" and reference is not None:
-            extra[name]["difference"] = compare(constants, results["reference"].constants)
-    return _write(out, results, extra)
+def _texts(specs: Sequence[Any]) -> list[str]:
+    """What models are called: text as it is, an object by the name of its potential."""
+    return [spec if isinstance(spec, str) else Potential.load(spec).name for spec in specs]
+
+
+def _prepared(constants: ForceConstants, settings: PhononSettings) -> ForceConstants:
+    constants = constants.symmetrized() if settings.symmetrize else constants
+    return constants.acoustic_sum_rule() if settings.asr else constants
+
+
+def _harmonic(constants: ForceConstants, settings: PhononSettings) -> Harmonic:
+    return harmonic(constants, mesh=settings.mesh, temperatures=settings.temperatures, smearing=settings.dos_width)
 
 
 def _same_supercell(constants: ForceConstants, crystal: Atoms, multiples: tuple[int, int, int]) -> bool:
     return constants.multiples == multiples and np.array_equal(constants.primitive.cell.array, crystal.cell.array)
-
-
-def _write(out: Path, results: dict[str, Harmonic], extra: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    summary: dict[str, Any] = {"sources": {}}
-    for name, result in results.items():
-        if result.left_out():
-            print(f"hint: {name}: {result.left_out()}")
-        save_force_constants(result.constants, out, "phonopy" if len(results) == 1 else f"phonopy-{name}")
-        summary["sources"][name] = {
-            "frequencies_gamma_cm1": result.frequencies[0],
-            "n_imaginary": result.num_imaginary,
-            "lowest_cm1": result.frequencies.min(),
-            "highest_cm1": result.frequencies.max(),
-            "free_energy": result.meshes,
-            **extra.get(name, {}),
-        }
-    from ase.io import write
-
-    for name, result in results.items():
-        write(out / f"cell-{name}.extxyz", result.constants.primitive)
-    write_csv(
-        out / "frequencies.csv",
-        [
-            {"source": name, "q1": q[0], "q2": q[1], "q3": q[2], "mode": mode + 1, "cm1": value}
-            for name, result in results.items()
-            for q, row in zip(result.constants.q_points, result.frequencies, strict=True)
-            for mode, value in enumerate(row)
-        ],
-    )
-    write_csv(out / "thermal.csv", [{"source": name, **row} for name, r in results.items() for row in r.thermal])
-    write_csv(
-        out / "bands.csv",
-        [
-            {"source": name, "distance": x, **{f"mode{i + 1}": v for i, v in enumerate(row)}}
-            for name, r in results.items()
-            for xs, rows in zip(r.bands.distances, r.bands.frequencies, strict=True)
-            for x, row in zip(xs, rows, strict=True)
-        ],
-    )
-    write_csv(
-        out / "dos.csv",
-        [
-            {"source": name, "cm1": x, "dos": y, **{f"dos_{s}": part[i] for s, part in r.dos_of_elements.items()}}
-            for name, r in results.items()
-            for i, (x, y) in enumerate(r.dos)
-        ],
-    )
-    plot_bands({name: result.bands for name, result in results.items()}, out / "bands.png")
-    plot_dos(results, out / "dos.png")
-    plot_thermal(results, out / "thermal.png")
-    first = next(iter(summary["sources"].values()))
-    summary = {key: first[key] for key in ("frequencies_gamma_cm1", "n_imaginary", "free_energy")} | summary
-    write_summary(out, summary)
-    for name, source in summary["sources"].items():
-        lowest, highest = source["lowest_cm1"], source["highest_cm1"]
-        imaginary = source["n_imaginary"]
-        print(f"{name}: modes from {lowest:.1f} to {highest:.1f} cm^-1, {imaginary} imaginary in the supercell")
-    print(f"tables and pictures are in {out}")
-    return summary

@@ -14,7 +14,8 @@ from hint_plugins.errors import InputError
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.inputs import relax
 from hint_recipes.crystals.sscha.ensemble import require_sscha
-from hint_recipes.crystals.sscha.state import GPA, SschaSettings, State
+from hint_recipes.crystals.sscha.settings import SschaSettings
+from hint_recipes.crystals.sscha.state import GPA, State
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential

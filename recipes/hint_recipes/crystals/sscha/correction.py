@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hint_recipes.crystals.force_constants.dynamical_matrices import to_cellconstructor
+from hint_recipes.crystals.force_constants.cellconstructor import to_cellconstructor
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.sscha.ensemble import EnsembleEngine
 from hint_recipes.crystals.sscha.perturbation import perturbation
 from hint_recipes.crystals.sscha.populations import draw
-from hint_recipes.crystals.sscha.state import SschaSettings
+from hint_recipes.crystals.sscha.settings import SschaSettings
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential

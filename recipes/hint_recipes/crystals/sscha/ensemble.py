@@ -49,9 +49,9 @@ class EnsembleEngine:
     on_bad
         ``drop`` configurations on which the model fails or explodes (counted, named, written to a file), or ``stop``.
     max_energy
-        A configuration is bad when its energy is further than this from the ensemble's median, eV an atom.
+        A configuration is bad when its energy is further than this from the ensemble's median, eV per atom.
     max_force
-        ... or a force component exceeds this, eV/A.
+        A configuration is also bad when a force component exceeds this, eV/A.
     directory
         Bad configurations are appended to ``bad_configurations.extxyz`` there.
     """
@@ -80,7 +80,7 @@ class EnsembleEngine:
             force = np.abs(result.forces[index]).max()
             if abs(per_atom[index] - median) > self.max_energy:
                 result.reasons[int(index)] = (
-                    f"energy {per_atom[index] - median:+.2f} eV an atom from the median "
+                    f"energy {per_atom[index] - median:+.2f} eV per atom from the median "
                     f"(--max-energy {self.max_energy})"
                 )
             elif force > self.max_force:
@@ -203,7 +203,7 @@ def require_sscha() -> Any:
     InputError
         If it is not installed.
     """
-    from hint_recipes.crystals.force_constants.dynamical_matrices import require_cellconstructor
+    from hint_recipes.crystals.force_constants.cellconstructor import require_cellconstructor
 
     require_cellconstructor()
     import warnings

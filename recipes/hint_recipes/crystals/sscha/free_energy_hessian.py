@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hint_plugins.errors import InputError
-from hint_recipes.crystals.force_constants.dynamical_matrices import from_cellconstructor, output_to, to_cellconstructor
+from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor, output_to, to_cellconstructor
 from hint_recipes.crystals.force_constants.force_constants import TO_CM1, ForceConstants
 from hint_recipes.crystals.sscha.ensemble_statistics import jackknife
 from hint_recipes.crystals.sscha.populations import draw
 from hint_recipes.crystals.sscha.self_consistency import self_consistent
-from hint_recipes.crystals.sscha.state import SschaSettings
+from hint_recipes.crystals.sscha.settings import SschaSettings
 
 if TYPE_CHECKING:
     from sscha.Ensemble import Ensemble
@@ -36,7 +36,8 @@ class FreeEnergyHessian:
         Second derivative of the free energy with respect to the centroids, in the supercell.
     squares, square_errors
         ``(num_q, 3n)`` squared frequencies in cm^-2 (negative: unstable), ascending at every q point, and their
-        standard errors (jackknife over mirror pairs).
+        standard errors (jackknife over mirror pairs). An error is not a number where a block of the jackknife carries
+        no self-consistent matrix.
     """
 
     constants: ForceConstants
@@ -69,6 +70,7 @@ class FreeEnergyHessian:
             "lowest_error_cm1": float((interval[2] - interval[0]) / 2),
             "lowest_squared_cm2": square,
             "lowest_squared_error_cm2": error,
+            "n_unknown_errors": int((~np.isfinite(self.square_errors)).sum()),
         }
 
 

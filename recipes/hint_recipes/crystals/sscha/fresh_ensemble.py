@@ -16,13 +16,14 @@ import numpy as np
 
 from hint_plugins.runs.files import replacing
 from hint_plugins.runs.items import digest
-from hint_recipes.crystals.force_constants.dynamical_matrices import to_cellconstructor
+from hint_recipes.crystals.force_constants.cellconstructor import to_cellconstructor
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.sscha.ensemble_averages import free_energy, mean_force, stress_and_error
 from hint_recipes.crystals.sscha.ensemble_statistics import jackknife
 from hint_recipes.crystals.sscha.populations import draw
 from hint_recipes.crystals.sscha.self_consistency import self_consistent
-from hint_recipes.crystals.sscha.state import GPA, SschaSettings
+from hint_recipes.crystals.sscha.settings import SschaSettings
+from hint_recipes.crystals.sscha.state import GPA
 
 if TYPE_CHECKING:
     from sscha.Ensemble import Ensemble

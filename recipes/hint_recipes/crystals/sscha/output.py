@@ -1,17 +1,17 @@
-"""What an SSCHA study leaves behind: tables, pictures, standard files, progress and the last lines on the terminal."""
+"""What an SSCHA run leaves behind: tables, pictures, standard files; and its progress."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 
 from hint_plugins.runs.figures import new_figure, save_figure
 from hint_plugins.runs.files import write_csv
-from hint_recipes.crystals.force_constants.dynamical_matrices import to_cellconstructor, write_dynamical_matrices
+from hint_plugins.runs.progress import progress_bar
+from hint_recipes.crystals.force_constants.cellconstructor import to_cellconstructor
+from hint_recipes.crystals.force_constants.dynamical_matrices import write_dynamical_matrices
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.phonons.harmonic import bands, save_force_constants
 from hint_recipes.crystals.phonons.plots import plot_bands
@@ -62,10 +62,9 @@ def write_history(out: Path, state: State, static: float) -> None:
 class Progress:
     """Progress bar over populations with what matters for convergence."""
 
-    def __init__(self, total: int, done: int, show: bool) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=total, initial=done, unit="population", disable=not show)
+    def __init__(self, total: int, done: int) -> None:
+        self._bar = progress_bar(total, "SSCHA", "population")
+        self._bar.update(done)
 
     def __call__(self, state: State) -> None:
         row = state.history[-1]
@@ -81,25 +80,3 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-
-
-def print_result(summary: Mapping[str, Any], out: Path) -> None:
-    """Three lines on the terminal: free energy, modes, convergence."""
-    mesh, fresh = summary["dense_mesh"], summary["fresh_ensemble"]
-    part = f", {1000 * mesh['difference']:+.2f} meV of it from the dense mesh" if mesh["usable"] else ""
-    print(
-        f"free energy {summary['free_energy']:.5f} +- {summary['free_energy_error']:.5f} eV per unit cell at "
-        f"{summary['temperature_K']:g} K ({fresh['configurations']} fresh configurations{part})"
-    )
-    modes = [
-        (value, error)
-        for index, row in enumerate(summary["frequencies_cm1"])
-        for value, error in list(zip(row["cm1"], row["error_cm1"], strict=True))[0 if index else 3 :]
-    ]
-    low, high = min(modes), max(modes)
-    print(f"auxiliary modes {low[0]:.1f} +- {low[1]:.1f} to {high[0]:.1f} +- {high[1]:.1f} cm^-1")
-    if "free_energy_hessian" in summary:
-        soft = summary["free_energy_hessian"]
-        print(f"free-energy Hessian: lowest mode {soft['lowest_cm1']:.1f} +- {soft['lowest_error_cm1']:.1f} cm^-1")
-    state = "converged" if summary["converged"] else f"NOT converged: {summary['stopped']}"
-    print(f"{state} after {summary['n_populations']} populations; results are in {out}")

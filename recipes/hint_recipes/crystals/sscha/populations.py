@@ -16,18 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hint_plugins.errors import InputError
-from hint_recipes.crystals.force_constants.dynamical_matrices import (
-    from_cellconstructor,
-    interpolate,
-    output_to,
-    to_cellconstructor,
-)
+from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor, output_to, to_cellconstructor
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.interpolation import interpolate
 from hint_recipes.crystals.sscha.cell import choose_cell, move
 from hint_recipes.crystals.sscha.ensemble import EnsembleEngine, require_sscha
 from hint_recipes.crystals.sscha.ensemble_averages import stress_and_error
 from hint_recipes.crystals.sscha.record import record
-from hint_recipes.crystals.sscha.state import SschaSettings, State
+from hint_recipes.crystals.sscha.settings import SschaSettings
+from hint_recipes.crystals.sscha.state import State
 
 if TYPE_CHECKING:
     from sscha.Ensemble import Ensemble

@@ -3,53 +3,87 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from ase import Atoms
 
 from hint_plugins.errors import InputError
-from hint_plugins.runs.directory import write_config, write_summary
+from hint_plugins.runs.directory import RunDirectory
 from hint_plugins.runs.figures import new_figure, save_figure, wrapped
-from hint_plugins.runs.files import write_csv
+from hint_plugins.runs.progress import note
 from hint_recipes.crystals.force_constants.supercells import multiples_of_length
-from hint_recipes.crystals.inputs import read_crystal
-from hint_recipes.crystals.sscha.ensemble import EnsembleEngine
-from hint_recipes.crystals.sscha.request import (
-    check_request,
-    correction_mark,
-    discard_run,
-    earlier_run,
-    finished_run,
-    identity,
-    supercell_stages,
-)
-from hint_recipes.crystals.sscha.state import GPA, SschaSettings
-from hint_recipes.crystals.sscha.study import run_sscha
-
-if TYPE_CHECKING:
-    from ase import Atoms
-
-    from hint_plugins.potential import Potential
+from hint_recipes.crystals.inputs import require_crystal
+from hint_recipes.crystals.sscha.ensemble import require_sscha
+from hint_recipes.crystals.sscha.known_potential import KnownPotential
+from hint_recipes.crystals.sscha.request import DISCARDED, supercell_stages
+from hint_recipes.crystals.sscha.run import SschaRun
+from hint_recipes.crystals.sscha.settings import RankSettings
+from hint_recipes.crystals.sscha.state import GPA
 
 
-def rank(
-    cells: Sequence[Path],
-    potential: Potential,
-    out: Path,
-    settings: SschaSettings,
-    stages: Sequence[Sequence[int]],
+@dataclass(frozen=True)
+class Ranking:
+    """Candidate structures by their Gibbs free energy.
+
+    Attributes
+    ----------
+    directory
+        Where everything lies: ``ranking.csv``, ``ranking.png``, ``summary.json``, and each candidate in a folder of its
+        name (:class:`hint_recipes.crystals.sscha.study.Sscha`).
+    summary
+        What ``summary.json`` holds: ``ranking`` (rows, the most stable first), ``failed``, ``n_converged``.
+    """
+
+    directory: Path
+    summary: dict[str, Any]
+
+    @property
+    def num_open(self) -> int:
+        """Candidates that failed or did not converge."""
+        return len(self.summary["failed"]) + len(self.summary["ranking"]) - self.summary["n_converged"]
+
+    def report(self) -> str:
+        """The order of the candidates, what failed, and what the errors hold, as text."""
+        summary = self.summary
+        lines = [
+            f"{row['name']}: {row['above_best_meV_per_atom']:.2f} +- {1000 * row['error_eV_per_atom']:.2f} meV per "
+            f"atom above the best, {row['atoms_in_supercell']} atoms in the supercell"
+            + ("" if row["converged"] else ", NOT converged")
+            for row in summary["ranking"]
+        ]
+        lines += [f"{row['name']}: failed: {row['reason']}" for row in summary["failed"]]
+        if summary["ranking"]:
+            lines.append(
+                "The errors are statistical, and each is that of one candidate. They do not contain the error of the "
+                "finite supercell: its harmonic part is corrected on a dense mesh, its anharmonic part is not. Repeat "
+                "the ranking with larger supercells (--supercell, --supercell-length) to see it."
+            )
+        lines.append(
+            f"{len(summary['ranking'])} candidates at {summary['temperature_K']:g} K and "
+            f"{summary['pressure_GPa']:g} GPa, {summary['n_converged']} converged; "
+            f"table and picture are in {self.directory}"
+        )
+        return "\n".join(lines)
+
+
+def rank_structures(
+    structures: Mapping[str, Atoms],
+    model: Any,
+    directory: str | Path,
+    settings: RankSettings | None = None,
     *,
-    supercell_length: float | None = None,
-    reference: Potential | None = None,
-    reference_configurations: int = 20,
-    label: str = "",
-    reference_label: str = "",
-    masses: Sequence[str] = (),
-    primitive: bool = False,
+    reference: Any = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    label: str | None = None,
+    reference_label: str | None = None,
+    options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    config: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> Ranking:
     """SSCHA Gibbs free energy ``F + p V`` of every candidate; unfinished candidates are continued, finished ones kept.
 
     A candidate that did not converge is continued when more populations are allowed. With a reference the free energy
@@ -58,105 +92,84 @@ def rank(
 
     Parameters
     ----------
-    cells
-        Structure files of one composition.
-    potential, settings, stages
-        As in :func:`hint_recipes.crystals.sscha.study.run_sscha`; the last stage may be a matrix of nine numbers.
-    supercell_length
-        The last supercell of every candidate reaches at least this far in every direction, A; replaces the last of
-        ``stages``.
-    out
-        One subdirectory a candidate, and ``summary.json, ranking.csv, ranking.png``.
-    reference, reference_configurations
-        Potential and configurations for the free-energy correction of each candidate.
-    label, reference_label
-        Specifications of model and reference; where they name files, a changed file is another model.
-    masses
-        Isotopes, ``SYMBOL=MASS`` in u.
-    primitive
-        Reduce every cell to its primitive cell.
+    structures
+        Unit cells of one composition by name.
+    model, device, dtype, reference, label, reference_label
+        As in :func:`hint_recipes.crystals.sscha.study.run_sscha`.
+    directory
+        For the results.
+    settings
+        Of every candidate.
+    options
+        What ``config.yaml`` keeps; the settings by default.
     overwrite
-        Discard earlier runs of these candidates.
-    config
-        Options for ``config.yaml``, written once it is clear that the ranking may go on.
+        Discard an earlier ranking of these names in the directory.
 
     Returns
     -------
-    dict
-        ``ranking`` (best first; eV an atom), ``failed`` (names and reasons).
+    Ranking
+        The most stable candidate first.
 
     Raises
     ------
     InputError
-        If candidates have the same name or different compositions, if options cannot work, and if a candidate's
-        directory holds a run with other options, another crystal or another model.
+        For structures of different composition, and if the directory holds a run of another crystal or another model.
+    PotentialError
+        If a model cannot be loaded.
     """
-    names = [_name(cell) for cell in cells]
-    if len(set(names)) != len(names):
-        raise InputError("candidates need different file names: " + ", ".join(sorted(names)))
-    crystals = [read_crystal(cell, masses, primitive=primitive) for cell in cells]
-    formulas = {c.symbols.formula.reduce()[0].format("hill") for c in crystals}
+    require_sscha()
+    settings, directory = settings or RankSettings(), Path(directory)
+    for name, crystal in structures.items():
+        require_crystal(crystal, name)
+    formulas = {c.symbols.formula.reduce()[0].format("hill") for c in structures.values()}
     if len(formulas) != 1:
         raise InputError(f"only structures of one composition can be ranked, not {', '.join(sorted(formulas))}")
-    own_last = [multiples_of_length(c, supercell_length) if supercell_length else stages[-1] for c in crystals]
-    described = [supercell_stages(c, [*stages[:-1], last]) for c, last in zip(crystals, own_last, strict=True)]
-    crystals, wanted_stages = [crystal for crystal, _ in described], [own for _, own in described]
-    for own in wanted_stages:
-        check_request(settings, own, reference_configurations=None if reference is None else reference_configurations)
-    _warn_of_sizes(names, crystals, wanted_stages)
-    engines = [EnsembleEngine(potential, directory=out / name) for name in names]
-    marks = [
-        identity(crystal, engine, settings, own, label=label)
-        for crystal, engine, own in zip(crystals, engines, wanted_stages, strict=True)
-    ]
-    for name, mark in zip(names, marks, strict=True):
-        if overwrite:
-            discard_run(out / name)
-        else:
-            earlier_run(out / name, mark)
-    if config is not None:
-        write_config(out, "rank", config)
-    (out / "summary.json").unlink(missing_ok=True)
-    wanted = None if reference is None else correction_mark(reference_label, reference_configurations)
-    rows, failed = [], []
-    for name, crystal, engine, own, mark in zip(names, crystals, engines, wanted_stages, marks, strict=True):
-        directory = out / name
-        directory.mkdir(exist_ok=True)
-        try:
-            summary = finished_run(directory, mark, settings)
-            if summary is None or (wanted is not None and not wanted.items() <= summary.get("correction", {}).items()):
-                summary = run_sscha(
-                    crystal,
-                    potential,
-                    directory,
-                    settings,
-                    own,
-                    engine=engine,
-                    reference=reference,
-                    reference_configurations=reference_configurations,
-                    label=label,
-                    reference_label=reference_label,
-                )
-        except (InputError, ValueError, RuntimeError, ArithmeticError) as error:
-            failed.append({"name": name, "reason": str(error).strip().split("\n")[0]})
-            print(f"hint: {name}: {failed[-1]['reason']}", file=sys.stderr)
-            continue
-        rows.append(_row(name, summary, len(crystal), settings.pressure, corrected=reference is not None))
-    rows.sort(key=lambda row: row["gibbs_eV_per_atom"])
-    for row in rows:
-        row["above_best_meV_per_atom"] = 1000 * (row["gibbs_eV_per_atom"] - rows[0]["gibbs_eV_per_atom"])
-    result = {
-        "temperature_K": settings.temperature,
-        "pressure_GPa": settings.pressure,
-        "ranking": rows,
-        "failed": failed,
-        "n_converged": sum(row["converged"] for row in rows),
-    }
-    if rows:
-        write_csv(out / "ranking.csv", rows)
-        _plot(rows, out / "ranking.png")
-    write_summary(out, result)
-    return result
+    known = KnownPotential.load(model, label, device, dtype)
+    other = None if reference is None else KnownPotential.load(reference, reference_label, device, dtype)
+    jobs = {name: _job(crystal, known, directory / name, settings, other) for name, crystal in structures.items()}
+    _warn_of_sizes(list(jobs), [job.crystal for job in jobs.values()], [job.stages for job in jobs.values()])
+    if not overwrite:
+        for job in jobs.values():
+            job.earlier()  # another run is refused before anything in the directory changes
+    if options is None:
+        options = {**settings.model_dump(), "model": known.potential.name, "dtype": dtype}
+    discarded = [f"{name}/{file}" for name in jobs for file in DISCARDED]
+    with RunDirectory(directory, "rank", options, free=options, contents=discarded, overwrite=overwrite) as run:
+        rows, failed = [], []
+        for name, job in jobs.items():
+            job.directory.mkdir(exist_ok=True)
+            try:
+                summary = job.finished() or job.run()
+            except (InputError, ValueError, RuntimeError, ArithmeticError) as error:
+                failed.append({"name": name, "reason": str(error).strip().split("\n")[0]})
+                note(f"{name}: {failed[-1]['reason']}")
+                continue
+            rows.append(_row(name, summary, len(job.crystal), settings.pressure, corrected=other is not None))
+        rows.sort(key=lambda row: row["gibbs_eV_per_atom"])
+        for row in rows:
+            row["above_best_meV_per_atom"] = 1000 * (row["gibbs_eV_per_atom"] - rows[0]["gibbs_eV_per_atom"])
+        found = {
+            "temperature_K": settings.temperature,
+            "pressure_GPa": settings.pressure,
+            "ranking": rows,
+            "failed": failed,
+            "n_converged": sum(row["converged"] for row in rows),
+        }
+        if rows:
+            run.write_csv("ranking.csv", rows)
+            plot_ranking(rows, run / "ranking.png")
+        run.finish(found)
+    return Ranking(directory, found)
+
+
+def _job(
+    crystal: Atoms, model: KnownPotential, directory: Path, settings: RankSettings, reference: KnownPotential | None
+) -> SschaRun:
+    """The run of one candidate in its own supercell."""
+    length = settings.supercell_length
+    last = settings.supercell if length is None else multiples_of_length(crystal, length)
+    described, stages = supercell_stages(crystal, [*settings.stage, last])
+    return SschaRun(described, stages, model, directory, settings.sscha(), reference)
 
 
 def _warn_of_sizes(names: Sequence[str], crystals: Sequence[Atoms], stages: Sequence[Sequence[Any]]) -> None:
@@ -164,28 +177,13 @@ def _warn_of_sizes(names: Sequence[str], crystals: Sequence[Atoms], stages: Sequ
     sizes = [len(crystal) * math.prod(own[-1]) for crystal, own in zip(crystals, stages, strict=True)]
     if max(sizes) > 1.3 * min(sizes):
         listed = ", ".join(f"{name} {size}" for name, size in zip(names, sizes, strict=True))
-        print(
-            f"hint: the supercells hold different numbers of atoms ({listed}); the harmonic part of the difference is "
-            "corrected on a dense mesh, the rest is not: --supercell-length gives all candidates the same range",
-            file=sys.stderr,
+        note(
+            f"the supercells hold different numbers of atoms ({listed}); the harmonic part of the difference is "
+            "corrected on a dense mesh, the rest is not: --supercell-length gives all candidates the same range"
         )
 
 
-def _name(cell: Path) -> str:
-    return Path(cell).name.split(".")[0]
-
-
-def holds_ranking(out: Path) -> bool:
-    """Whether ``out`` is the directory of an earlier ranking, which may be continued."""
-    import yaml
-
-    config = Path(out) / "config.yaml"
-    return config.is_file() and (yaml.safe_load(config.read_text()) or {}).get("command") == "rank"
-
-
 def _row(name: str, summary: dict[str, Any], atoms: int, pressure: float, *, corrected: bool) -> dict[str, Any]:
-    import numpy as np
-
     volume = abs(np.linalg.det(np.array(summary["cell"])))
     energy, error = summary["free_energy"], summary["free_energy_error"]
     row: dict[str, Any] = {"name": name, "converged": summary["converged"], "volume_A3_per_atom": volume / atoms}
@@ -212,7 +210,8 @@ def _row(name: str, summary: dict[str, Any], atoms: int, pressure: float, *, cor
     }
 
 
-def _plot(rows: list[dict[str, Any]], path: Path) -> None:
+def plot_ranking(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write the picture of the rows of a ranking: free energies above the best, with errors."""
     figure, axes = new_figure(6.4, 1.4 + 0.5 * len(rows))
     values = [row["above_best_meV_per_atom"] for row in rows]
     errors = [1000 * row["error_eV_per_atom"] for row in rows]

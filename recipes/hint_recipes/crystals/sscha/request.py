@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,47 +15,42 @@ from hint_plugins.errors import InputError
 from hint_plugins.runs.items import digest, file_digest
 from hint_recipes.crystals.force_constants.unit_cells import in_supercell
 from hint_recipes.crystals.sscha.ensemble import EnsembleEngine
-from hint_recipes.crystals.sscha.state import SschaSettings, State, fingerprint
+from hint_recipes.crystals.sscha.settings import SschaSettings
+from hint_recipes.crystals.sscha.state import State, fingerprint
 
 CHECKPOINT = "checkpoint.npz"
 #: Averages over the fresh ensemble at the end of a run.
 FRESH = "fresh_ensemble.npz"
-#: What an overwritten run leaves behind and must not.
+#: What an overwritten run must not leave behind: it would make the next one a continuation.
 DISCARDED = (CHECKPOINT, FRESH, "summary.json", "bad_configurations.extxyz", "sscha.log", "correction.extxyz")
 
 
 def check_request(
-    settings: SschaSettings,
-    stages: Sequence[tuple[int, int, int]],
-    *,
-    hessian_configurations: int = 0,
-    reference_configurations: int | None = None,
+    settings: SschaSettings, crystal: Atoms, stages: Sequence[tuple[int, int, int]], *, with_reference: bool
 ) -> None:
     """Refuse before anything is computed what could only fail at the end.
 
     Parameters
     ----------
-    settings, stages, hessian_configurations
-        As in :func:`hint_recipes.crystals.sscha.study.run_sscha`.
-    reference_configurations
-        Configurations for the correction; None without a reference.
+    settings, crystal, stages
+        As in :class:`hint_recipes.crystals.sscha.run.SschaRun`.
+    with_reference
+        Whether a correction to a reference is asked for.
 
     Raises
     ------
     InputError
-        For a seed that is too large, odd or too small numbers of configurations, and supercells that do not grow.
+        For odd or too small numbers of configurations, and supercells that do not grow or hold one atom.
     """
-    if settings.seed >= 2**32:
-        raise InputError(f"the seed must be below 2^32, not {settings.seed}")
-    if hessian_configurations < 0 or hessian_configurations % 2:
+    if settings.hessian_configurations < 0 or settings.hessian_configurations % 2:
         raise InputError(
             f"the free-energy Hessian needs an even number of configurations (mirror pairs), not "
-            f"{hessian_configurations}; 0 leaves it out"
+            f"{settings.hessian_configurations}; 0 leaves it out"
         )
-    if reference_configurations is not None and reference_configurations < 4:
+    if with_reference and settings.reference_configurations < 4:
         raise InputError(
             f"the free-energy correction needs at least 4 configurations (two mirror pairs) for an error, not "
-            f"{reference_configurations}"
+            f"{settings.reference_configurations}"
         )
     for multiples in stages:
         if min(multiples) < 1:
@@ -64,6 +60,9 @@ def check_request(
             raise InputError(
                 f"stages must grow, but {times(small)} comes before {times(large)} (--supercell is the last)"
             )
+    for multiples in stages:
+        if len(crystal) * math.prod(multiples) < 2:
+            raise InputError("a supercell of one atom has no vibrations: choose a larger --supercell or --stage")
 
 
 def supercell_stages(crystal: Atoms, stages: Sequence[Sequence[int]]) -> tuple[Atoms, list[tuple[int, int, int]]]:
@@ -91,14 +90,18 @@ def identity(
     engine: EnsembleEngine,
     settings: SschaSettings,
     stages: Sequence[tuple[int, int, int]],
-    *,
-    start_from: Path | None = None,
-    floor: float = 20.0,
-    label: str = "",
+    model: str,
 ) -> dict[str, Any]:
     """What a run must have in common with the checkpoint that it continues.
 
-    Arguments as in :func:`hint_recipes.crystals.sscha.study.run_sscha`.
+    Parameters
+    ----------
+    crystal, settings, stages
+        As in :class:`hint_recipes.crystals.sscha.run.SschaRun`.
+    engine
+        Its force engine.
+    model
+        Identity of the model (:func:`hint_plugins.potential.worker.identity`).
     """
     bare = crystal.copy()
     bare.set_masses("defaults")  # isotopes have an entry of their own, for the message
@@ -106,11 +109,10 @@ def identity(
         settings,
         crystal=f"{crystal.get_chemical_formula()} {crystal.get_volume():.3f} A^3 {digest(bare)}",
         masses=crystal.get_masses().tolist(),
-        model=file_digest(label),
+        model=model,
         dtype=str(engine.potential.dtype),
         stages=list(stages),
-        start_from=file_digest(str(start_from)) if start_from else None,
-        floor=floor,
+        start_from=file_digest(str(settings.start_from)) if settings.start_from else None,
         on_bad=engine.on_bad,
         max_energy=engine.max_energy,
         max_force=engine.max_force,
@@ -151,15 +153,9 @@ def finished_run(out: Path, mark: Mapping[str, Any], settings: SschaSettings) ->
     return summary if fresh["configurations"] + fresh["dropped"] == wanted else None
 
 
-def discard_run(out: Path) -> None:
-    """Remove what would make the next run in ``out`` a continuation."""
-    for name in DISCARDED:
-        (out / name).unlink(missing_ok=True)
-
-
-def correction_mark(label: str, count: int) -> dict[str, Any]:
-    """What tells one correction of a run from another: the reference and how many configurations were asked for."""
-    return {"reference": file_digest(label), "requested": count}
+def correction_mark(reference: str, count: int) -> dict[str, Any]:
+    """What tells one correction of a run from another: identity of the reference, and configurations asked for."""
+    return {"reference": reference, "requested": count}
 
 
 def times(multiples: Sequence[int]) -> str:

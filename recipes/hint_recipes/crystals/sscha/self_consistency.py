@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hint_recipes.crystals.force_constants.dynamical_matrices import from_cellconstructor
+from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.sscha.ensemble_averages import mean_force
-from hint_recipes.crystals.sscha.state import SschaSettings
+from hint_recipes.crystals.sscha.settings import SschaSettings
 
 if TYPE_CHECKING:
     from cellconstructor.Phonons import Phonons
     from sscha.Ensemble import Ensemble
 
-#: The gradient is small below this share of the first one; so many steps at most.
+#: Share of the first gradient below which it is small; largest number of steps.
 _TOLERANCE, _MAX_STEPS = 0.05, 30
 #: First and smallest step; at a soft mode half the gradient can be too far.
 _STEP, _SMALLEST_STEP = 0.5, 1 / 64

@@ -2,245 +2,158 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.errors import InputError
-from hint_plugins.runs.directory import write_config, write_summary
-from hint_recipes.crystals.force_constants.dynamical_matrices import output_to
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants, hessian_from_potential
-from hint_recipes.crystals.phonons.dense_mesh import dense_mesh
-from hint_recipes.crystals.phonons.harmonic import read_force_constants
-from hint_recipes.crystals.sscha.cell import require_stress, static_start
-from hint_recipes.crystals.sscha.correction import correct
-from hint_recipes.crystals.sscha.ensemble import EnsembleEngine, require_sscha
-from hint_recipes.crystals.sscha.free_energy_hessian import free_energy_hessian
-from hint_recipes.crystals.sscha.fresh_ensemble import MAX_DEVIATION, kept_fresh_ensemble
-from hint_recipes.crystals.sscha.output import Progress, write_history, write_tables
-from hint_recipes.crystals.sscha.populations import report_raised, run, start
-from hint_recipes.crystals.sscha.request import (
-    CHECKPOINT,
-    FRESH,
-    check_request,
-    correction_mark,
-    discard_run,
-    earlier_run,
-    identity,
-    times,
-)
-from hint_recipes.crystals.sscha.state import SschaSettings, State
+from hint_plugins.runs.directory import RunDirectory
+from hint_recipes.crystals.force_constants.unit_cells import tell_folded
+from hint_recipes.crystals.inputs import require_crystal
+from hint_recipes.crystals.sscha.ensemble import require_sscha
+from hint_recipes.crystals.sscha.known_potential import KnownPotential
+from hint_recipes.crystals.sscha.request import DISCARDED, supercell_stages
+from hint_recipes.crystals.sscha.run import SschaRun
+from hint_recipes.crystals.sscha.settings import SschaSettings
 
-if TYPE_CHECKING:
-    from hint_plugins.potential import Potential
+
+@dataclass(frozen=True)
+class Sscha:
+    """What an SSCHA run gives.
+
+    Attributes
+    ----------
+    directory
+        Where everything lies: force constants (``sscha.yaml``, ``sscha.npz``, ``dyn/``), ``frequencies.csv``,
+        ``populations.csv``, ``minimisation.csv``, ``bands.png``, ``convergence.png``, ``centroids.extxyz``,
+        ``checkpoint.npz``, ``summary.json``.
+    summary
+        What ``summary.json`` holds. Energies in eV per unit cell: ``free_energy`` is the average over a fresh ensemble
+        (``free_energy_supercell``) plus the harmonic part that the supercell misses (``dense_mesh``);
+        ``free_energy_minimised``, of the last population, is biased low.
+    """
+
+    directory: Path
+    summary: dict[str, Any]
+
+    @property
+    def converged(self) -> bool:
+        """Whether the last stage converged."""
+        return bool(self.summary["converged"])
+
+    def report(self) -> str:
+        """Free energy, modes and convergence as text."""
+        summary = self.summary
+        mesh, fresh = summary["dense_mesh"], summary["fresh_ensemble"]
+        part = f", {1000 * mesh['difference']:+.2f} meV of it from the dense mesh" if mesh["usable"] else ""
+        modes = [
+            (value, error)
+            for index, row in enumerate(summary["frequencies_cm1"])
+            for value, error in list(zip(row["cm1"], row["error_cm1"], strict=True))[0 if index else 3 :]
+        ]
+        low, high = min(modes, key=lambda mode: mode[0]), max(modes, key=lambda mode: mode[0])
+        state = "converged" if self.converged else f"NOT converged: {summary['stopped']}"
+        return "\n".join(
+            [
+                f"free energy {summary['free_energy']:.5f} +- {summary['free_energy_error']:.5f} eV per unit cell at "
+                f"{summary['temperature_K']:g} K ({fresh['configurations']} fresh configurations{part})",
+                f"auxiliary modes {_with_error(*low)} to {_with_error(*high)} cm^-1",
+                *self._about_hessian(),
+                f"{state} after {summary['n_populations']} populations; results are in {self.directory}",
+            ]
+        )
+
+    def _about_hessian(self) -> list[str]:
+        if "free_energy_hessian" not in self.summary:
+            return []
+        soft = self.summary["free_energy_hessian"]
+        lines = [f"free-energy Hessian: lowest mode {_with_error(soft['lowest_cm1'], soft['lowest_error_cm1'])} cm^-1"]
+        if unknown := soft.get("n_unknown_errors", 0):
+            lines.append(
+                f"The errors of {unknown} frequencies of the free-energy Hessian are not known, because a part of its "
+                "configurations carries no self-consistent matrix. Take more --hessian-configurations."
+            )
+        return lines
+
+
+def _with_error(value: float, error: float | None) -> str:
+    known = error is not None and np.isfinite(error)
+    return f"{value:.1f} +- {error:.1f}" if known else f"{value:.1f} (error not known)"
 
 
 def run_sscha(
-    crystal: Atoms,
-    potential: Potential,
-    out: Path,
-    settings: SschaSettings,
-    stages: Sequence[tuple[int, int, int]],
+    cell: Atoms,
+    model: Any,
+    directory: str | Path,
+    settings: SschaSettings | None = None,
     *,
-    engine: EnsembleEngine | None = None,
-    start_from: Path | None = None,
-    floor: float = 20.0,
-    hessian_configurations: int = 0,
-    four_phonon: bool = False,
-    reference: Potential | None = None,
-    reference_configurations: int = 20,
-    label: str = "",
-    reference_label: str = "",
+    reference: Any = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    label: str | None = None,
+    reference_label: str | None = None,
+    options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    config: Mapping[str, Any] | None = None,
-    bar: bool = True,
-) -> dict[str, Any]:
-    """SSCHA of one crystal, continued from ``out/checkpoint.npz`` when that exists.
+) -> Sscha:
+    """Anharmonic phonons, free energy and structure of a crystal by the SSCHA; a run in the directory is continued.
 
     A finished run can be continued too: with more populations, a free-energy Hessian, or a correction. Results are
     written before Hessian and correction, so that a failure there loses nothing.
 
     Parameters
     ----------
-    crystal
+    cell
         Unit cell with its masses.
-    potential
-        The model.
-    out
-        Directory (exists).
+    model, device, dtype
+        What :meth:`hint_plugins.potential.Potential.load` understands: text, an ASE calculator, a Potential.
+    directory
+        For the results.
     settings
-        Options of the run.
-    stages
-        Supercells, one after the other.
-    engine
-        Force engine; made from ``potential`` by default.
-    start_from
-        Starting force constants (:func:`hint_recipes.crystals.phonons.harmonic.read_force_constants`) instead of the
-        model's Hessian.
-    floor
-        Lowest starting frequency, cm^-1.
-    hessian_configurations
-        Configurations for the free-energy Hessian; 0 leaves it out.
-    four_phonon
-        Include the fourth-order term in it.
-    reference, reference_configurations
-        Potential and number of configurations for the free-energy correction.
+        Of the run.
+    reference
+        Another model, from which the free energy gets a correction.
     label, reference_label
-        Specifications of model and reference; where they name files, a changed file is another model.
+        What the models are known by, since a run is continued only with the model that began it; by default the name
+        and state of a file, and the content of an object. Give one for an object whose content differs from process to
+        process.
+    options
+        What ``config.yaml`` keeps; the settings by default.
     overwrite
-        Discard an earlier run in ``out``.
-    config
-        Options for ``config.yaml``, written once it is clear that the run may go on.
-    bar
-        Show progress.
+        Discard an earlier run in the directory.
 
     Returns
     -------
-    dict
-        What ``summary.json`` holds. Energies in eV per unit cell: ``free_energy`` is the average over a fresh ensemble
-        (``free_energy_supercell``) plus the harmonic part that the supercell misses (``dense_mesh``);
-        ``free_energy_minimised``, of the last population, is biased low.
+    Sscha
+        With the summary.
 
     Raises
     ------
     InputError
-        For options that cannot work (:func:`check_request`), and if ``out`` holds another run.
+        For settings that cannot work, and if the directory holds another run.
+    PotentialError
+        If a model cannot be loaded.
+
+    Examples
+    --------
+    >>> cell = ase.io.read("cell.cif")
+    >>> result = run_sscha(cell, "model.model", "out", SschaSettings(temperature=300, supercell=(3, 3, 3)))
+    >>> result.summary["free_energy"]
     """
     require_sscha()
-    check_request(
-        settings,
-        stages,
-        hessian_configurations=hessian_configurations,
-        reference_configurations=None if reference is None else reference_configurations,
-    )
-    for multiples in stages:
-        if len(crystal) * np.prod(multiples) < 2:
-            raise InputError("a supercell of one atom has no vibrations: choose a larger --supercell or --stage")
-    engine = engine or EnsembleEngine(potential, directory=out)
-    mark = identity(crystal, engine, settings, stages, start_from=start_from, floor=floor, label=label)
-    if overwrite:
-        discard_run(out)
-    state = earlier_run(out, mark)
-    if config is not None:
-        write_config(out, "sscha", config)
-    (out / "summary.json").unlink(missing_ok=True)
-    if settings.stress or settings.relax_cell:
-        require_stress(potential, crystal)
-    checkpoint, log = out / CHECKPOINT, out / "sscha.log"
-    if start_from is None:
-        crystal = static_start(potential, crystal, settings)
-    if state is None:
-        first = _starting_point(potential, crystal, stages[0], start_from)
-        constants, changed = start(first, floor)
-        report_raised(first, changed, floor)
-        state = State(constants, difficult=changed > 0)
-    harmonic = hessian_from_potential(potential, crystal, stages[-1]).symmetrized().acoustic_sum_rule()
-    static = float(potential.evaluate([crystal]).energies[0])
-
-    def report(now: State) -> None:
-        progress(now)
-        write_history(out, now, static)
-
-    with Progress(settings.max_populations * len(stages), len(state.history), bar) as progress:
-        state = run(
-            state,
-            engine,
-            settings,
-            stages,
-            floor=floor,
-            checkpoint=checkpoint,
-            fingerprint=mark,
-            log=log,
-            progress=report,
-        )
-    last = state.history[-1]
-    crystal_now = state.constants.primitive
-    with output_to(log):
-        count = settings.final_configurations or settings.configurations
-        fresh = kept_fresh_ensemble(out / FRESH, state.constants, engine, settings, count)
-        mesh = dense_mesh(state.constants, settings.temperature)
-    effective = last["kong_liu"] * (settings.configurations - last["dropped"])
-    deviation = fresh.deviation(state.constants.frequencies(), effective)
-    if deviation > MAX_DEVIATION:
-        print(
-            f"hint: a frequency of the fresh ensemble differs by {deviation:.1f} standard errors from that of the last "
-            "population: take more configurations, or more populations",
-            file=sys.stderr,
-        )
-    if not mesh.usable:
-        print(
-            f"hint: {mesh.num_imaginary} modes of the interpolated auxiliary matrix are imaginary on the dense mesh: "
-            "the free energy is that of the supercell alone; take a larger supercell",
-            file=sys.stderr,
-        )
-    summary: dict[str, Any] = {
-        "converged": state.converged,
-        "stopped": state.stopped or "converged",
-        "n_populations": len(state.history),
-        "n_configurations": len(state.history) * settings.configurations - sum(r["dropped"] for r in state.history),
-        "n_dropped": sum(r["dropped"] for r in state.history),
-        "max_populations": settings.max_populations,
-        "temperature_K": settings.temperature,
-        "supercell": state.constants.multiples,
-        "free_energy": fresh.free_energy + (mesh.difference if mesh.usable else 0.0),
-        "free_energy_error": fresh.free_energy_error,
-        "free_energy_supercell": fresh.free_energy,
-        "free_energy_minimised": last["free_energy_eV"],
-        "dense_mesh": mesh.summary(),
-        "fresh_ensemble": {**fresh.summary(), "largest_deviation": deviation},
-        "static_energy": static,
-        "gradient_over_error": last["gradient_over_error"],
-        "frequencies_gamma_cm1": state.constants.frequencies()[0],
-        "frequencies_cm1": [
-            {"q": q, "cm1": row, "error_cm1": error}
-            for q, row, error in zip(
-                state.constants.q_points, state.constants.frequencies(), fresh.errors_for(effective), strict=True
-            )
-        ],
-        "harmonic_frequencies_gamma_cm1": harmonic.frequencies()[0],
-        "n_imaginary_harmonic": int((harmonic.frequencies() < -5).sum()),
-        "centroids": crystal_now.positions,
-        "cell": crystal_now.cell.array,
-        "masses": crystal_now.get_masses(),
-        "seconds": {
-            part: sum(row[f"seconds_{part}"] for row in state.history)
-            for part in ("sampling", "forces", "minimisation")
-        },
-        **{key: value for key, value in fresh.summary().items() if key.startswith("pressure")},
-        **{key: last[key] for key in ("volume_A3",) if key in last},
-        "fingerprint": mark,
-    }
-    sources = {"harmonic": harmonic, "sscha": state.constants}
-    write_tables(out, sources, crystal_now)
-    write_summary(out, summary)
-    if hessian_configurations:
-        curved = free_energy_hessian(
-            state.constants, engine, settings, hessian_configurations, four_phonon=four_phonon, log=log
-        )
-        sources["free-energy-hessian"] = curved.constants
-        summary["free_energy_hessian"] = {"configurations": hessian_configurations, **curved.summary()}
-        write_tables(out, sources, crystal_now)
-        write_summary(out, summary)
-    if reference is not None:
-        correction = correct(state.constants, engine, settings, reference, reference_configurations, out)
-        summary["correction"] = {**correction_mark(reference_label, reference_configurations), **correction}
-        write_summary(out, summary)
-    return summary
-
-
-def _starting_point(
-    potential: Potential, crystal: Atoms, multiples: tuple[int, int, int], start_from: Path | None
-) -> ForceConstants:
-    if start_from is None:
-        return hessian_from_potential(potential, crystal, multiples)
-    constants = read_force_constants(start_from, crystal)
-    if constants.multiples != tuple(multiples):
-        raise InputError(
-            f"{start_from} holds a {times(constants.multiples)} supercell, the run starts with {times(multiples)}: "
-            "use the same, or a --stage of that size"
-        )
-    return constants
+    settings, directory = settings or SschaSettings(), Path(directory)
+    require_crystal(cell, "the cell")
+    crystal, stages = supercell_stages(cell, [*settings.stage, settings.supercell])
+    tell_folded(crystal)
+    known = KnownPotential.load(model, label, device, dtype)
+    other = None if reference is None else KnownPotential.load(reference, reference_label, device, dtype)
+    job = SschaRun(crystal, stages, known, directory, settings, other)
+    if not overwrite:
+        job.earlier()  # another run is refused before anything in the directory changes
+    if options is None:
+        options = {**settings.model_dump(), "model": known.potential.name, "dtype": dtype}
+    with RunDirectory(directory, "sscha", options, free=options, contents=DISCARDED, overwrite=overwrite):
+        summary = job.run()
+    return Sscha(directory, summary)

@@ -9,13 +9,10 @@ from typing import Any
 from hint_plugins.errors import InputError
 from hint_plugins.runs.figures import legend_below, new_figure, save_figure
 from hint_plugins.runs.files import write_csv
-from hint_recipes.crystals.superconductivity.alpha2f import Alpha2F, allen_dynes, read_alpha2f
-from hint_recipes.crystals.superconductivity.electron_phonon import (
-    carried_phonons,
-    choose_route,
-    read_mode_couplings,
-    reproject,
-)
+from hint_recipes.crystals.superconductivity.alpha2f import Alpha2F, allen_dynes
+from hint_recipes.crystals.superconductivity.alpha2f_file import read_alpha2f
+from hint_recipes.crystals.superconductivity.carried import carried_phonons, choose_route
+from hint_recipes.crystals.superconductivity.electron_phonon import read_mode_couplings, reproject
 from hint_recipes.crystals.superconductivity.eliashberg import Eliashberg
 from hint_recipes.crystals.superconductivity.matdyn import prepare_matdyn, run_matdyn
 
@@ -45,7 +42,7 @@ def convergence(
     out
         Directory for the results, and for the runs of ``matdyn.x``.
     elph_dir, harmonic_prefix, others, masses, broadening, route, mesh, smearing
-        As in :func:`hint_recipes.crystals.superconductivity.electron_phonon.carried_spectra`. The mesh is
+        As in :func:`hint_recipes.crystals.superconductivity.carried.carried_spectra`. The mesh is
         halved once (route ``matdyn``).
     mu_star
         Coulomb pseudopotential.

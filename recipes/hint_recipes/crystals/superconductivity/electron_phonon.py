@@ -10,18 +10,17 @@ the phonons.
 from __future__ import annotations
 
 import re
-import shutil
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hint_plugins.errors import InputError
-from hint_recipes.crystals.force_constants.dynamical_matrices import from_cellconstructor, read_dynamical_matrices
+from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor
+from hint_recipes.crystals.force_constants.dynamical_matrices import read_dynamical_matrices
 from hint_recipes.crystals.force_constants.force_constants import TO_CM1, ForceConstants, signed_frequencies
-from hint_recipes.crystals.superconductivity.alpha2f import FREQUENCY_UNITS, Alpha2F, from_modes
+from hint_recipes.crystals.superconductivity.alpha2f import Alpha2F, from_modes
+from hint_recipes.crystals.superconductivity.alpha2f_header import FREQUENCY_UNITS
 
 #: Acoustic modes at Gamma: below this (cm^-1) a mode carries no coupling.
 ACOUSTIC_BELOW = 20.0
@@ -183,86 +182,3 @@ def in_setting(constants: ForceConstants, primitive) -> ForceConstants:
         raise InputError(
             f"the anharmonic force constants belong to another crystal than the couplings: {error}"
         ) from None
-
-
-def carried_spectra(
-    out: Path,
-    elph_dir: Path,
-    harmonic_prefix: Path,
-    others: Sequence[Path],
-    *,
-    masses: Sequence[str] = (),
-    broadening: int = 3,
-    route: str = "auto",
-    mesh: Sequence[int] = (12, 12, 12),
-    smearing: float = 1.0,
-    prepare_only: bool = False,
-    clip_negative: bool = False,
-) -> dict[str, Alpha2F]:
-    """alpha2F on the harmonic phonons of an electron-phonon run and on other phonons; options as in ``hint tc --help``.
-
-    Returns
-    -------
-    dict
-        Name (``harmonic`` and the names of the files) to spectrum; empty with ``prepare_only``.
-    """
-    from hint_recipes.crystals.superconductivity.alpha2f import read_alpha2f
-    from hint_recipes.crystals.superconductivity.matdyn import prepare_matdyn, run_matdyn
-
-    if smearing <= 0 or min(mesh) < 1:
-        raise InputError(f"--smearing and --mesh must be positive, not {smearing} and {tuple(mesh)}")
-    couplings, harmonic = read_mode_couplings(elph_dir, harmonic_prefix, broadening)
-    crystals = carried_phonons(harmonic, others, masses)
-    if route == "auto":
-        route = choose_route(elph_dir, prepare_only=prepare_only)
-    if route == "projected":
-        return {name: reproject(couplings, harmonic, other).spectrum(smearing) for name, other in crystals.items()}
-    spectra = {}
-    for name, other in crystals.items():
-        script = prepare_matdyn(out / f"matdyn-{name}", elph_dir, other, mesh=mesh)
-        if not prepare_only:
-            spectra[name] = read_alpha2f(run_matdyn(script)[broadening - 1], clip_negative=clip_negative)
-    return spectra
-
-
-def carried_phonons(
-    harmonic: ForceConstants, others: Sequence[Path], masses: Sequence[str] = ()
-) -> dict[str, ForceConstants]:
-    """The phonons on which a coupling is put: ``harmonic`` and those of the files, or those of another isotope.
-
-    Parameters
-    ----------
-    harmonic
-        Of the electron-phonon run.
-    others
-        Files of force constants, on its q grid or a coarser one.
-    masses
-        Isotopes in them, ``SYMBOL=MASS`` in u.
-    """
-    from hint_recipes.crystals.force_constants.dynamical_matrices import refine
-    from hint_recipes.crystals.inputs import model_names, parse_masses
-    from hint_recipes.crystals.phonons.harmonic import read_force_constants
-
-    changed = parse_masses(masses)
-    crystals = {"harmonic": harmonic}
-    for name, path in zip(model_names([str(p) for p in others]), others, strict=True):
-        other = read_force_constants(path, harmonic.primitive, file_masses=True)
-        crystals[name] = refine(other.with_masses(changed), harmonic)
-    if changed and not others:
-        crystals["isotope"] = harmonic.with_masses(changed)
-    return crystals
-
-
-def choose_route(elph_dir: Path, *, prepare_only: bool = False) -> str:
-    """``matdyn`` where its files and programs are there, else ``projected`` with a warning."""
-    files = len(list(Path(elph_dir).glob("a2Fmatdyn.*"))) == 10
-    programs = prepare_only or bool(shutil.which("q2r.x") and shutil.which("matdyn.x"))
-    if files and programs:
-        return "matdyn"
-    missing = "q2r.x and matdyn.x are not in PATH" if files else f"{elph_dir} does not hold ten files a2Fmatdyn.*"
-    print(
-        f"hint: {missing}: the mode-resolved couplings are projected instead. Couplings between different harmonic "
-        "modes are lost, which can double lambda where modes mix",
-        file=sys.stderr,
-    )
-    return "projected"

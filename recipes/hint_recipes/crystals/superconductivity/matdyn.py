@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hint_plugins.errors import InputError
 from hint_plugins.runs.processes import tethered
-from hint_recipes.crystals.force_constants.dynamical_matrices import to_cellconstructor, write_dynamical_matrices
+from hint_recipes.crystals.force_constants.cellconstructor import to_cellconstructor
+from hint_recipes.crystals.force_constants.dynamical_matrices import write_dynamical_matrices
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 
 
