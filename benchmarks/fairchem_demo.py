@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from hint_plugins.runs.directory import RunDirectory
 from hint_plugins.runs.files import write_json
 from hint_plugins.runs.processes import run_logged
-from hint_recipes.cli.inputs import open_run
 
 MOLECULES = ("H2O", "NH3", "CH4", "HCN", "H2CO", "C2H2", "CH3OH", "C2H4")
 TEST_EACH = 4
@@ -105,40 +105,41 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="RUN", help="names of runs as in the table")
     arguments = parser.parse_args()
     neutral = {"seed", "only"}
-    out = open_run(arguments.out, "fairchem-demo", vars(arguments), overwrite=None, neutral=neutral, cleared=())
-    out = out.resolve()
-    make_data(out, arguments.train_each)
-    ramp = ("+hint.hessian_ramp_unit=steps", "+hint.hessian_ramp_end=" + str(arguments.steps // 4))
-    suffix = f"_seed{arguments.seed}" if arguments.seed else ""
-    trained = out / f"direct_EF{suffix}" / "run" / "checkpoints" / "final" / "inference_ckpt.pt"
-    loader = "fairchem.core.units.mlip_unit.mlip_unit.initialize_finetuning_model"
-    runs: dict[str, tuple[str, ...]] = {
-        "E/F": ("minimal.yaml", "hint.hessian_weight=0"),
-        "E/F/H": ("minimal.yaml", "hint.hessian_weight=0.1", *ramp),
-        "direct E/F": ("direct.yaml", "hint.hessian_weight=0"),
-        "direct E/F/H": ("direct.yaml", "hint.hessian_weight=0.1", "hint.hessian_symmetry_weight=0", *ramp),
-        "direct E/F/H + symmetry": ("direct.yaml", "hint.hessian_weight=0.1", *ramp),
-    }
-    runs["direct E/F, then E/F/H + symmetry"] = (
-        *runs["direct E/F/H + symmetry"],
-        "~runner.train_eval_unit.model",
-        f"+runner.train_eval_unit.model={{_target_:{loader},checkpoint_location:'{trained}'}}",
-    )
-    for name in arguments.only or ():
-        if name not in runs:
-            parser.error(f"--only {name!r}: runs are {', '.join(map(repr, runs))}")
-    file = out / f"table{suffix}.json"
-    table = json.loads(file.read_text()) if file.exists() else {}
-    print("| run | " + " | ".join(COLUMNS) + " |")
-    for name, (config, *overrides) in runs.items():
-        if arguments.only and name not in arguments.only:
-            continue
-        if str(trained) in "".join(overrides) and not trained.exists():
-            parser.error(f"{name!r} starts from 'direct E/F': run that first (or leave --only out)")
-        folder = name.replace("/", "").replace(",", "").replace(" ", "_").replace("+", "and") + suffix
-        table[name] = train(out, folder, config, arguments.steps, arguments.seed, *overrides)
-        print(f"| {name} | " + " | ".join(f"{table[name][key]:.4g}" for key in COLUMNS) + " |", flush=True)
-        write_json(file, table)
+    with RunDirectory(arguments.out, "fairchem-demo", vars(arguments), free=neutral, overwrite=None) as run_directory:
+        out = run_directory.path
+        out = out.resolve()
+        make_data(out, arguments.train_each)
+        ramp = ("+hint.hessian_ramp_unit=steps", "+hint.hessian_ramp_end=" + str(arguments.steps // 4))
+        suffix = f"_seed{arguments.seed}" if arguments.seed else ""
+        trained = out / f"direct_EF{suffix}" / "run" / "checkpoints" / "final" / "inference_ckpt.pt"
+        loader = "fairchem.core.units.mlip_unit.mlip_unit.initialize_finetuning_model"
+        runs: dict[str, tuple[str, ...]] = {
+            "E/F": ("minimal.yaml", "hint.hessian_weight=0"),
+            "E/F/H": ("minimal.yaml", "hint.hessian_weight=0.1", *ramp),
+            "direct E/F": ("direct.yaml", "hint.hessian_weight=0"),
+            "direct E/F/H": ("direct.yaml", "hint.hessian_weight=0.1", "hint.hessian_symmetry_weight=0", *ramp),
+            "direct E/F/H + symmetry": ("direct.yaml", "hint.hessian_weight=0.1", *ramp),
+        }
+        runs["direct E/F, then E/F/H + symmetry"] = (
+            *runs["direct E/F/H + symmetry"],
+            "~runner.train_eval_unit.model",
+            f"+runner.train_eval_unit.model={{_target_:{loader},checkpoint_location:'{trained}'}}",
+        )
+        for name in arguments.only or ():
+            if name not in runs:
+                parser.error(f"--only {name!r}: runs are {', '.join(map(repr, runs))}")
+        file = out / f"table{suffix}.json"
+        table = json.loads(file.read_text()) if file.exists() else {}
+        print("| run | " + " | ".join(COLUMNS) + " |")
+        for name, (config, *overrides) in runs.items():
+            if arguments.only and name not in arguments.only:
+                continue
+            if str(trained) in "".join(overrides) and not trained.exists():
+                parser.error(f"{name!r} starts from 'direct E/F': run that first (or leave --only out)")
+            folder = name.replace("/", "").replace(",", "").replace(" ", "_").replace("+", "and") + suffix
+            table[name] = train(out, folder, config, arguments.steps, arguments.seed, *overrides)
+            print(f"| {name} | " + " | ".join(f"{table[name][key]:.4g}" for key in COLUMNS) + " |", flush=True)
+            write_json(file, table)
 
 
 if __name__ == "__main__":

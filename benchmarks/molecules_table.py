@@ -32,9 +32,9 @@ import numpy as np
 from ase import Atoms
 from ase.io import read, write
 
+from hint_plugins.runs.directory import RunDirectory
 from hint_plugins.runs.files import write_csv, write_json
 from hint_plugins.runs.processes import run_logged
-from hint_recipes.cli.inputs import open_run
 from hint_recipes.demo.settings import DemoSettings
 from hint_recipes.demo.training import tool, train
 
@@ -219,24 +219,26 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="trainings and studies at a time")
     arguments = parser.parse_args()
     neutral = {"models", "seeds", "workers"}
-    out = open_run(arguments.out, "molecules-table", vars(arguments), overwrite=None, neutral=neutral, cleared=())
-    names = reference(out, arguments)
-    frames = labels(out, arguments.per_image, arguments.sigma)
-    jobs = [(m, s, h) for s in range(1, arguments.seeds + 1) for m in arguments.models for h in (False, True)]
-    with ThreadPoolExecutor(arguments.workers) as pool:
-        futures = [
-            pool.submit(one, out, m, s, h, split(frames, arguments.structures, arguments.labelled, s), arguments)
-            for m, s, h in jobs
-        ]
-        rows = [future.result() for future in futures]
-    header = (
-        f"{len(names)} reactions, {arguments.structures} training structures each ({arguments.labelled} with a Hessian "
-        f"in E/F/H), {arguments.probes} probes, {arguments.steps} steps, {arguments.seeds} seed(s), reference GFN2-xTB."
-    )
-    write_csv(out / "rows.csv", rows)
-    write_json(out / "rows.json", {"header": header, "rows": rows})
-    (out / "table.md").write_text(markdown(rows, header))
-    print(markdown(rows, header))
+    with RunDirectory(arguments.out, "molecules-table", vars(arguments), free=neutral, overwrite=None) as run_directory:
+        out = run_directory.path
+        names = reference(out, arguments)
+        frames = labels(out, arguments.per_image, arguments.sigma)
+        jobs = [(m, s, h) for s in range(1, arguments.seeds + 1) for m in arguments.models for h in (False, True)]
+        with ThreadPoolExecutor(arguments.workers) as pool:
+            futures = [
+                pool.submit(one, out, m, s, h, split(frames, arguments.structures, arguments.labelled, s), arguments)
+                for m, s, h in jobs
+            ]
+            rows = [future.result() for future in futures]
+        header = (
+            f"{len(names)} reactions, {arguments.structures} training structures each ({arguments.labelled} with a "
+            f"Hessian in E/F/H), {arguments.probes} probes, {arguments.steps} steps, {arguments.seeds} seed(s), "
+            "reference GFN2-xTB."
+        )
+        write_csv(out / "rows.csv", rows)
+        write_json(out / "rows.json", {"header": header, "rows": rows})
+        (out / "table.md").write_text(markdown(rows, header))
+        print(markdown(rows, header))
 
 
 if __name__ == "__main__":

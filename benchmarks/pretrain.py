@@ -20,9 +20,9 @@ import numpy as np
 import yaml
 
 from hint_plugins.datasets.minireactions import geometries
+from hint_plugins.runs.directory import RunDirectory
 from hint_plugins.runs.processes import run_logged
 from hint_plugins.storage.store import count_structures, write_structures
-from hint_recipes.cli.inputs import open_run
 
 BIN = Path(sys.executable).parent
 #: Parts of the names of reactions of 3 and 4 atoms.
@@ -160,17 +160,17 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the commands only")
     arguments = parser.parse_args()
     neutral = {"directory", "models", "seeds", "data_only", "dry_run"}
-    open_run(arguments.directory, "pretrain", vars(arguments), overwrite=None, neutral=neutral, cleared=())
-    run = Runner(arguments.directory, arguments.dry_run)
-    (arguments.directory / "net.yaml").write_text(yaml.safe_dump(NETWORK))
-    make_data(run, arguments.few, arguments.engine.split())
-    if arguments.data_only:
-        return
-    for seed in arguments.seeds:
-        for model in arguments.models:
-            compare(run, model, arguments.epochs, arguments.few, seed)
-    if not arguments.dry_run:
-        print("\n".join(table(arguments.directory, arguments.models, arguments.seeds)))
+    with RunDirectory(arguments.directory, "pretrain", vars(arguments), free=neutral, overwrite=None):
+        run = Runner(arguments.directory, arguments.dry_run)
+        (arguments.directory / "net.yaml").write_text(yaml.safe_dump(NETWORK))
+        make_data(run, arguments.few, arguments.engine.split())
+        if arguments.data_only:
+            return
+        for seed in arguments.seeds:
+            for model in arguments.models:
+                compare(run, model, arguments.epochs, arguments.few, seed)
+        if not arguments.dry_run:
+            print("\n".join(table(arguments.directory, arguments.models, arguments.seeds)))
 
 
 if __name__ == "__main__":

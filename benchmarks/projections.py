@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from hint_plugins.datasets.minireactions import geometries
+from hint_plugins.runs.directory import RunDirectory
 from hint_plugins.runs.processes import run_logged
 from hint_plugins.storage.store import read_structures, write_structures
-from hint_recipes.cli.inputs import open_run
 
 BIN = Path(sys.executable).parent
 REACTIONS = ["hydrogen isocyanide", "hydroxycarbene"]
@@ -100,24 +100,26 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
     neutral = {"directory", "seeds"}
-    open_run(arguments.directory, "projections", vars(arguments), overwrite=None, neutral=neutral, cleared=())
-    gradients: dict[str, list[int]] = {kind: [] for kind in KINDS}
-    errors: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
-    for seed in arguments.seeds:
-        directory = arguments.directory / f"seed{seed}"
-        directory.mkdir(parents=True, exist_ok=True)
-        cost = make_data(directory, arguments.structures, seed)
+    with RunDirectory(arguments.directory, "projections", vars(arguments), free=neutral, overwrite=None):
+        gradients: dict[str, list[int]] = {kind: [] for kind in KINDS}
+        errors: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
+        for seed in arguments.seeds:
+            directory = arguments.directory / f"seed{seed}"
+            directory.mkdir(parents=True, exist_ok=True)
+            cost = make_data(directory, arguments.structures, seed)
+            for kind in KINDS:
+                found = train(directory, kind, arguments.epochs, seed)
+                gradients[kind].append(cost[kind])
+                errors[kind].append([found[key] for key in ERRORS])
+                print(seed, kind, cost[kind], *(f"{value:.4g}" for value in errors[kind][-1]), flush=True)
+        print(
+            "| labels | gradients | forces MAE eV/A | Hessian MAE eV/A^2 | eigenvalue MAE eV/A^2 | frequency MAE 1/cm |"
+        )
+        print("|---|---|---|---|---|---|")
         for kind in KINDS:
-            found = train(directory, kind, arguments.epochs, seed)
-            gradients[kind].append(cost[kind])
-            errors[kind].append([found[key] for key in ERRORS])
-            print(seed, kind, cost[kind], *(f"{value:.4g}" for value in errors[kind][-1]), flush=True)
-    print("| labels | gradients | forces MAE eV/A | Hessian MAE eV/A^2 | eigenvalue MAE eV/A^2 | frequency MAE 1/cm |")
-    print("|---|---|---|---|---|---|")
-    for kind in KINDS:
-        mean, spread = np.mean(errors[kind], axis=0), np.std(errors[kind], axis=0)
-        cells = [f"{m:.3g} ± {s:.2g}" for m, s in zip(mean, spread, strict=True)]
-        print(f"| {kind} | {np.mean(gradients[kind]):.0f} | " + " | ".join(cells) + " |")
+            mean, spread = np.mean(errors[kind], axis=0), np.std(errors[kind], axis=0)
+            cells = [f"{m:.3g} ± {s:.2g}" for m, s in zip(mean, spread, strict=True)]
+            print(f"| {kind} | {np.mean(gradients[kind]):.0f} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

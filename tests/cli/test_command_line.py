@@ -65,7 +65,7 @@ def test_the_device_is_chosen_in_the_same_words_everywhere():
         else:
             assert "model" not in options, f"hint {name} works with a model, but has no --device"
     assert set(found.values()) == {"cpu, cuda, ... [default: the GPU when there is one]."}
-    assert {"ts", "sscha", "evaluate", "demo", "finetune-hydride", "pdh-study"} <= set(found)
+    assert {"ts", "sscha", "evaluate", "demo", "finetune-hydride"} <= set(found)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -114,7 +114,6 @@ def inputs(tmp_path, monkeypatch):
         "rank bad.xyz --model emt --out new/a",
         "finetune-hydride bad.xyz --hessian bad.model --cells bad.xyz --cell-energy 0 --out new/a",
         "demo --structures 2 --labelled 3 --out new/a",
-        "pdh-study --kpoints 5 --out new/a",
     ],
 )
 def test_failed_command_leaves_no_directory(inputs, line):

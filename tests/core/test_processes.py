@@ -11,7 +11,7 @@ from helpers.processes import alive, wait_for
 
 from hint_plugins.errors import InputError
 from hint_plugins.runs import locks
-from hint_plugins.runs.directory import prepare_output
+from hint_plugins.runs.directory import RunDirectory
 from hint_plugins.runs.output_file import OutputFile
 from hint_plugins.runs.processes import end_all, run, run_logged, tethered
 
@@ -109,12 +109,11 @@ def held(request, tmp_path):
 def test_a_second_command_on_a_directory_is_refused_until_the_first_is_dead(held):
     path, process = held
     with pytest.raises(InputError, match=f"another command writes to {path}"):
-        prepare_output(path)
+        RunDirectory(path, "study", {}).__enter__()
     process.kill()
     process.wait()
-    prepare_output(path)
-    prepare_output(path)  # twice by one process is no conflict
-    assert list(path.iterdir()) == []
+    with RunDirectory(path, "study", {}), RunDirectory(path, "study", {}):  # twice by one process is no conflict
+        assert [entry.name for entry in path.iterdir()] == ["config.yaml"]
 
 
 @pytest.mark.parametrize("held", ["file"], indirect=True)

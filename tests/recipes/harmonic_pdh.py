@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
+from pdh_study import REFERENCES, palladium_hydride
 
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.force_constants.supercells import match_sites
 from hint_recipes.crystals.phonons.harmonic import read_force_constants
-from hint_recipes.pdh_study import REFERENCES, palladium_hydride
 
 
 class HarmonicPdH(Calculator):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from helpers.q2r import springs, write_q2r
+from pdh_study import DATA
 
-import hint_recipes
 from hint_plugins.datasets.q2r import dipole_blocks
 from hint_plugins.errors import InputError
 from hint_plugins.runs.directory import RunDirectory
@@ -19,7 +19,6 @@ from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.phonons.harmonic import read_force_constants
 
 phonopy = pytest.importorskip("phonopy")
-DATA = Path(hint_recipes.__file__).parent / "data" / "pdh"
 GRID = (2, 2, 2)
 BORN = np.array([1.09, -1.09])[:, None, None] * np.eye(3)
 

@@ -1,7 +1,5 @@
 """Hessian <-> dynamical matrices <-> phonopy: exact round trips, three ways to the same frequencies."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from ase import Atoms
@@ -9,14 +7,13 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pdh_study import DATA
 
-import hint_recipes
 from hint_plugins.errors import InputError
 from hint_recipes.crystals.force_constants.force_constants import THZ_TO_CM1, ForceConstants
 from hint_recipes.crystals.force_constants.supercells import find_multiples, match_sites, translate_columns
 
 pytest.importorskip("phonopy")
-DATA = Path(hint_recipes.__file__).parent / "data" / "pdh"
 
 
 def crystal() -> Atoms:

@@ -2,15 +2,19 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
+import pdh_study
 import pytest
+from pdh_study import REFERENCES, StudySettings, palladium_hydride, run_pdh
 
-from hint_plugins.errors import InputError
+from hint_plugins.errors import HintError
 from hint_recipes.crystals.finetune.data import read_labelled
 from hint_recipes.crystals.phonons.harmonic import read_force_constants
 from hint_recipes.crystals.superconductivity.electron_phonon import read_mode_couplings
-from hint_recipes.pdh_study import REFERENCES, StudySize, palladium_hydride, run_pdh
 
 pytestmark = pytest.mark.sscha
 pytest.importorskip("sscha")
@@ -21,8 +25,8 @@ pytest.importorskip("sscha")
 def test_harmonic_model_gives_the_harmonic_answers(tmp_path, route):
     if route == "matdyn" and not shutil.which("matdyn.x"):
         pytest.skip("needs Quantum ESPRESSO")
-    size = StudySize(configurations=20, max_populations=2)
-    options = {"model": "harmonic_pdh:HarmonicPdH", "isotopes": ("H", "D"), "route": route}
+    size = StudySettings(configurations=20, max_populations=2, route=route)
+    options = {"model": "harmonic_pdh:HarmonicPdH", "isotopes": ("H", "D")}
     summary = run_pdh(tmp_path, size, **options)
     light, heavy = (summary["sscha"][name] for name in ("H", "D"))
     for result in (light, heavy):
@@ -52,8 +56,20 @@ def test_harmonic_model_gives_the_harmonic_answers(tmp_path, route):
 
 @pytest.mark.parametrize("wrong", [{"isotopes": ("He",)}, {"kpoints": 7}, {"route": "direct"}])
 def test_wrong_choices_are_named(tmp_path, wrong):
-    with pytest.raises(InputError, match="choose"):
-        run_pdh(tmp_path, StudySize(), **wrong)
+    isotopes = wrong.pop("isotopes", ("H",))
+    with pytest.raises(HintError, match="choose"):
+        run_pdh(tmp_path, StudySettings(**wrong), isotopes=isotopes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_script_says_its_options_and_its_refusals(tmp_path):
+    """The script as it is run: help with units and defaults, and one sentence for what does not fit."""
+    words = [sys.executable, str(Path(pdh_study.__file__))]
+    shown = subprocess.run([*words, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "Largest number of SSCHA populations" in shown
+    refused = subprocess.run([*words, "--out", tmp_path / "a", "--kpoints", "5"], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert refused.stderr.strip() == "hint: no data at 5 k points an axis: choose among 6, 12"
     assert not list(tmp_path.iterdir())
 
 

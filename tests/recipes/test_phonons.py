@@ -8,8 +8,8 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from pdh_study import DATA
 
-import hint_recipes
 from hint_plugins.errors import InputError
 from hint_plugins.potential import PotentialError
 from hint_plugins.settings import ConfigError
@@ -27,7 +27,6 @@ from hint_recipes.crystals.phonons.settings import PhononSettings
 from hint_recipes.crystals.phonons.study import compute_phonons
 
 pytest.importorskip("phonopy")
-DATA = Path(hint_recipes.__file__).parent / "data" / "pdh"
 
 
 def pdh() -> Atoms:

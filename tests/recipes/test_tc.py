@@ -3,14 +3,13 @@
 import json
 import shutil
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pdh_study import DATA
 
-import hint_recipes
 from hint_plugins.errors import InputError
 from hint_plugins.settings import ConfigError
 from hint_recipes.crystals.superconductivity.alpha2f import KELVIN, Alpha2F, allen_dynes, from_modes
@@ -20,8 +19,6 @@ from hint_recipes.crystals.superconductivity.critical_temperatures import critic
 from hint_recipes.crystals.superconductivity.eliashberg import Eliashberg
 from hint_recipes.crystals.superconductivity.settings import TcSettings
 from hint_recipes.crystals.superconductivity.study import compute_tc
-
-DATA = Path(hint_recipes.__file__).parent / "data" / "pdh"
 
 
 def einstein(coupling: float, energy: float = 50.0) -> Alpha2F:
@@ -290,10 +287,11 @@ class TestCarriedOver:
     @pytest.mark.parametrize("suffix", ["yaml", "npz"])
     def test_another_setting_and_the_masses_of_the_file(self, run, tmp_path, suffix):
         """PdD in other cell vectors than those of ph.x."""
+        from pdh_study import isotope
+
         from hint_recipes.crystals.phonons.harmonic import read_force_constants, save_force_constants
         from hint_recipes.crystals.superconductivity.carried import carried_spectra
         from hint_recipes.crystals.superconductivity.electron_phonon import reproject
-        from hint_recipes.pdh_study import isotope
 
         couplings, harmonic = run
         own = read_force_constants(DATA / "a2F_222" / "dyn", isotope("D"))

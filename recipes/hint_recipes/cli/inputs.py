@@ -11,7 +11,6 @@ from hint_plugins.errors import InputError
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from hint_plugins.potential import Potential
     from hint_recipes.molecules.transition_states.reaction import Reaction
 
 
@@ -112,76 +111,3 @@ def need(extra: str, *modules: str) -> None:
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise InputError(f"{', '.join(missing)} {verb} not installed: pip install 'hint-plugins[{extra}]'")
-
-
-def load_potential(spec: str, device: str | None, dtype: str | None) -> Potential:
-    """The potential, or an :class:`InputError` that says why not."""
-    from hint_plugins.potential import Potential
-
-    try:
-        return Potential.load(spec, device=device, dtype=dtype)
-    except (ValueError, RuntimeError, ImportError, OSError) as error:
-        raise InputError(f"--model {spec}: {error}") from error
-
-
-def settings_or_fail(kind: type, values: dict[str, Any]) -> Any:
-    """Build a settings class; what it refuses becomes an :class:`InputError`."""
-    try:
-        return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise InputError(str(error)) from error
-
-
-def open_run(
-    out: Path,
-    command: str,
-    options: dict[str, Any],
-    *,
-    overwrite: bool | None,
-    neutral: set[str],
-    cleared: tuple[str, ...],
-) -> Path:
-    """Prepare the output directory of a study that continues what an earlier call began.
-
-    Parameters
-    ----------
-    out
-        Directory.
-    command, options
-        Written to ``config.yaml``.
-    overwrite
-        Discard an earlier run; None if the command cannot.
-    neutral
-        Options that may differ from the run that is continued.
-    cleared
-        Folders in ``out`` that an overwritten run leaves behind.
-
-    Raises
-    ------
-    InputError
-        If the directory holds a run with other options, and may not be overwritten.
-    """
-    import shutil
-
-    import yaml
-
-    from hint_plugins.runs.directory import prepare_output, write_config
-    from hint_plugins.runs.files import plain
-
-    options = {k: plain(v) for k, v in options.items() if k != "overwrite"}
-    config = out / "config.yaml"
-    way_out = "choose another --out, or " + ("remove it" if overwrite is None else "add --overwrite")
-    if config.is_file() and not overwrite:
-        earlier = yaml.safe_load(config.read_text()) or {}
-        if earlier.pop("command", None) != command:
-            raise InputError(f"{out} holds the result of another command: {way_out}")
-        for name, value in options.items():
-            if name not in neutral | {"out"} and earlier.get(name) != value:
-                raise InputError(f"{out} holds a run with {name} = {earlier.get(name)} (now {value}): {way_out}")
-    out = prepare_output(out, overwrite=bool(overwrite), resume=config.is_file())
-    if overwrite:
-        for folder in cleared:
-            shutil.rmtree(out / folder, ignore_errors=True)
-    (out / "summary.json").unlink(missing_ok=True)
-    write_config(out, command, options)
-    return out
