@@ -11,7 +11,6 @@ from hint_plugins.errors import InputError
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from hint_plugins.potential import Potential
     from hint_recipes.molecules.transition_states.reaction import Reaction
 
 
@@ -112,24 +111,6 @@ def need(extra: str, *modules: str) -> None:
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise InputError(f"{', '.join(missing)} {verb} not installed: pip install 'hint-plugins[{extra}]'")
-
-
-def load_potential(spec: str, device: str | None, dtype: str | None) -> Potential:
-    """The potential, or an :class:`InputError` that says why not."""
-    from hint_plugins.potential import Potential
-
-    try:
-        return Potential.load(spec, device=device, dtype=dtype)
-    except (ValueError, RuntimeError, ImportError, OSError) as error:
-        raise InputError(f"--model {spec}: {error}") from error
-
-
-def settings_or_fail(kind: type, values: dict[str, Any]) -> Any:
-    """Build a settings class; what it refuses becomes an :class:`InputError`."""
-    try:
-        return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise InputError(str(error)) from error
 
 
 def open_run(
