@@ -68,6 +68,7 @@ gpu:
 
 docs: env
 	$(BIN)/python -m pip install --quiet -e '.[docs]' -c constraints.txt
+	rm -rf docs/reference/generated  # pages of names that are gone
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 	@echo "build/docs/index.html"
 
