@@ -12,14 +12,13 @@ import torch
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from hint_fairchem.files import WEIGHTS
 from hint_plugins.curvature.engines import Engine, FiniteDifference, ForceView
 from hint_plugins.labelling.engine import EngineError
 from hint_plugins.potential.backends.protocol import PotentialError, Predictions
 from hint_plugins.potential.products import exact_engine
 from hint_plugins.structures.charges import stated
 
-#: File with the weights in a checkpoint folder of the host.
-WEIGHTS = "inference_ckpt.pt"
 _MARK = b"MLIPInferenceCheckpoint"
 
 
@@ -51,7 +50,7 @@ class FairchemBackend:
         from fairchem.core.units.mlip_unit.api.inference import InferenceSettings
         from fairchem.core.units.mlip_unit.utils import get_backbone_class_from_checkpoint, load_inference_model
 
-        from hint_fairchem.export import without_hint
+        from hint_fairchem.checkpoints import without_hint
 
         self.name, self.device, self.dtype = name, device, dtype or torch.float32
         without_hint(checkpoint)
@@ -199,7 +198,7 @@ def load_potential(path: str, device: torch.device, dtype: torch.dtype | None) -
         if not any(_MARK in archive.read(name) for name in pickles):
             return None
     try:
-        from hint_fairchem.export import read_checkpoint
+        from hint_fairchem.checkpoints import read_checkpoint
     except ImportError as error:
         raise PotentialError(
             f"{file} is a fairchem checkpoint, but fairchem-core is not installed ({error}): "

@@ -23,11 +23,12 @@ from mace.tools import CheckpointIO
 from mace.tools.checkpoint import CheckpointBuilder
 from torch.optim import LBFGS
 
+from hint_mace.leaving import exit_with
 from hint_plugins.errors import HintError
 from hint_plugins.runs.files import replacing
 
 if TYPE_CHECKING:
-    from hint_mace.install import Adapter
+    from hint_mace.adapter import Adapter
 
 log = logging.getLogger(__name__)
 
@@ -171,8 +172,6 @@ def wrap_checkpoints(adapter: Adapter) -> None:
 
     MACE takes any failure on reading for the absence of a checkpoint and trains from the first epoch.
     """
-    from hint_mace.install import exit_with
-
     load, load_state = CheckpointIO.load, CheckpointBuilder.load_checkpoint
 
     @functools.wraps(load)

@@ -7,58 +7,19 @@ import functools
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-import pluggy
-
+from hint_mace.leaving import exit_with
+from hint_mace.patching import OPTIONAL, IncompatibleHostError, check_host, find, replace
 from hint_plugins.curvature.selftest import SelfTestError
-from hint_plugins.errors import HintError
 from hint_plugins.labels.hessian_label import LabelError
 from hint_plugins.plugins import PluginError, describe_plugins, load_plugins
 from hint_plugins.potential.memory import is_out_of_memory
 
 if TYPE_CHECKING:
+    from hint_mace.adapter import Adapter
     from hint_mace.session import Session
-
-log = logging.getLogger(__name__)
-
-#: Parameters that the wrapped functions must have, by dotted name.
-EXPECTED: dict[str, tuple[str, ...]] = {
-    "mace.tools.arg_parser.build_default_arg_parser": (),
-    "mace.tools.arg_parser.build_preprocess_arg_parser": (),
-    "mace.tools.arg_parser_tools.check_args": ("args",),
-    "mace.tools.distributed_tools.init_distributed": ("args",),
-    "mace.tools.train.train": (
-        *("model", "loss_fn", "train_loader", "valid_loaders", "optimizer", "lr_scheduler", "start_epoch"),
-        *("max_num_epochs", "checkpoint_handler", "logger", "device", "swa", "ema", "rank"),
-    ),
-    "mace.tools.train.train_one_epoch": ("model", "loss_fn", "data_loader", "epoch"),
-    "mace.tools.train.evaluate": ("model", "loss_fn", "data_loader", "output_args", "device"),
-    "mace.tools.checkpoint.CheckpointIO.load": ("self", "path", "device"),
-    "mace.tools.checkpoint.CheckpointIO._parse_checkpoint_path": ("self", "path"),
-    "mace.tools.checkpoint.CheckpointIO._get_checkpoint_filename": ("self", "epochs", "swa_start"),
-    "mace.tools.checkpoint.CheckpointBuilder.create_checkpoint": ("state",),
-    "mace.tools.checkpoint.CheckpointBuilder.load_checkpoint": ("state", "checkpoint", "strict"),
-    "mace.tools.checkpoint.CheckpointHandler.save": ("self", "state", "epochs", "keep_last"),
-    "mace.tools.tables_utils.create_error_table": ("table_type", "all_data_loaders", "model"),
-    "mace.data.lmdb_dataset.LMDBDataset.__getitem__": ("self", "index"),
-    "mace.data.hdf5_dataset.HDF5Dataset.__getitem__": ("self", "index"),
-    "mace.data.utils.load_from_xyz": ("file_path", "key_specification"),
-    "mace.data.utils.config_from_atoms": ("atoms", "key_specification"),
-    "mace.data.atomic_data.AtomicData.from_config": ("config", "z_table", "cutoff", "heads"),
-    "mace.tools.model_script_utils._build_model": ("args", "model_config", "model_config_foundation", "heads"),
-    "mace.tools.scripts_utils.get_params_options": ("args", "model"),
-}
-
-
-#: What MACE 0.3.13 lacks; data-parallel training on CPUs needs it.
-OPTIONAL = ("mace.tools.distributed_tools.init_distributed",)
-
-
-class IncompatibleHostError(HintError, RuntimeError):
-    """This version of MACE is not the one the adapter was written for."""
 
 
 def install_or_exit(names: Sequence[str]) -> None:
@@ -67,46 +28,6 @@ def install_or_exit(names: Sequence[str]) -> None:
         install(names)
     except (PluginError, IncompatibleHostError) as error:
         exit_with(error)
-
-
-def exit_with(error: Exception, status: int = 2) -> NoReturn:
-    """Leave with one line and exit status 2, or another."""
-    print(f"hint-plugins: {error}", file=sys.stderr)
-    raise SystemExit(status) from None
-
-
-class Adapter:
-    """The installed wrappers and the run they serve.
-
-    Attributes
-    ----------
-    energies
-        Judges what the structures read so far have for energies.
-    args, settings
-        MACE's parsed arguments, and those that decide what is trained, as the user gave them.
-    session
-        The run within ``mace.tools.train``; None before and after.
-    trained
-        The run that has ended, for the tables after it.
-    """
-
-    def __init__(self, manager: pluggy.PluginManager) -> None:
-        self.manager = manager
-        self.args = argparse.Namespace()
-        self.settings: dict[str, str] = {}
-        from hint_mace.energies import Energies
-
-        self.energies = Energies()
-        self.session: Any = None
-        self.trained: Any = None
-
-    def accept_changes(self, stored: Mapping[str, str], now: Mapping[str, str]) -> None:
-        """Compare the settings of a checkpoint with those of this run; changes must have been allowed."""
-        from hint_mace.checkpoint import require_same_settings
-
-        allow = bool(getattr(self.args, "hessian_allow_changes", False))
-        for change in require_same_settings(stored, now, allow):
-            log.warning("changed since the checkpoint: %s", change)
 
 
 def install(names: Sequence[str]) -> Adapter:
@@ -129,67 +50,16 @@ def install(names: Sequence[str]) -> Adapter:
         If a function of MACE does not look as expected.
     """
     check_host()
-    adapter = Adapter(load_plugins(names))
+    from hint_mace.adapter import Adapter
     from hint_mace.checkpoint import wrap_checkpoints
     from hint_mace.models import wrap_models
     from hint_mace.tables import wrap_tables
 
+    adapter = Adapter(load_plugins(names))
     wraps = (_wrap_parsers, _wrap_distributed, _wrap_labels, wrap_checkpoints, _wrap_training, wrap_tables, wrap_models)
     for wrap in wraps:
         wrap(adapter)
     return adapter
-
-
-def check_host() -> None:
-    """Compare the signatures of everything that will be wrapped with :data:`EXPECTED`."""
-    import mace
-
-    version = getattr(mace, "__version__", "unknown")
-    for dotted, wanted in EXPECTED.items():
-        target = find(dotted)
-        if target is None and dotted in OPTIONAL:
-            continue
-        have = tuple(inspect.signature(target).parameters) if target is not None else None
-        if have is None or not set(wanted) - {"self"} <= set(have):
-            missing = "is missing" if have is None else f"has parameters {have}, expected {wanted}"
-            raise IncompatibleHostError(
-                f"mace-torch {version}: {dotted} {missing}. This adapter supports mace-torch>=0.3.13,<0.4; "
-                "install such a version, or run without --plugins"
-            )
-
-
-def find(dotted: str) -> Any:
-    """Object at a dotted path; modules hidden behind a function of the same name are found too."""
-    import importlib
-
-    parts = dotted.split(".")
-    for split in range(len(parts) - 1, 0, -1):
-        name = ".".join(parts[:split])
-        try:
-            target: Any = sys.modules.get(name) or importlib.import_module(name)
-        except ImportError:
-            continue
-        if not isinstance(target, ModuleType):
-            continue
-        for attribute in parts[split:]:
-            target = getattr(target, attribute, None)
-        return target
-    return None
-
-
-def replace(name: str, wrapper: Callable[[Callable], Callable], *modules: str) -> None:
-    """Put ``wrapper(original)`` in place of the function ``name`` in every module that holds it."""
-    original = getattr(_module(modules[0]), name)
-    wrapped = functools.wraps(original)(wrapper(original))
-    for module in modules:
-        if getattr(_module(module), name, None) is original:
-            setattr(_module(module), name, wrapped)
-
-
-def _module(name: str) -> ModuleType:
-    import importlib
-
-    return sys.modules.get(name) or importlib.import_module(name)
 
 
 def _wrap_parsers(adapter: Adapter) -> None:

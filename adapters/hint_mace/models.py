@@ -12,12 +12,14 @@ import torch
 from mace.modules.utils import get_outputs, get_symmetric_displacement
 from torch import Tensor, nn
 
+from hint_mace.leaving import exit_with
+from hint_mace.patching import replace
 from hint_plugins.config import ConfigError
 from hint_plugins.models import Graph
 from hint_plugins.models.registry import ModelSettings, Pretrained
 
 if TYPE_CHECKING:
-    from hint_mace.install import Adapter
+    from hint_mace.adapter import Adapter
 
 log = logging.getLogger(__name__)
 
@@ -126,8 +128,6 @@ class HostedModel(nn.Module):
 
 def wrap_models(adapter: Adapter) -> None:
     """Let ``--model`` name a registered model, build it, and give its parameters to the optimiser."""
-    from hint_mace.install import replace
-
     registered = registered_models(adapter)
     if not registered:
         return
@@ -150,8 +150,6 @@ def wrap_models(adapter: Adapter) -> None:
             try:
                 return build(registered[args.model], args, model_config, heads)
             except ConfigError as error:
-                from hint_mace.install import exit_with
-
                 exit_with(error)
 
         return _build_model

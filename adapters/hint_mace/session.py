@@ -28,7 +28,7 @@ from hint_plugins.objective.metrics import NotFiniteError
 from hint_plugins.training.protocol import LabelledGraphs, Progress
 
 if TYPE_CHECKING:
-    from hint_mace.install import Adapter
+    from hint_mace.adapter import Adapter
 
 log = logging.getLogger(__name__)
 

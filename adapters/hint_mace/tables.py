@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from hint_mace.leaving import exit_with
+from hint_mace.patching import replace
 from hint_plugins.objective.metrics import NotFiniteError
 
 if TYPE_CHECKING:
-    from hint_mace.install import Adapter
+    from hint_mace.adapter import Adapter
 
 #: Headings of the metrics that have a column, in MACE's style.
 COLUMNS = {
@@ -21,7 +23,6 @@ COLUMNS = {
 
 def wrap_tables(adapter: Adapter) -> None:
     """Add a column for each Hessian error to the tables of train, valid and test."""
-    from hint_mace.install import exit_with, replace
 
     def extended(original: Callable) -> Callable:
         def create_error_table(table_type: str, all_data_loaders: dict[str, Any], *args: Any, **kwargs: Any) -> Any:

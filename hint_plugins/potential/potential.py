@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +16,10 @@ from hint_plugins.curvature.engines import Engine, FiniteDifference, get_engine
 from hint_plugins.curvature.full import full_hessians
 from hint_plugins.potential.backends.loading import load_backend
 from hint_plugins.potential.backends.protocol import Backend, PotentialError, Predictions
+from hint_plugins.potential.calculator import PotentialCalculator
 from hint_plugins.potential.memory import MemoryBudget, largest_first, next_batch, run_in_batches, structure_cost
 from hint_plugins.potential.products import MOST_PRODUCTS, Fitting, Products, allowed_cost, grows
 from hint_plugins.structures.charges import is_charged_or_open_shell
-
-if TYPE_CHECKING:
-    from hint_plugins.potential.ase import HintCalculator
 
 log = logging.getLogger(__name__)
 
@@ -362,11 +360,9 @@ class Potential:
                 order = order[len(chosen) :]
         return out
 
-    def calculator(self) -> HintCalculator:
+    def calculator(self) -> PotentialCalculator:
         """A fresh ASE calculator on this potential, with ``get_hessian``."""
-        from hint_plugins.potential.ase import HintCalculator
-
-        return HintCalculator(self)
+        return PotentialCalculator(self)
 
     def __repr__(self) -> str:
         return f"Potential({self.name!r}, device={str(self.device)!r}, dtype={str(self.dtype)!r})"

@@ -7,13 +7,15 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from hint_plugins.models.alphanet.config import PUBLISHED, AlphaNetConfig
-from hint_plugins.models.alphanet.network import AlphaNet
+
+if TYPE_CHECKING:
+    from hint_plugins.models.alphanet.network import AlphaNet
 
 FORMAT = "hint-plugins AlphaNet 1"
 
@@ -84,8 +86,15 @@ def save(model: AlphaNet, path: str | Path) -> None:
         raise
 
 
-def load(path: str | Path, device: torch.device | str = "cpu") -> AlphaNet:
+def load(network: type[AlphaNet], path: str | Path, device: torch.device | str = "cpu") -> AlphaNet:
     """Read a file of :func:`save`, in the dtype it was saved in.
+
+    Parameters
+    ----------
+    network : type
+        :class:`~hint_plugins.models.alphanet.network.AlphaNet`, which is made from the file's config.
+    path : path
+    device : device
 
     Raises
     ------
@@ -95,13 +104,14 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> AlphaNet:
     content = torch.load(path, map_location=device, weights_only=True)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is not a file of AlphaNet.save (format {FORMAT!r})")
-    model = AlphaNet(AlphaNetConfig.from_dict(content["config"]))
+    model = network(AlphaNetConfig.from_dict(content["config"]))
     model.to(device=device, dtype=content["state_dict"]["scale"].dtype)
     model.load_state_dict(content["state_dict"])
     return model
 
 
 def from_official(
+    network: type[AlphaNet],
     state_dict: Mapping[str, Any],
     config: Mapping[str, Any],
     variant: str | None = None,
@@ -112,6 +122,8 @@ def from_official(
 
     Parameters
     ----------
+    network : type
+        :class:`~hint_plugins.models.alphanet.network.AlphaNet`.
     state_dict : mapping
         Tensors or arrays by the published names, with any common prefix (``model.``, ``potential.``,
         ``module.``); a checkpoint that holds them under ``state_dict`` is fine too. Tensors that no energy
@@ -152,7 +164,7 @@ def from_official(
             stacklevel=3,
         )
     zbl = bool(options.get("zbl", False)) if zbl is None else zbl
-    model = AlphaNet(AlphaNetConfig(**_read_options(options), variant=variant, rotary=rotary, zbl=zbl))
+    model = network(AlphaNetConfig(**_read_options(options), variant=variant, rotary=rotary, zbl=zbl))
     dtype = torch.float64 if str(options.get("dtype", "")) == "64" else tensors[_ANCHOR].dtype
     model.to(dtype)
     model.load_state_dict(_translate(model, tensors))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hint_plugins.models.alphanet import checkpoint
 from hint_plugins.models.alphanet.config import MAX_NUMBER, PUBLISHED_ELEMENTS, AlphaNetConfig
 from hint_plugins.models.alphanet.frames import Edges
 from hint_plugins.models.alphanet.published import PublishedBody
@@ -156,19 +157,13 @@ class AlphaNet(nn.Module):
         zbl: bool | None = None,
     ) -> AlphaNet:
         """Build a published network from its weights; see :func:`.checkpoint.from_official`."""
-        from hint_plugins.models.alphanet.checkpoint import from_official
-
-        return from_official(state_dict, config, variant, rotary=rotary, zbl=zbl)
+        return checkpoint.from_official(cls, state_dict, config, variant, rotary=rotary, zbl=zbl)
 
     def save(self, path: str | Path) -> None:
         """Write config and weights to a file; see :func:`.checkpoint.save`."""
-        from hint_plugins.models.alphanet.checkpoint import save
-
-        save(self, path)
+        checkpoint.save(self, path)
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> AlphaNet:
         """Read a file written by :meth:`save`; see :func:`.checkpoint.load`."""
-        from hint_plugins.models.alphanet.checkpoint import load
-
-        return load(path, device)
+        return checkpoint.load(cls, path, device)

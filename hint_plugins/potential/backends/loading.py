@@ -175,7 +175,7 @@ def load_file(path: str, device: torch.device, dtype: torch.dtype | None) -> Bac
 
 
 def _alphanet(path: str, device: torch.device, dtype: torch.dtype | None) -> Backend | None:
-    from hint_plugins.models.alphanet import checkpoint
+    from hint_plugins.models.alphanet import AlphaNet, checkpoint
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -184,7 +184,7 @@ def _alphanet(path: str, device: torch.device, dtype: torch.dtype | None) -> Bac
     if not isinstance(content, dict) or content.get("format") != checkpoint.FORMAT:
         return None
     try:
-        model = checkpoint.load(path, device)
+        model = checkpoint.load(AlphaNet, path, device)
     except Exception as error:
         raise PotentialError(f"{path} is an AlphaNet file but cannot be read: {error}") from error
     return EnergyModelBackend(model, path, device, dtype or next(model.parameters()).dtype)
