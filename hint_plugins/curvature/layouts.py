@@ -6,13 +6,15 @@ The layout of this project is ``flat``: ``(3N, 3N)``, ``H[3i+a, 3j+b] = d2E / dr
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from ase.units import Bohr, Hartree, Rydberg
 
-Array = TypeVar("Array", np.ndarray, torch.Tensor)
+if TYPE_CHECKING:
+    import torch  # the readers of data sets convert numpy arrays and start without torch
+
+Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
 
 class Layout(StrEnum):

@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.units import Bohr, Hartree
 
+from hint_plugins.curvature.layouts import Layout, convert
 from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar
 from hint_plugins.structures.charges import charge_and_multiplicity
 
@@ -118,8 +119,7 @@ class PySCFSurface:
         if self.converged is None:
             raise EngineError("the energy comes before the Hessian")
         blocks = _host(self.converged.Hessian().kernel())
-        dim = 3 * self.molecule.natm
-        return blocks.transpose(0, 2, 1, 3).reshape(dim, dim) * (Hartree / Bohr**2)
+        return convert(blocks, Layout.BLOCKS, Layout.FLAT, unit="Ha/Bohr^2")
 
     def _converge(self, positions: np.ndarray) -> Any:
         from pyscf import dft, scf

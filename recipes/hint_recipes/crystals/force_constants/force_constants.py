@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase import units as ase_units
 
+from hint_plugins.curvature.layouts import Layout, convert
 from hint_recipes.crystals.force_constants.phonopy_cells import from_phonopy_atoms, to_phonopy_atoms
 from hint_recipes.crystals.force_constants.supercells import find_multiples, match_sites
 
@@ -117,11 +118,10 @@ class ForceConstants:
 
     def acoustic_sum_rule(self) -> ForceConstants:
         """Project uniform translations out of the Hessian: ``P H P``, ``P = 1 - sum_a |a><a|``."""
-        n = len(self.supercell)
-        blocks = self.hessian.reshape(n, 3, n, 3)
+        blocks = convert(self.hessian, Layout.FLAT, Layout.ASE)
         blocks = blocks - blocks.mean(0, keepdims=True)
         blocks = blocks - blocks.mean(2, keepdims=True)
-        return self.replace(blocks.reshape(3 * n, 3 * n))
+        return self.replace(convert(blocks, Layout.ASE, Layout.FLAT))
 
     def symmetrized(self, symprec: float = 1e-5) -> ForceConstants:
         """Average over the space group and over ``H = H^T`` (phonopy)."""
@@ -192,8 +192,7 @@ class ForceConstants:
         cell = to_phonopy_atoms(self.primitive)
         phonon = Phonopy(cell, np.diag(self.multiples), primitive_matrix=np.eye(3), symprec=symprec)
         order = match_sites(from_phonopy_atoms(phonon.supercell), self.supercell)
-        n = len(order)
-        blocks = self.hessian.reshape(n, 3, n, 3).swapaxes(1, 2)
+        blocks = convert(self.hessian, Layout.FLAT, Layout.BLOCKS)
         phonon.force_constants = np.ascontiguousarray(blocks[np.ix_(order, order)])
         return phonon
 
@@ -215,7 +214,7 @@ class ForceConstants:
         if blocks.shape[0] != n:
             blocks = compact_fc_to_full_fc(phonon.primitive, blocks)
         cell = from_phonopy_atoms(phonon.primitive) if primitive is None else primitive
-        hessian = np.asarray(blocks).swapaxes(1, 2).reshape(3 * n, 3 * n)
+        hessian = convert(np.asarray(blocks), Layout.BLOCKS, Layout.FLAT)
         return cls.from_supercell(cell, from_phonopy_atoms(phonon.supercell), hessian)
 
 
