@@ -12,6 +12,7 @@ from ase.units import Bohr, Hartree
 from hint_plugins.curvature.layouts import Layout, convert
 from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar
 from hint_plugins.structures.charges import charge_and_multiplicity
+from hint_plugins.units import HARTREE_PER_BOHR
 
 
 class PySCFEngine:
@@ -113,7 +114,7 @@ class PySCFSurface:
         gradient = _host(field.nuc_grad_method().run(verbose=0).de)
         if self.density is None:
             self.density, self.converged = field.make_rdm1(), field
-        return Evaluation(float(field.e_tot) * Hartree, -gradient * (Hartree / Bohr))
+        return Evaluation(float(field.e_tot) * Hartree, -gradient * HARTREE_PER_BOHR)
 
     def hessian(self) -> np.ndarray:
         if self.converged is None:

@@ -8,19 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
-from ase import units as ase_units
 
 from hint_plugins.curvature.layouts import Layout, convert
+from hint_plugins.units import CM1
 from hint_recipes.crystals.force_constants.phonopy_cells import from_phonopy_atoms, to_phonopy_atoms
 from hint_recipes.crystals.force_constants.supercells import find_multiples, match_sites
 
 if TYPE_CHECKING:
     from phonopy import Phonopy
-
-#: sqrt(eV / A^2 / u) as a wave number in cm^-1.
-TO_CM1 = 1e10 * np.sqrt(ase_units._e / ase_units._amu) / (2 * np.pi * ase_units._c * 100)
-#: THz in cm^-1.
-THZ_TO_CM1 = 1e12 / (ase_units._c * 100)
 
 
 @dataclass(frozen=True)
@@ -176,8 +171,8 @@ class ForceConstants:
             free = (
                 np.linalg.norm(translations.T @ vectors, axis=0) > 0.99 if index == 0 else np.zeros(len(values), bool)
             )
-            raised = np.where(free, values, np.maximum(np.abs(values), (floor / TO_CM1) ** 2))
-            changed += int((values[~free] < (floor / TO_CM1) ** 2).sum())
+            raised = np.where(free, values, np.maximum(np.abs(values), (floor / CM1) ** 2))
+            changed += int((values[~free] < (floor / CM1) ** 2).sum())
             matrices[index] = (vectors * raised) @ vectors.conj().T
         return self.from_dynamical_matrices(matrices), changed
 
@@ -220,7 +215,7 @@ class ForceConstants:
 
 def signed_frequencies(eigenvalues: np.ndarray) -> np.ndarray:
     """Eigenvalues of dynamical matrices (eV / A^2 / u) as cm^-1; negative stands for imaginary."""
-    return np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues)) * TO_CM1
+    return np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues)) * CM1
 
 
 def set_masses(primitive: Atoms, masses: dict[str, float]) -> Atoms:
