@@ -148,7 +148,8 @@ def search_result(name, reason=None, followed=True):
 @pytest.mark.parametrize("followed", [True, False])
 def test_profile(tmp_path, figures, name, reason, followed):
     """The zero is the relaxed reactant, as in the table of barriers; the star stands at the barrier."""
-    from hint_recipes.molecules.transition_states.plots import KCAL, plot_profile
+    from hint_plugins.units import KCAL
+    from hint_recipes.molecules.transition_states.plots import plot_profile
 
     plot_profile(search_result(name, reason, followed), tmp_path / "profile.png")
     assert not faults(figures[0])

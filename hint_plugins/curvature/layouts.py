@@ -6,13 +6,16 @@ The layout of this project is ``flat``: ``(3N, 3N)``, ``H[3i+a, 3j+b] = d2E / dr
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-from ase.units import Bohr, Hartree, Rydberg
 
-Array = TypeVar("Array", np.ndarray, torch.Tensor)
+from hint_plugins.units import HESSIAN_UNITS
+
+if TYPE_CHECKING:
+    import torch  # the readers of data sets convert numpy arrays and start without torch
+
+Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
 
 class Layout(StrEnum):
@@ -23,15 +26,6 @@ class Layout(StrEnum):
     MACE = "3N,N,3"  #: (3N, N, 3), MACE's ``calculator.get_hessian``
     BLOCKS = "N,N,3,3"  #: (N, N, 3, 3), phonopy force constants, nequix, pyscf
     ASE = "N,3,N,3"  #: (N, 3, N, 3), ASE ``VibrationsData``, NewtonNet
-
-
-#: Factors that turn a Hessian in the named unit into eV/A^2.
-UNITS: dict[str, float] = {
-    "eV/A^2": 1.0,
-    "Ha/Bohr^2": Hartree / Bohr**2,
-    "Ry/Bohr^2": Rydberg / Bohr**2,
-    "eV/Bohr^2": 1.0 / Bohr**2,
-}
 
 
 def _shape(layout: Layout, n: int) -> tuple[int, ...]:
@@ -58,7 +52,7 @@ def convert(hessian: Array, source: Layout | str, target: Layout | str, *, unit:
     source, target
         Names from :class:`Layout`.
     unit
-        Unit of ``hessian``: one of :data:`UNITS`. The result is in eV/A^2.
+        Unit of ``hessian``: one of :data:`~hint_plugins.units.HESSIAN_UNITS`. The result is in eV/A^2.
 
     Returns
     -------
@@ -74,13 +68,13 @@ def convert(hessian: Array, source: Layout | str, target: Layout | str, *, unit:
         source, target = Layout(source), Layout(target)
     except ValueError as error:
         raise ValueError(f"{error}: known layouts are {', '.join(Layout)}") from None
-    if unit not in UNITS:
-        raise ValueError(f"unknown Hessian unit {unit!r}: known units are {', '.join(UNITS)}")
+    if unit not in HESSIAN_UNITS:
+        raise ValueError(f"unknown Hessian unit {unit!r}: known units are {', '.join(HESSIAN_UNITS)}")
     n = num_atoms(hessian.shape, source)
     rows = _swap_middle(hessian) if source is Layout.BLOCKS else hessian
     flat: Array = rows.reshape(3 * n, 3 * n)
     if unit != "eV/A^2":
-        flat = flat * UNITS[unit]
+        flat = flat * HESSIAN_UNITS[unit]
     if target is Layout.BLOCKS:
         return _swap_middle(flat.reshape(n, 3, n, 3))
     return flat.reshape(_shape(target, n))

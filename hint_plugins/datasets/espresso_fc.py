@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.curvature.layouts import Layout, convert
 from hint_plugins.datasets.q2r import read_q2r
 from hint_plugins.datasets.record import RecordError, labelled
 from hint_plugins.storage.store import OnBad
@@ -45,8 +46,7 @@ def read_espresso_fc(path: Path, bad: OnBad, *, asr: bool = False) -> Iterator[A
 
 def acoustic_sum_rule(hessian: np.ndarray) -> np.ndarray:
     """The nearest symmetric Hessian (Frobenius norm) under which a common shift of all atoms raises no forces."""
-    n = len(hessian) // 3
-    blocks = (0.5 * (hessian + hessian.T)).reshape(n, 3, n, 3)
+    blocks = convert(0.5 * (hessian + hessian.T), Layout.FLAT, Layout.ASE)
     blocks = blocks - blocks.mean(axis=0, keepdims=True)
     blocks = blocks - blocks.mean(axis=2, keepdims=True)
-    return blocks.reshape(3 * n, 3 * n)
+    return convert(blocks, Layout.ASE, Layout.FLAT)

@@ -23,6 +23,7 @@ import yaml
 from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers
 
+from hint_plugins.curvature.layouts import Layout, convert
 from hint_plugins.datasets.record import RecordError
 from hint_plugins.storage.store import StoreError
 from hint_plugins.structures.species import element
@@ -188,7 +189,7 @@ def _content(path: Path, document: dict[str, Any]) -> PhonopyFile:
     if constants.shape[0] != n:
         constants = compact_fc_to_full_fc(phonon.primitive, constants)
     length, energy, force = _units(phonon)
-    hessian = np.ascontiguousarray(constants.swapaxes(1, 2)).reshape(3 * n, 3 * n) * _force_constant_unit(phonon)
+    hessian = convert(constants, Layout.BLOCKS, Layout.FLAT) * _force_constant_unit(phonon)
     cell = phonon.supercell
     supercell = Atoms(
         [element(symbol)[0] for symbol in cell.symbols], positions=cell.positions * length, cell=cell.cell * length,

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.units import Bohr, Rydberg, _amu, _me
+from ase.units import Bohr
 
 from hint_plugins.datasets.record import RecordError
 from hint_plugins.structures.species import element
+from hint_plugins.units import ELECTRON_MASSES, HESSIAN_UNITS
 
 #: Atomic mass unit in Rydberg atomic units (twice the electron mass).
-AMU_RY = _amu / _me / 2
+AMU_RY = ELECTRON_MASSES / 2
 #: ``q2r.x``: the Ewald parameter in (2 pi / alat)^2, and the exponent at which it ends the sum.
 ALPHA, LARGEST_EXPONENT = 1.0, 14.0
 
@@ -104,7 +105,7 @@ def _parse(lines: Iterator[str], size: int) -> Q2R:
     blocks = _force_constants(lines, atoms, (n1, n2, n3))
     if born is not None and dielectric is not None:
         blocks = blocks + dipole_blocks(positions, cell, born, dielectric, (n1, n2, n3), alat)
-    return Q2R(primitive, (n1, n2, n3), blocks * (Rydberg / Bohr**2), born, dielectric)
+    return Q2R(primitive, (n1, n2, n3), blocks * HESSIAN_UNITS["Ry/Bohr^2"], born, dielectric)
 
 
 def _number(text: str) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.curvature.layouts import Layout, convert
 from hint_plugins.errors import HintError
 from hint_plugins.labels.hessian_label import HessianLabel
 
@@ -103,7 +104,7 @@ def square_hessian(values: Any, n: int) -> np.ndarray:
     straight = array.reshape(3 * n, 3 * n)
     if array.shape != (n, n, 3, 3):
         return straight
-    blocks = array.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n)
+    blocks = convert(array, Layout.BLOCKS, Layout.FLAT)
     if n == 3 and np.abs(straight - straight.T).max() < np.abs(blocks - blocks.T).max():
         return straight
     return blocks

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from hint_plugins.curvature.layouts import UNITS
 from hint_plugins.datasets.convert import ConversionReport, adopted, checked
 from hint_plugins.datasets.energies import AtomicEnergies, aligned
 from hint_plugins.datasets.reading import READERS, data_files, detect_format, read_dataset
@@ -22,6 +21,7 @@ from hint_plugins.runs.output_file import OutputFile
 from hint_plugins.runs.progress import progress_bar
 from hint_plugins.settings import name_values
 from hint_plugins.storage.store import OnBad, StoreError, UnwritableError, raise_bad, store_format, writing
+from hint_plugins.units import HESSIAN_UNITS
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def convert_dataset(
                 counts,
                 keys=keys,
                 symmetrize=settings.symmetrize,
-                factor=UNITS[settings.hessian_unit],
+                factor=HESSIAN_UNITS[settings.hessian_unit],
                 on_bad=reject,
             ):
                 bar.update()

@@ -9,8 +9,10 @@ import numpy as np
 from ase import Atoms
 from ase.units import Bohr, Hartree
 
+from hint_plugins.curvature.layouts import Layout, convert
 from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar
 from hint_plugins.structures.charges import charge_and_multiplicity
+from hint_plugins.units import HARTREE_PER_BOHR
 
 
 class PySCFEngine:
@@ -112,14 +114,13 @@ class PySCFSurface:
         gradient = _host(field.nuc_grad_method().run(verbose=0).de)
         if self.density is None:
             self.density, self.converged = field.make_rdm1(), field
-        return Evaluation(float(field.e_tot) * Hartree, -gradient * (Hartree / Bohr))
+        return Evaluation(float(field.e_tot) * Hartree, -gradient * HARTREE_PER_BOHR)
 
     def hessian(self) -> np.ndarray:
         if self.converged is None:
             raise EngineError("the energy comes before the Hessian")
         blocks = _host(self.converged.Hessian().kernel())
-        dim = 3 * self.molecule.natm
-        return blocks.transpose(0, 2, 1, 3).reshape(dim, dim) * (Hartree / Bohr**2)
+        return convert(blocks, Layout.BLOCKS, Layout.FLAT, unit="Ha/Bohr^2")
 
     def _converge(self, positions: np.ndarray) -> Any:
         from pyscf import dft, scf

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.curvature.layouts import Layout, convert
 from hint_plugins.labelling.differences import Forces
 from hint_plugins.labelling.engine import EngineError
 
@@ -59,4 +60,4 @@ def symmetric_hessian(forces: Forces, atoms: Atoms, step: float) -> np.ndarray:
     constants = np.asarray(phonon.force_constants)
     if constants.shape[0] != len(atoms):
         constants = compact_fc_to_full_fc(phonon.primitive, constants)
-    return constants.transpose(0, 2, 1, 3).reshape(3 * len(atoms), 3 * len(atoms))
+    return convert(constants, Layout.BLOCKS, Layout.FLAT)

@@ -14,6 +14,7 @@ from hint_plugins.labelling.periodicity import check_vacuum, is_partial, with_va
 from hint_plugins.labelling.tblite_library import import_tblite
 from hint_plugins.runs.threads import single_threaded
 from hint_plugins.structures.charges import charge_and_multiplicity
+from hint_plugins.units import HARTREE_PER_BOHR
 
 if TYPE_CHECKING:
     from tblite.interface import Result
@@ -132,7 +133,7 @@ class XTBSurface:
         if self.volume is not None:
             virial = np.asarray(result.get("virial")) * Hartree
             stress = (virial / self.volume).flat[[0, 4, 8, 5, 2, 1]]
-        forces = -np.asarray(result.get("gradient")) * (Hartree / Bohr)
+        forces = -np.asarray(result.get("gradient")) * HARTREE_PER_BOHR
         return Evaluation(float(result.get("energy")) * Hartree, forces, stress)
 
     def hessian(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.units import Bohr, Hartree
 
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError
 from hint_plugins.labels.identities import (
@@ -24,6 +25,7 @@ from hint_plugins.labels.limits import MAX_ASYMMETRY, MAX_SUM_RULE
 from hint_plugins.labels.stiffness import stiffness_reasons
 from hint_plugins.storage.records import voigt
 from hint_plugins.structures.geometry import geometry_reasons
+from hint_plugins.units import HARTREE_PER_BOHR, HESSIAN_UNITS, KCAL, RYDBERG_PER_BOHR
 
 #: Largest violation of the rotational sum rule relative to the row it occurs in. GFN2-xTB central differences reach
 #: 1e-4, float32 density-functional labels 1e-3, and quadrature grids that leave a rotation at 100 cm^-1 about 1e-2;
@@ -36,15 +38,15 @@ MIN_IMPLIED = 0.3
 MAX_NUMBER = 1e8
 #: Units that forces and Hessians come in by mistake: how many times too large the forces then are for the Hessian.
 UNITS = {
-    "the forces are in Ha/Bohr (multiply by 51.42)": 1 / 51.422,
-    "the forces are in Ry/Bohr (multiply by 25.71)": 1 / 25.711,
-    "the forces are in Ha/A (multiply by 27.21)": 1 / 27.2114,
-    "the forces are in eV/Bohr (multiply by 1.8897)": 1 / 1.889726,
-    "the forces are in kcal/mol/A (divide by 23.06)": 23.0605,
-    "the Hessian is in Ha/Bohr^2 (multiply by 97.17)": 97.1736,
-    "the Hessian is in Ry/Bohr^2 (multiply by 48.59)": 48.5868,
-    "the Hessian is in eV/Bohr^2 (multiply by 3.571)": 3.57106,
-    "the Hessian is in kcal/mol/A^2 (divide by 23.06)": 1 / 23.0605,
+    "the forces are in Ha/Bohr (multiply by 51.42)": 1 / HARTREE_PER_BOHR,
+    "the forces are in Ry/Bohr (multiply by 25.71)": 1 / RYDBERG_PER_BOHR,
+    "the forces are in Ha/A (multiply by 27.21)": 1 / Hartree,
+    "the forces are in eV/Bohr (multiply by 1.8897)": Bohr,
+    "the forces are in kcal/mol/A (divide by 23.06)": 1 / KCAL,
+    "the Hessian is in Ha/Bohr^2 (multiply by 97.17)": HESSIAN_UNITS["Ha/Bohr^2"],
+    "the Hessian is in Ry/Bohr^2 (multiply by 48.59)": HESSIAN_UNITS["Ry/Bohr^2"],
+    "the Hessian is in eV/Bohr^2 (multiply by 3.571)": HESSIAN_UNITS["eV/Bohr^2"],
+    "the Hessian is in kcal/mol/A^2 (divide by 23.06)": KCAL,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hint_plugins.curvature.layouts import Layout, convert
 from hint_plugins.labels.hessian_label import HessianLabel
 
 #: Products smaller than this (eV/A^2) are noise, as those of a direction that is a rigid shift or turn.
@@ -76,8 +77,8 @@ def implied_forces(hessian: np.ndarray, positions: np.ndarray) -> tuple[np.ndarr
 
     A rigid turn about axis e with the atom at rest gives it ``-(e x F)``.
     """
-    n, axes = len(positions), np.eye(3)
-    blocks = hessian.reshape(n, 3, n, 3)
+    axes = np.eye(3)
+    blocks = convert(hessian, Layout.FLAT, Layout.ASE)
     apart = positions[None] - positions[:, None]
     turned = np.stack([np.einsum("iajb,ijb->ia", blocks, np.cross(axis, apart)) for axis in axes])
     return 0.5 * np.cross(axes[:, None], turned).sum(axis=0), turned
@@ -94,7 +95,7 @@ def rotation(label: HessianLabel, positions: np.ndarray, forces: np.ndarray | No
     n, axes = len(positions), np.eye(3)
     largest = float(np.abs(label.products).max())
     if label.kind == "full":
-        blocks = label.products.reshape(n, 3, n, 3)
+        blocks = convert(label.products, Layout.FLAT, Layout.ASE)
         apart = np.linalg.norm(positions[None] - positions[:, None], axis=2)
         fitted, turned = implied_forces(label.products, positions)
         forces = fitted if forces is None else forces

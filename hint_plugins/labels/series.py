@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from ase import Atoms
+from ase.units import Hartree, Rydberg
 
 from hint_plugins.labels.keys import Keys
+from hint_plugins.units import HARTREE_PER_BOHR, KCAL, KJ
 
 #: Geometries are neighbours when no atom moves further than this (A).
 MAX_STEP = 0.6
@@ -17,12 +19,12 @@ MIN_PAIRS, KEPT = 3, 16
 MAX_JUDGED = 1000
 #: What the energies may be, by the ratio of their differences to those of the forces.
 RATIOS = {
-    "the energies are in Hartree (multiply by 27.2114), or the forces in another unit": 1 / 27.2114,
-    "the energies are in Rydberg (multiply by 13.6057), or the forces in another unit": 1 / 13.6057,
-    "the energies are in kcal/mol (divide by 23.0605), or the forces in another unit": 23.0605,
-    "the energies are in kJ/mol (divide by 96.4853), or the forces in another unit": 96.4853,
-    "the forces are in Ha/Bohr (multiply by 51.422), or the energies in another unit": 51.422,
-    "the forces are in Ha/A (multiply by 27.2114), or the energies in another unit": 27.2114,
+    "the energies are in Hartree (multiply by 27.2114), or the forces in another unit": 1 / Hartree,
+    "the energies are in Rydberg (multiply by 13.6057), or the forces in another unit": 1 / Rydberg,
+    "the energies are in kcal/mol (divide by 23.0605), or the forces in another unit": 1 / KCAL,
+    "the energies are in kJ/mol (divide by 96.4853), or the forces in another unit": 1 / KJ,
+    "the forces are in Ha/Bohr (multiply by 51.422), or the energies in another unit": HARTREE_PER_BOHR,
+    "the forces are in Ha/A (multiply by 27.2114), or the energies in another unit": Hartree,
     "forces or energies have the wrong sign": -1.0,
 }
 #: ... or, for energies of all electrons: |E / E_atoms - 1| is below 0.03 in Hartree with the energies of statistical

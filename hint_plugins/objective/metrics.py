@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 
 from hint_plugins.errors import HintError
 from hint_plugins.structures.frozen import free_components
-
-#: sqrt(eV / (A^2 amu)) as a wavenumber in cm^-1.
-CM1 = float(units._hbar * 1e10 / np.sqrt(units._e * units._amu) / units.invcm)
+from hint_plugins.units import CM1
 
 
 class NotFiniteError(HintError, ValueError):

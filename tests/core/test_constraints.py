@@ -10,9 +10,10 @@ from helpers.structures import label_with_emt, molecules
 from hint_plugins.config import HintConfig
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError
 from hint_plugins.objective.loss import structure_losses
-from hint_plugins.objective.metrics import CM1, frequencies, hessian_errors
+from hint_plugins.objective.metrics import frequencies, hessian_errors
 from hint_plugins.structures.frozen import free_components, frozen
 from hint_plugins.training.hint import HintPlugin
+from hint_plugins.units import CM1
 
 
 @pytest.fixture

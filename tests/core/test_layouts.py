@@ -7,7 +7,9 @@ from ase.units import Bohr, Hartree, Rydberg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hint_plugins.curvature.layouts import UNITS, Layout, convert, num_atoms
+from hint_plugins import units
+from hint_plugins.curvature.layouts import Layout, convert, num_atoms
+from hint_plugins.units import HESSIAN_UNITS
 
 layouts = st.sampled_from(list(Layout))
 
@@ -35,19 +37,19 @@ def test_each_element_is_where_the_layout_says(n, data):
     assert convert(flat, "3N,3N", "N,3,N,3")[i, a, j, b] == value
 
 
-@given(unit=st.sampled_from(sorted(UNITS)), target=layouts)
+@given(unit=st.sampled_from(sorted(HESSIAN_UNITS)), target=layouts)
 def test_units(unit, target):
     flat = np.random.default_rng(0).standard_normal((6, 6))
     found = convert(convert(flat, "3N,3N", target, unit=unit), target, "3N,3N")
-    np.testing.assert_allclose(found, flat * UNITS[unit])
+    np.testing.assert_allclose(found, flat * HESSIAN_UNITS[unit])
 
 
 def test_unit_values():
     """Ha/Bohr^2 and Ry/Bohr^2 in eV/A^2, by CODATA."""
-    assert UNITS["Ha/Bohr^2"] == pytest.approx(97.1736, rel=1e-5)
-    assert UNITS["Ha/Bohr^2"] == Hartree / Bohr**2
-    assert UNITS["Ry/Bohr^2"] == pytest.approx(UNITS["Ha/Bohr^2"] / 2, rel=1e-9)
-    assert UNITS["Ry/Bohr^2"] == Rydberg / Bohr**2
+    assert HESSIAN_UNITS["Ha/Bohr^2"] == pytest.approx(97.1736, rel=1e-5)
+    assert HESSIAN_UNITS["Ha/Bohr^2"] == Hartree / Bohr**2
+    assert HESSIAN_UNITS["Ry/Bohr^2"] == pytest.approx(HESSIAN_UNITS["Ha/Bohr^2"] / 2, rel=1e-9)
+    assert HESSIAN_UNITS["Ry/Bohr^2"] == Rydberg / Bohr**2
 
 
 def test_input_is_not_changed():
@@ -74,3 +76,14 @@ def test_bad_shapes(array, source, message):
 def test_bad_unit():
     with pytest.raises(ValueError, match="known units"):
         convert(np.eye(3), "3N,3N", "3N,3N", unit="mdyn/A")
+
+
+def test_named_conversions():
+    """CODATA 2018 values and textbook numbers, not ASE's."""
+    assert pytest.approx(51.42207, rel=1e-6) == units.HARTREE_PER_BOHR
+    assert pytest.approx(25.71104, rel=1e-6) == units.RYDBERG_PER_BOHR
+    assert pytest.approx(1 / 23.06055, rel=1e-6) == units.KCAL
+    assert pytest.approx(1 / 96.48533, rel=1e-6) == units.KJ
+    assert pytest.approx(1822.8885, rel=1e-7) == units.ELECTRON_MASSES
+    assert pytest.approx(521.4709, rel=1e-7) == units.CM1
+    assert pytest.approx(33.35641, rel=1e-7) == units.THZ_TO_CM1

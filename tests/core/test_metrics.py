@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from hint_plugins.objective.metrics import CM1, asymmetry, average, external_modes, frequencies, hessian_errors
+from hint_plugins.objective.metrics import asymmetry, average, external_modes, frequencies, hessian_errors
+from hint_plugins.units import CM1
 
 
 def springs(positions: np.ndarray, bonds: list[tuple[int, int, float]]) -> np.ndarray:

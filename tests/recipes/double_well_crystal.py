@@ -19,7 +19,7 @@ from ase.units import kB
 from quartic_crystal import HBAR
 from scipy.optimize import brentq, root
 
-from hint_recipes.crystals.force_constants.force_constants import TO_CM1
+from hint_plugins.units import CM1
 from hint_recipes.crystals.force_constants.supercells import match_sites
 
 LATTICE = 5.6
@@ -143,7 +143,7 @@ class DoubleWellCrystal(Calculator):
         shift = np.array([0.0, 0.0, step])
         stiffness = self.mean_slope(shift, self.self_consistent(temperature, shift))[2] / step
         first, second = self.ideal.get_masses()[:2]
-        return stiffness * (1 / first + 1 / second) * TO_CM1**2
+        return stiffness * (1 / first + 1 / second) * CM1**2
 
     def transition_temperature(self, low: float, high: float) -> float:
         """Where the soft mode vanishes, K."""

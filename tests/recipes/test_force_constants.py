@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pdh_study import DATA
 
 from hint_plugins.errors import InputError
-from hint_recipes.crystals.force_constants.force_constants import THZ_TO_CM1, ForceConstants
+from hint_plugins.units import THZ_TO_CM1
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.force_constants.supercells import find_multiples, match_sites, translate_columns
 
 pytest.importorskip("phonopy")

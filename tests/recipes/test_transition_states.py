@@ -22,12 +22,12 @@ from ase.io import read
 from recipe_workers import upper
 
 from hint_plugins.errors import InputError
-from hint_plugins.objective.metrics import CM1
 from hint_plugins.potential import Potential, Predictions
 from hint_plugins.runs.executors import ExecutorError, executor_factory
 from hint_plugins.runs.items import ItemStore, digest, safe_name
 from hint_plugins.runs.parallel import WorkerDied, map_items
 from hint_plugins.structures.frozen import free_components
+from hint_plugins.units import CM1, KCAL
 from hint_recipes.crystals.inputs import relax as relax_crystal
 from hint_recipes.failures import SearchFailure
 from hint_recipes.molecules.paths.elastic_band import geodesic_path, path_length, relax_band
@@ -35,7 +35,7 @@ from hint_recipes.molecules.transition_states.bonds import bond_matrix, changed_
 from hint_recipes.molecules.transition_states.ends import EndPoints, rmsd
 from hint_recipes.molecules.transition_states.pysisyphus import AtomicUnits, require_pysisyphus
 from hint_recipes.molecules.transition_states.reaction import Reaction, check_reaction, group_reactions
-from hint_recipes.molecules.transition_states.search import KCAL, search
+from hint_recipes.molecules.transition_states.search import search
 from hint_recipes.molecules.transition_states.settings import SearchSettings
 from hint_recipes.molecules.transition_states.stationary import minimise
 from hint_recipes.molecules.transition_states.study import find_transition_states

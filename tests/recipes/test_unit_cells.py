@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from hint_plugins.cli.main import app
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
-from hint_recipes.crystals.force_constants.force_constants import THZ_TO_CM1, ForceConstants
+from hint_plugins.units import THZ_TO_CM1
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.force_constants.phonopy_cells import to_phonopy_atoms
 from hint_recipes.crystals.force_constants.unit_cells import (

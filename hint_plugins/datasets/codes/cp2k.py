@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 from ase.data import atomic_masses, atomic_numbers
-from ase.units import Bohr, Hartree, _amu, _me
+from ase.units import Bohr, Hartree
 
 from hint_plugins.datasets.codes.run import NoHessian, Run, numbers_of, read_text, same_place
 from hint_plugins.datasets.record import RecordError
 from hint_plugins.structures.species import element
+from hint_plugins.units import ELECTRON_MASSES
 
 _HESSIAN = "VIB| Hessian in cartesian coordinates"
 _COORDINATES = re.compile(r"MODULE (\w+):\s+ATOMIC COORDINATES IN ANGSTROM", re.IGNORECASE)
@@ -42,7 +43,7 @@ def read_cp2k(path: Path) -> Run:
     if not found:
         raise NoHessian("no Hessian: VIBRATIONAL_ANALYSIS/PRINT/PROGRAM_RUN_INFO ON prints it")
     numbers, positions, masses = _atoms(before)
-    weights = np.sqrt(np.repeat(masses * (_amu / _me), 3))
+    weights = np.sqrt(np.repeat(masses * ELECTRON_MASSES, 3))
     hessian = _hessian(after, 3 * len(numbers)) * 1e-6 * np.outer(weights, weights) * Hartree / Bohr**2
     run = Run("CP2K", numbers, positions, hessian, masses=masses)
     if not re.search(r"CELL\| Periodicity\s+NONE", text):

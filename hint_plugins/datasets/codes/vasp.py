@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.curvature.layouts import Layout, convert
 from hint_plugins.datasets.codes.run import SAME_PLACE, NoHessian, Run, read_text
 from hint_plugins.datasets.record import RecordError
 
@@ -137,8 +138,7 @@ def _converged(calculations: list[ElementTree.Element], limit: str, kind: str) -
 
 
 def _matrix(constants: np.ndarray) -> np.ndarray:
-    size = 3 * len(constants)
-    return np.ascontiguousarray(constants.swapaxes(1, 2)).reshape(size, size)
+    return convert(constants, Layout.BLOCKS, Layout.FLAT)
 
 
 def _masses(root: ElementTree.Element) -> np.ndarray:

@@ -11,8 +11,9 @@ from helpers.fairchem_run import save
 from typer.testing import CliRunner
 
 from hint_plugins.cli.main import app
-from hint_plugins.objective.metrics import CM1, frequencies
+from hint_plugins.objective.metrics import frequencies
 from hint_plugins.potential import Potential
+from hint_plugins.units import CM1
 
 
 @pytest.fixture

@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
-from ase import units as ase_units
 
+from hint_plugins.curvature.layouts import Layout, convert
+from hint_plugins.units import CM1
 from hint_recipes.crystals.force_constants.phonopy_cells import from_phonopy_atoms, to_phonopy_atoms
 from hint_recipes.crystals.force_constants.supercells import find_multiples, match_sites
 
 if TYPE_CHECKING:
     from phonopy import Phonopy
-
-#: sqrt(eV / A^2 / u) as a wave number in cm^-1.
-TO_CM1 = 1e10 * np.sqrt(ase_units._e / ase_units._amu) / (2 * np.pi * ase_units._c * 100)
-#: THz in cm^-1.
-THZ_TO_CM1 = 1e12 / (ase_units._c * 100)
 
 
 @dataclass(frozen=True)
@@ -117,11 +113,10 @@ class ForceConstants:
 
     def acoustic_sum_rule(self) -> ForceConstants:
         """Project uniform translations out of the Hessian: ``P H P``, ``P = 1 - sum_a |a><a|``."""
-        n = len(self.supercell)
-        blocks = self.hessian.reshape(n, 3, n, 3)
+        blocks = convert(self.hessian, Layout.FLAT, Layout.ASE)
         blocks = blocks - blocks.mean(0, keepdims=True)
         blocks = blocks - blocks.mean(2, keepdims=True)
-        return self.replace(blocks.reshape(3 * n, 3 * n))
+        return self.replace(convert(blocks, Layout.ASE, Layout.FLAT))
 
     def symmetrized(self, symprec: float = 1e-5) -> ForceConstants:
         """Average over the space group and over ``H = H^T`` (phonopy)."""
@@ -176,8 +171,8 @@ class ForceConstants:
             free = (
                 np.linalg.norm(translations.T @ vectors, axis=0) > 0.99 if index == 0 else np.zeros(len(values), bool)
             )
-            raised = np.where(free, values, np.maximum(np.abs(values), (floor / TO_CM1) ** 2))
-            changed += int((values[~free] < (floor / TO_CM1) ** 2).sum())
+            raised = np.where(free, values, np.maximum(np.abs(values), (floor / CM1) ** 2))
+            changed += int((values[~free] < (floor / CM1) ** 2).sum())
             matrices[index] = (vectors * raised) @ vectors.conj().T
         return self.from_dynamical_matrices(matrices), changed
 
@@ -192,8 +187,7 @@ class ForceConstants:
         cell = to_phonopy_atoms(self.primitive)
         phonon = Phonopy(cell, np.diag(self.multiples), primitive_matrix=np.eye(3), symprec=symprec)
         order = match_sites(from_phonopy_atoms(phonon.supercell), self.supercell)
-        n = len(order)
-        blocks = self.hessian.reshape(n, 3, n, 3).swapaxes(1, 2)
+        blocks = convert(self.hessian, Layout.FLAT, Layout.BLOCKS)
         phonon.force_constants = np.ascontiguousarray(blocks[np.ix_(order, order)])
         return phonon
 
@@ -215,13 +209,13 @@ class ForceConstants:
         if blocks.shape[0] != n:
             blocks = compact_fc_to_full_fc(phonon.primitive, blocks)
         cell = from_phonopy_atoms(phonon.primitive) if primitive is None else primitive
-        hessian = np.asarray(blocks).swapaxes(1, 2).reshape(3 * n, 3 * n)
+        hessian = convert(np.asarray(blocks), Layout.BLOCKS, Layout.FLAT)
         return cls.from_supercell(cell, from_phonopy_atoms(phonon.supercell), hessian)
 
 
 def signed_frequencies(eigenvalues: np.ndarray) -> np.ndarray:
     """Eigenvalues of dynamical matrices (eV / A^2 / u) as cm^-1; negative stands for imaginary."""
-    return np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues)) * TO_CM1
+    return np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues)) * CM1
 
 
 def set_masses(primitive: Atoms, masses: dict[str, float]) -> Atoms:

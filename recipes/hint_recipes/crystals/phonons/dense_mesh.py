@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from ase import units
 
-from hint_recipes.crystals.force_constants.force_constants import THZ_TO_CM1, ForceConstants
+from hint_plugins.units import THZ_TO_CM1
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.phonons.harmonic import IMAGINARY_BELOW, KJ_MOL
 
 #: Length (A) that sets the mesh: divisions along a reciprocal vector are its length (no 2 pi) times this.

@@ -11,8 +11,9 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.errors import InputError
+from hint_plugins.units import THZ_TO_CM1
 from hint_recipes.crystals.force_constants.files import read_force_constants, save_force_constants
-from hint_recipes.crystals.force_constants.force_constants import THZ_TO_CM1, ForceConstants, signed_frequencies
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, signed_frequencies
 from hint_recipes.crystals.force_constants.phonopy_cells import from_phonopy_atoms
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hint_plugins.errors import InputError
+from hint_plugins.units import CM1
 from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor, output_to, to_cellconstructor
-from hint_recipes.crystals.force_constants.force_constants import TO_CM1, ForceConstants
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.sscha.ensemble_statistics import jackknife
 from hint_recipes.crystals.sscha.populations import draw
 from hint_recipes.crystals.sscha.self_consistency import self_consistent
@@ -144,4 +145,4 @@ def free_energy_hessian(
 
 
 def _squares(constants: ForceConstants) -> np.ndarray:
-    return np.linalg.eigvalsh(constants.dynamical_matrices()) * TO_CM1**2
+    return np.linalg.eigvalsh(constants.dynamical_matrices()) * CM1**2

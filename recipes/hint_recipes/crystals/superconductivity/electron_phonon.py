@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from hint_plugins.errors import InputError
+from hint_plugins.units import CM1
 from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor
 from hint_recipes.crystals.force_constants.dynamical_matrices import read_dynamical_matrices
-from hint_recipes.crystals.force_constants.force_constants import TO_CM1, ForceConstants, signed_frequencies
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, signed_frequencies
 from hint_recipes.crystals.superconductivity.alpha2f import Alpha2F, from_modes
 from hint_recipes.crystals.superconductivity.alpha2f_header import FREQUENCY_UNITS
 
@@ -147,7 +148,7 @@ def reproject(couplings: ModeCouplings, harmonic: ForceConstants, anharmonic: Fo
         couplings.q_points, couplings.frequencies, couplings.couplings, strict=True
     ):
         _, old = np.linalg.eigh(_matrix_at(harmonic, q))
-        strength = _average_degenerate(old_values * (old_frequencies / TO_CM1) ** 2, old_frequencies)
+        strength = _average_degenerate(old_values * (old_frequencies / CM1) ** 2, old_frequencies)
         new_squares, new = np.linalg.eigh(_matrix_at(anharmonic, q))
         overlap = np.abs(new.conj().T @ (change[:, None] * old)) ** 2
         new_frequencies = signed_frequencies(new_squares)

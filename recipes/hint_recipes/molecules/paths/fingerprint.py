@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 
-from hint_plugins.objective.metrics import CM1, external_modes, frequencies, symmetrised
+from hint_plugins.objective.metrics import external_modes, frequencies, symmetrised
+from hint_plugins.units import CM1, KCAL
 from hint_recipes.molecules.paths.elastic_band import evaluate_images, path_length
 
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
-
-KCAL = units.kcal / units.mol
 
 
 @dataclass

@@ -13,10 +13,11 @@ from ase.io import iread
 from hint_plugins.runs.files import replacing, write_csv
 from hint_plugins.runs.items import safe_name, write_frames
 from hint_plugins.structures.copies import bare, moved
+from hint_plugins.units import KCAL
 from hint_recipes.failures import SearchFailure
 from hint_recipes.molecules.paths.band import relaxed_band
 from hint_recipes.molecules.paths.elastic_band import with_roles, without_repeats
-from hint_recipes.molecules.paths.fingerprint import KCAL, Fingerprint, fingerprint, plot_fingerprint
+from hint_recipes.molecules.paths.fingerprint import Fingerprint, fingerprint, plot_fingerprint
 from hint_recipes.molecules.paths.settings import BandSettings
 from hint_recipes.molecules.transition_states.reaction import Reaction
 

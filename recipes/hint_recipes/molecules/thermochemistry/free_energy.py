@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
+from hint_plugins.curvature.layouts import Layout, convert
 from hint_plugins.structures.charges import charge_and_multiplicity
 from hint_recipes.molecules.thermochemistry.settings import GibbsSettings
 from hint_recipes.molecules.thermochemistry.symmetry import is_linear, straightened, symmetry_number
@@ -70,7 +71,7 @@ def free_energy(
         freq_au, waves = np.zeros(0), np.zeros(0)
     else:
         atomic = 0.5 * (hessian + hessian.T) / units.Hartree * units.Bohr**2
-        blocks = atomic.reshape(n, 3, n, 3).transpose(0, 2, 1, 3)
+        blocks = convert(atomic, Layout.FLAT, Layout.BLOCKS)
         modes = thermo.harmonic_analysis(molecule, blocks, imaginary_freq=False)
         freq_au, waves = np.real(modes["freq_au"]), np.real(modes["freq_wavenumber"])
 

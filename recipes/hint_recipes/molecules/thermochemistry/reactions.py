@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from ase import units
 from ase.formula import Formula
 
+from hint_plugins.units import KCAL
+
 #: 1 kcal/mol, "chemical accuracy", in eV.
-CHEMICAL_ACCURACY = units.kcal / units.mol
+CHEMICAL_ACCURACY = KCAL
 
 
 def reaction_free_energies(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ase import units
 
 from hint_plugins.runs.figures import legend_below, new_figure, save_figure, wrapped
+from hint_plugins.units import KCAL
 from hint_recipes.molecules.paths.elastic_band import path_length
 
 if TYPE_CHECKING:
     from hint_recipes.molecules.transition_states.search import SearchResult
 
-KCAL = units.kcal / units.mol
 STAGES = (("n_path", "path"), ("n_ts", "transition state"), ("n_intended", "intended"))
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 
 from hint_plugins.objective.metrics import frequencies
 from hint_plugins.runs.files import plain
+from hint_plugins.units import KCAL
 from hint_recipes.failures import SearchFailure
 from hint_recipes.molecules.paths.elastic_band import evaluate_images, initial_path, relax_band, without_repeats
 from hint_recipes.molecules.transition_states.bonds import bond_matrix, changed_bonds
@@ -28,7 +29,6 @@ from hint_recipes.steps import check_deadline
 if TYPE_CHECKING:
     from hint_plugins.potential import Potential
 
-KCAL = units.kcal / units.mol
 # fmt: off
 #: Keys of a record.
 FIELDS = (
