@@ -1,4 +1,4 @@
-"""The tutorial's blocks run in their order, as they stand, with short trainings."""
+"""The tutorial's blocks run in their order, as they stand, with short trainings; so does the README's Python."""
 
 import os
 import re
@@ -39,3 +39,25 @@ def test_blocks_run(tmp_path):
         assert done.returncode == 0, f"{code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     assert "Hessian" in (tmp_path / "errors-efh" / "summary.json").read_text().title()
     assert (tmp_path / "ts" / "barriers.csv").exists()
+
+
+@pytest.mark.mace
+@pytest.mark.slow
+def test_python_of_the_readme_runs(tmp_path):
+    """From nothing to a trained model and a study in ten lines, as they stand but for the length of the training."""
+    pytest.importorskip("tblite")
+    pytest.importorskip("pyscf")
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    assert code.count("steps=1000") == 1
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("steps=1000", "steps=20")],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    for expected in ("E/F/H : E/F", "Hessian MAE", "G - E ="):
+        assert expected in done.stdout

@@ -23,7 +23,7 @@ from hint_plugins.runs.progress import note
 from hint_recipes.demo.plots import plot_comparison
 from hint_recipes.demo.settings import DemoSettings
 from hint_recipes.demo.tables import ERRORS, compare, sentences, with_units
-from hint_recipes.demo.training import make_labels, split, train_and_evaluate
+from hint_recipes.demo.training import make_labels, split, train_and_evaluate, training_directory
 
 #: Training structures per reaction of the further points of the curve.
 CURVE = (3, 12, 24)
@@ -57,6 +57,15 @@ class Comparison:
     def table(self) -> list[dict[str, Any]]:
         """Mean, spread and ratio of every error (:func:`~hint_recipes.demo.tables.compare`)."""
         return compare(self.rows)
+
+    @property
+    def models(self) -> dict[str, Path]:
+        """The models of the first size and seed, trained on ``E/F`` and on ``E/F/H``."""
+        found = {}
+        for kind, hessians in (("E/F", False), ("E/F/H", True)):
+            directory = training_directory(self.directory, self.settings, 1, hessians)
+            found[kind] = directory / f"{directory.name}.model"
+        return found
 
     def report(self, width: int | None = None) -> str:
         """The table, and what it says in words, for a terminal of ``width`` characters."""

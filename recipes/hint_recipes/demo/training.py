@@ -143,12 +143,18 @@ def train(
     run_logged(command, directory)
 
 
+def training_directory(out: Path, settings: DemoSettings, seed: int, hessians: bool) -> Path:
+    """Where one training lies; its last part is the name of the model."""
+    size = f"{settings.model.lower()}-n{settings.structures}-h{settings.labelled}-seed{seed}"
+    return out / size / ("efh" if hessians else "ef")
+
+
 def train_and_evaluate(
     out: Path, settings: DemoSettings, seed: int, hessians: bool, parts: dict, device: str | None = None
 ) -> dict[str, Any]:
     """One training and its errors on the test set; what is finished is not done again."""
-    name = "efh" if hessians else "ef"
-    directory = out / f"{settings.model.lower()}-n{settings.structures}-h{settings.labelled}-seed{seed}" / name
+    directory = training_directory(out, settings, seed, hessians)
+    name = directory.name
     done, record = directory / "evaluation" / "summary.json", directory / "settings.json"
     if record.exists() and json.loads(record.read_text()) != settings.model_dump():
         raise InputError(f"{directory} holds a training with other settings: choose another --out, or remove it")
