@@ -76,6 +76,7 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m numpydoc lint $$(find hint_plugins adapters recipes/hint_recipes -name '*.py')
 
 clean:
 	rm -rf $(VENV) $(FAIRCHEM) build dist demo-out demo-out-full

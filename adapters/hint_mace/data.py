@@ -257,7 +257,7 @@ def labelled_loader(loader: DataLoader, collate: Callable[[Any], Any], **setting
         MACE's.
     collate
         A :class:`Collate`, or its method ``labelled``.
-    settings
+    **settings
         ``batch_sampler``, or ``batch_size`` and ``sampler``, in place of the loader's own.
     """
     dataset = loader.dataset

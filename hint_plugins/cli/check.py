@@ -27,10 +27,10 @@ def check(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Check geometries, energies, forces, stresses and Hessian labels: lengths, finite numbers, signs, units, symmetry,
-    sum rules, order of atoms.
+    """Check geometries, energies, forces, stresses and Hessian labels.
 
-    Names file, place and reason of every bad one, and counts what is missing; exit status 1 if there is a bad one.
+    What is checked: lengths, finite numbers, signs, units, symmetry, sum rules, order of atoms. Names file, place and
+    reason of every bad structure, and counts what is missing; exit status 1 if there is a bad one.
     """
     from hint_plugins.cli.common import finish
     from hint_plugins.cli.settings import asked

@@ -62,7 +62,7 @@ def read_dataset(path: Path | str, format: str = "auto", bad: OnBad | None = Non
         A key of :data:`READERS`, ``module:function``, or ``auto``.
     bad
         Called with index and reason for each record that cannot be used; by default that is an error.
-    options
+    **options
         Of the reader.
 
     Raises

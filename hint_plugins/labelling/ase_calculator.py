@@ -29,7 +29,7 @@ class ASEEngine:
         ``module:factory``, called with ``options`` to give a calculator.
     step
         Displacement (A) of finite differences along one coordinate; 0.3 of it a coordinate along a dense direction.
-    options
+    **options
         Keyword arguments of the calculator.
     """
 

@@ -91,8 +91,11 @@ class LabelEngine(Protocol):
         ...
 
     def surface(self, atoms: Atoms) -> Surface:
-        """The surface of ``atoms`` (positions and cell in A, charge and spin as in
-        :func:`hint_plugins.structures.charges.charge_and_multiplicity`)."""
+        """The surface of a structure.
+
+        Positions and cell in A, charge and spin as in
+        :func:`hint_plugins.structures.charges.charge_and_multiplicity`.
+        """
         ...
 
 

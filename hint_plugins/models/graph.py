@@ -16,7 +16,7 @@ class Graph:
     (source, neighbour) and ``i = edge_index[1, e]`` (centre). Shapes, dtypes and devices are checked when
     the object is made; :meth:`validate` also checks values, which on a GPU waits for the device.
 
-    Parameters
+    Attributes
     ----------
     positions : (N, 3) float tensor
         Cartesian positions in Angstrom.

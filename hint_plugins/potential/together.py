@@ -163,15 +163,12 @@ class _Asking(Potential):
 class Together:
     """Searches on one potential whose requests are joined.
 
-    Parameters
+    Attributes
     ----------
     potential
         One that is faster with several structures at a time (``potential.backend.batched``).
     width
         Searches under way at once.
-
-    Attributes
-    ----------
     rounds
         How often all searches waited and were answered.
     joined

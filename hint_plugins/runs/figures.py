@@ -19,7 +19,7 @@ def new_figure(width: float = 6.4, height: float = 4.2, **options: Any) -> tuple
     ----------
     width, height
         Inches.
-    options
+    **options
         Of ``Figure.subplots``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

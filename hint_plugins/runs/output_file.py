@@ -30,7 +30,7 @@ class OutputFile:
     ----------
     path
         The file.
-    inputs
+    *inputs
         Files that it must not replace.
 
     Raises

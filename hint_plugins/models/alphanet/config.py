@@ -35,7 +35,7 @@ PUBLISHED_ELEMENTS = 95
 class AlphaNetConfig:
     """Every option of the network.
 
-    Parameters
+    Attributes
     ----------
     variant
         ``smooth`` (default) for training; ``square``, ``bessel`` and ``gauss`` compute exactly what the

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ForceConstants:
     """Second derivatives of a crystal's energy in a supercell.
 
-    Parameters
+    Attributes
     ----------
     primitive
         The unit cell, with its masses (isotopes: ``primitive.set_masses``).

@@ -42,7 +42,7 @@ class Evaluated:
 class EnsembleEngine:
     """Force engine of an SSCHA run.
 
-    Parameters
+    Attributes
     ----------
     potential
         The model.

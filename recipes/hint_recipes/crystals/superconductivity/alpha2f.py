@@ -19,7 +19,7 @@ KELVIN = 1000 * ase_units.kB
 class Alpha2F:
     """An Eliashberg spectral function on a grid.
 
-    Parameters
+    Attributes
     ----------
     omega
         ``(n,)`` phonon energies, meV, positive and strictly rising.
