@@ -46,7 +46,7 @@ def make_label(engine: LabelEngine, atoms: Atoms, task: LabelTask) -> Record:
     _refuse_nonsense(atoms)
     kind = task.kind_for(atoms)
     key = structure_key(atoms, kind)
-    surface = engine.surface(atoms)
+    surface = engine.surface(atoms.copy())  # an engine may move what it is given
     gradients = 0
 
     def evaluate(positions: np.ndarray) -> Evaluation:

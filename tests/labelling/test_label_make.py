@@ -276,3 +276,34 @@ def test_wrong_options_of_xtb(options):
 def test_wrong_tasks(bad):
     with pytest.raises(ValueError, match=r"unknown kind|at least 1|between 0"):
         LabelTask(**bad)
+
+
+class Dragging:
+    """A quartic surface that moves the structure which it was given, as an engine around a calculator may."""
+
+    step = probe_step = 1e-3
+
+    def provenance(self):
+        return {"method": "dragging"}
+
+    def surface(self, atoms):
+        self.atoms, self.inner = atoms, QuarticEngine().surface(atoms.copy())
+        return self
+
+    def evaluate(self, positions):
+        self.atoms.positions = positions
+        return self.inner.evaluate(self.atoms.positions.copy())
+
+    def hessian(self):
+        return None
+
+
+@pytest.mark.parametrize("kind", ["full", "columns", "projections"])
+def test_engine_that_moves_its_structure_gives_the_same_label(kind):
+    """With displacements from a place that moves along, second derivatives would be half as large."""
+    atoms = molecule("H2O")
+    task = LabelTask(kind, num_probes=2, analytic=False, step=1e-3)
+    ours, theirs = make_label(QuarticEngine(), atoms, task), make_label(Dragging(), atoms, task)
+    assert (atoms.positions == molecule("H2O").positions).all()
+    for name in (n for n in ours if n.startswith("hessian")):
+        np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-5, atol=1e-5)
