@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
-import torch
-from ase import Atoms
-from numpy import ndarray
-from pydantic import BaseModel
-from torch import Tensor
 
-from hint_plugins.training.protocol import GraphBatch, LabelledGraphs, Progress
+if TYPE_CHECKING:  # hooks are known without the libraries of training
+    import torch
+    from ase import Atoms
+    from numpy import ndarray
+    from pydantic import BaseModel
+    from torch import Tensor
+
+    from hint_plugins.training.protocol import GraphBatch, LabelledGraphs, Progress
 
 PROJECT = "hint"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -158,13 +160,13 @@ class HookSpecs:
         """Add models that hosts can train: ``(ModelSettings) -> EnergyModel``, or ``Pretrained`` with its own scale."""
 
     @hookspec
-    def register_label_makers(self) -> dict[str, Callable]:
-        """Add engines of ``hint label``."""
+    def register_label_makers(self) -> dict[str, Callable | str]:
+        """Add engines of ``hint label``: classes, or their ``module:name``."""
 
     @hookspec
-    def register_readers(self) -> dict[str, Callable]:
-        """Add dataset readers of ``hint convert``."""
+    def register_readers(self) -> dict[str, Callable | str]:
+        """Add dataset readers of ``hint convert``: functions, or their ``module:name``."""
 
     @hookspec
-    def register_selectors(self) -> dict[str, Callable]:
-        """Add ways of ``hint select`` to choose structures."""
+    def register_selectors(self) -> dict[str, Callable | str]:
+        """Add ways of ``hint select`` to choose structures: functions, or their ``module:name``."""

@@ -26,6 +26,13 @@ def installed_plugins() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
+def new_manager() -> pluggy.PluginManager:
+    """A plugin manager that knows the hooks, without plugins."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(HookSpecs)
+    return manager
+
+
 def load_plugins(names: Sequence[str]) -> pluggy.PluginManager:
     """Make a plugin manager with the named plugins.
 
@@ -46,8 +53,7 @@ def load_plugins(names: Sequence[str]) -> pluggy.PluginManager:
     PluginError
         If a name is unknown (the message lists what is installed) or its import fails.
     """
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(HookSpecs)
+    manager = new_manager()
     known = installed_plugins()
     for name in dict.fromkeys(names):
         if name not in known:

@@ -11,6 +11,7 @@ import pluggy
 
 from hint_mace.checkpoint import require_same_settings
 from hint_mace.energies import Energies
+from hint_mace.patching import Patches
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ class Adapter:
         The run within ``mace.tools.train``; None before and after.
     trained
         The run that has ended, for the tables after it.
+    patches
+        What was replaced of MACE and torch.
     """
 
     def __init__(self, manager: pluggy.PluginManager) -> None:
@@ -37,6 +40,11 @@ class Adapter:
         self.energies = Energies()
         self.session: Any = None
         self.trained: Any = None
+        self.patches = Patches()
+
+    def uninstall(self) -> None:
+        """Restore every function of MACE and torch that was replaced."""
+        self.patches.undo()
 
     def accept_changes(self, stored: Mapping[str, str], now: Mapping[str, str]) -> None:
         """Compare the settings of a checkpoint with those of this run; changes must have been allowed."""

@@ -8,13 +8,12 @@ first, the checkpoint second, each whole or not at all; the same token in both s
 from __future__ import annotations
 
 import argparse
-import functools
 import glob
 import logging
 import os
 import secrets
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,46 +171,50 @@ def wrap_checkpoints(adapter: Adapter) -> None:
 
     MACE takes any failure on reading for the absence of a checkpoint and trains from the first epoch.
     """
-    load, load_state = CheckpointIO.load, CheckpointBuilder.load_checkpoint
 
-    @functools.wraps(load)
-    def reading(self: Any, path: str, device: Any = None) -> Any:
-        info = self._parse_checkpoint_path(path)
-        if info is None:
-            return load(self, path, device=device)
-        log.info("Loading checkpoint: %s", path)
-        try:
-            # Not to ``device``: an optimiser whose counters of steps lie on a GPU waits for each of them at every step.
-            content, beside = read_checkpoint(path, torch.device("cpu"))
-            if beside is not None and adapter.trained is None:
-                adapter.accept_changes(beside.get("settings", {}), adapter.settings)
-        except CheckpointError as error:
-            exit_with(error)
-        self.hint_loaded = path, beside
-        return content, info.epochs
+    def reading(original: Callable) -> Callable:
+        def load(self: Any, path: str, device: Any = None) -> Any:
+            info = self._parse_checkpoint_path(path)
+            if info is None:
+                return original(self, path, device=device)
+            log.info("Loading checkpoint: %s", path)
+            try:
+                # Not to ``device``: an optimiser whose step counters lie on a GPU waits for each of them at every step.
+                content, beside = read_checkpoint(path, torch.device("cpu"))
+                if beside is not None and adapter.trained is None:
+                    adapter.accept_changes(beside.get("settings", {}), adapter.settings)
+            except CheckpointError as error:
+                exit_with(error)
+            self.hint_loaded = path, beside
+            return content, info.epochs
 
-    @functools.wraps(load_state)
-    def fitting(state: Any, checkpoint: Any, strict: bool) -> None:
-        lbfgs = getattr(adapter.args, "lbfgs", False) and not isinstance(state.optimizer, LBFGS)
-        try:
-            have = set(checkpoint["model"])
-            missing = sorted({name for name, _ in state.model.named_parameters()} - have)
-            unknown = sorted(have - set(state.model.state_dict()))
-            if missing or unknown:
-                raise ValueError(f"parameters {(missing + unknown)[:3]} are in only one of them")
-            load_state(state, checkpoint, strict)
-        except Exception as error:
-            if lbfgs:  # MACE tries with its first optimiser, and then again with this one
-                raise
-            exit_with(
-                CheckpointError(
-                    f"the checkpoint does not fit the model or optimiser of this run: {_first_line(error)}. Give the "
-                    "options of the run that wrote it, or train without --restart_latest"
+        return load
+
+    adapter.patches.method(CheckpointIO, "load", reading)
+
+    def fitting(original: Callable) -> Callable:
+        def load_checkpoint(state: Any, checkpoint: Any, strict: bool) -> None:
+            lbfgs = getattr(adapter.args, "lbfgs", False) and not isinstance(state.optimizer, LBFGS)
+            try:
+                have = set(checkpoint["model"])
+                missing = sorted({name for name, _ in state.model.named_parameters()} - have)
+                unknown = sorted(have - set(state.model.state_dict()))
+                if missing or unknown:
+                    raise ValueError(f"parameters {(missing + unknown)[:3]} are in only one of them")
+                original(state, checkpoint, strict)
+            except Exception as error:
+                if lbfgs:  # MACE tries with its first optimiser, and then again with this one
+                    raise
+                exit_with(
+                    CheckpointError(
+                        f"the checkpoint does not fit the model or optimiser of this run: {_first_line(error)}. Give "
+                        "the options of the run that wrote it, or train without --restart_latest"
+                    )
                 )
-            )
 
-    setattr(CheckpointIO, "load", reading)  # noqa: B010
-    setattr(CheckpointBuilder, "load_checkpoint", staticmethod(fitting))  # noqa: B010
+        return load_checkpoint
+
+    adapter.patches.method(CheckpointBuilder, "load_checkpoint", fitting)
 
 
 def _first_line(error: BaseException) -> str:

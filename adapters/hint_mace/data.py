@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from hint_mace.packed import DRAWN, Drawn, LabelledBatch
+from hint_mace.patching import patched
 from hint_plugins.labels.hessian_label import LabelError
 
 #: Prefix of label arrays among the properties of MACE's configurations (and its HDF5 files).
@@ -47,11 +48,8 @@ def named_frames() -> Iterator[None]:
             atoms.info["hint_source"] = f"{filename}, frame {number}"
         return result
 
-    ase.io.read = named
-    try:
+    with patched(ase.io, "read", named):
         yield
-    finally:
-        ase.io.read = read
 
 
 def read_into(config: Configuration, atoms: Atoms, manager: pluggy.PluginManager) -> Configuration:

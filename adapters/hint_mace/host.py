@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import warnings
 import zipfile
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hint_mace.patching import patched
 from hint_plugins.models import Graph
 from hint_plugins.potential.backends.energy_models import EnergyModelBackend
 from hint_plugins.potential.backends.protocol import PotentialError
@@ -134,15 +134,9 @@ def load_potential(path: str, device: torch.device, dtype: torch.dtype | None) -
     return EnergyModelBackend(MaceEnergyModel(model, head or None), file, device, dtype or own)
 
 
-@contextlib.contextmanager
-def _scripts_to(device: torch.device) -> Iterator[None]:
+def _scripts_to(device: torch.device) -> AbstractContextManager[None]:
     """Within, TorchScript parts of a pickled model go to ``device``; e3nn puts them where they were when saved."""
-    load = torch.jit.load
-    setattr(torch.jit, "load", functools.partial(load, map_location=device))  # noqa: B010
-    try:
-        yield
-    finally:
-        setattr(torch.jit, "load", load)  # noqa: B010
+    return patched(torch.jit, "load", functools.partial(torch.jit.load, map_location=device))
 
 
 def _scripted(file: str) -> bool | None:

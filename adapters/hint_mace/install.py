@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import inspect
 import logging
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hint_mace.leaving import exit_with
-from hint_mace.patching import OPTIONAL, IncompatibleHostError, check_host, find, replace
+from hint_mace.patching import OPTIONAL, IncompatibleHostError, check_host, find
 from hint_plugins.curvature.selftest import SelfTestError
 from hint_plugins.labels.hessian_label import LabelError
 from hint_plugins.plugins import PluginError, describe_plugins, load_plugins
@@ -57,8 +56,12 @@ def install(names: Sequence[str]) -> Adapter:
 
     adapter = Adapter(load_plugins(names))
     wraps = (_wrap_parsers, _wrap_distributed, _wrap_labels, wrap_checkpoints, _wrap_training, wrap_tables, wrap_models)
-    for wrap in wraps:
-        wrap(adapter)
+    try:
+        for wrap in wraps:
+            wrap(adapter)
+    except BaseException:  # all or nothing
+        adapter.uninstall()
+        raise
     return adapter
 
 
@@ -68,8 +71,8 @@ def _wrap_parsers(adapter: Adapter) -> None:
     def extended(original: Callable) -> Callable:
         return lambda: extend_parser(original(), adapter.manager)
 
-    replace("build_default_arg_parser", extended, "mace.tools.arg_parser", "mace.tools")
-    replace("build_preprocess_arg_parser", extended, "mace.tools.arg_parser", "mace.tools")
+    adapter.patches.function("build_default_arg_parser", extended, "mace.tools.arg_parser", "mace.tools")
+    adapter.patches.function("build_preprocess_arg_parser", extended, "mace.tools.arg_parser", "mace.tools")
 
     def captured(original: Callable) -> Callable:
         def check_args(args: argparse.Namespace) -> Any:
@@ -83,7 +86,7 @@ def _wrap_parsers(adapter: Adapter) -> None:
 
         return check_args
 
-    replace("check_args", captured, "mace.tools.arg_parser_tools", "mace.tools")
+    adapter.patches.function("check_args", captured, "mace.tools.arg_parser_tools", "mace.tools")
 
 
 def _wrap_distributed(adapter: Adapter) -> None:
@@ -102,13 +105,13 @@ def _wrap_distributed(adapter: Adapter) -> None:
                 for name in ("mace.cli.run_train", "__main__"):  # torch's own class stays as it is
                     module = sys.modules.get(name)
                     if getattr(module, "DDP", None) is DistributedDataParallel:
-                        setattr(module, "DDP", on_cpu)  # noqa: B010
+                        adapter.patches.put(module, "DDP", on_cpu)
             return result
 
         return init_distributed
 
     if find(OPTIONAL[0]) is not None:
-        replace("init_distributed", with_gloo, "mace.tools.distributed_tools")
+        adapter.patches.function("init_distributed", with_gloo, "mace.tools.distributed_tools")
 
 
 def _wrap_labels(adapter: Adapter) -> None:
@@ -136,30 +139,32 @@ def _wrap_labels(adapter: Adapter) -> None:
 
         return config_from_atoms
 
-    replace("config_from_atoms", reading, "mace.data.utils", "mace.data", "mace.data.lmdb_dataset")
-    getitem = LMDBDataset.__getitem__
+    adapter.patches.function("config_from_atoms", reading, "mace.data.utils", "mace.data", "mace.data.lmdb_dataset")
 
-    @functools.wraps(getitem)
-    def named_row(self: Any, index: int) -> Any:
-        files = getattr(self.AseDB, "config", {}).get("src", "database")
-        row[0] = f"{files if isinstance(files, str) else ' + '.join(map(str, files))}, structure {index}"
-        try:
-            return getitem(self, index)
-        finally:
-            row[0] = "structure"
+    def with_row(original: Callable) -> Callable:
+        def __getitem__(self: Any, index: int) -> Any:
+            files = getattr(self.AseDB, "config", {}).get("src", "database")
+            row[0] = f"{files if isinstance(files, str) else ' + '.join(map(str, files))}, structure {index}"
+            try:
+                return original(self, index)
+            finally:
+                row[0] = "structure"
 
-    setattr(LMDBDataset, "__getitem__", named_row)  # noqa: B010
-    prepared_item = HDF5Dataset.__getitem__
+        return __getitem__
 
-    @functools.wraps(prepared_item)
-    def named_item(self: Any, index: int) -> Any:
-        prepared.append(f"{self.file_path}, structure {index}")
-        try:
-            return prepared_item(self, index)
-        finally:
-            prepared.pop()
+    adapter.patches.method(LMDBDataset, "__getitem__", with_row)
 
-    setattr(HDF5Dataset, "__getitem__", named_item)  # noqa: B010
+    def with_place(original: Callable) -> Callable:
+        def __getitem__(self: Any, index: int) -> Any:
+            prepared.append(f"{self.file_path}, structure {index}")
+            try:
+                return original(self, index)
+            finally:
+                prepared.pop()
+
+        return __getitem__
+
+    adapter.patches.method(HDF5Dataset, "__getitem__", with_place)
 
     def named(original: Callable) -> Callable:
         def load_from_xyz(*args: Any, **kwargs: Any) -> Any:
@@ -168,25 +173,26 @@ def _wrap_labels(adapter: Adapter) -> None:
 
         return load_from_xyz
 
-    replace("load_from_xyz", named, "mace.data.utils", "mace.data")
-    make = getattr(AtomicData.from_config, "__func__")  # noqa: B009
+    adapter.patches.function("load_from_xyz", named, "mace.data.utils", "mace.data")
 
-    @functools.wraps(make)
-    def from_config(cls: type, config: Any, *args: Any, **kwargs: Any) -> Any:
-        labels = take_labels(config)
-        if prepared:
-            try:
-                require_numbers(config, prepared[-1])
-                adapter.energies.add(config, structure_of(config), prepared[-1])
-                labels = check_taken(config, labels, prepared[-1], adapter.manager)
-            except LabelError as error:
-                exit_with(error)
-        data = make(cls, config, *args, **kwargs)
-        if labels:
-            data.__dict__[STORED] = labels
-        return data
+    def with_labels(original: Callable) -> Callable:
+        def from_config(cls: type, config: Any, *args: Any, **kwargs: Any) -> Any:
+            labels = take_labels(config)
+            if prepared:
+                try:
+                    require_numbers(config, prepared[-1])
+                    adapter.energies.add(config, structure_of(config), prepared[-1])
+                    labels = check_taken(config, labels, prepared[-1], adapter.manager)
+                except LabelError as error:
+                    exit_with(error)
+            data = original(cls, config, *args, **kwargs)
+            if labels:
+                data.__dict__[STORED] = labels
+            return data
 
-    setattr(AtomicData, "from_config", classmethod(from_config))  # noqa: B010
+        return from_config
+
+    adapter.patches.method(AtomicData, "from_config", with_labels)
 
 
 def _out_of_memory(session: Session, error: RuntimeError) -> MemoryError:
@@ -233,7 +239,7 @@ def _wrap_training(adapter: Adapter) -> None:
 
         return train
 
-    replace("train", training, "mace.tools.train", "mace.tools")
+    adapter.patches.function("train", training, "mace.tools.train", "mace.tools")
 
     def epoch(original: Callable) -> Callable:
         def train_one_epoch(*args: Any, **kwargs: Any) -> None:
@@ -245,7 +251,7 @@ def _wrap_training(adapter: Adapter) -> None:
 
         return train_one_epoch
 
-    replace("train_one_epoch", epoch, "mace.tools.train")
+    adapter.patches.function("train_one_epoch", epoch, "mace.tools.train")
 
     def evaluating(original: Callable) -> Callable:
         def evaluate(*args: Any, **kwargs: Any) -> Any:
@@ -257,4 +263,4 @@ def _wrap_training(adapter: Adapter) -> None:
 
         return evaluate
 
-    replace("evaluate", evaluating, "mace.tools.train")
+    adapter.patches.function("evaluate", evaluating, "mace.tools.train")

@@ -13,7 +13,6 @@ from mace.modules.utils import get_outputs, get_symmetric_displacement
 from torch import Tensor, nn
 
 from hint_mace.leaving import exit_with
-from hint_mace.patching import replace
 from hint_plugins.config import ConfigError
 from hint_plugins.models import Graph
 from hint_plugins.models.registry import ModelSettings, Pretrained
@@ -141,7 +140,7 @@ def wrap_models(adapter: Adapter) -> None:
 
         return build_default_arg_parser
 
-    replace("build_default_arg_parser", choices, "mace.tools.arg_parser", "mace.tools")
+    adapter.patches.function("build_default_arg_parser", choices, "mace.tools.arg_parser", "mace.tools")
 
     def building(original: Callable) -> Callable:
         def _build_model(args: Any, model_config: dict, model_config_foundation: Any, heads: Any) -> nn.Module:
@@ -154,7 +153,7 @@ def wrap_models(adapter: Adapter) -> None:
 
         return _build_model
 
-    replace("_build_model", building, "mace.tools.model_script_utils")
+    adapter.patches.function("_build_model", building, "mace.tools.model_script_utils")
 
     def grouping(original: Callable) -> Callable:
         def get_params_options(args: Any, model: nn.Module) -> dict[str, Any]:
@@ -162,7 +161,7 @@ def wrap_models(adapter: Adapter) -> None:
 
         return get_params_options
 
-    replace("get_params_options", grouping, "mace.tools.scripts_utils")
+    adapter.patches.function("get_params_options", grouping, "mace.tools.scripts_utils")
 
 
 def registered_models(adapter: Adapter) -> dict[str, Callable]:

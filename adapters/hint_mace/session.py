@@ -143,7 +143,7 @@ class Session:
             checkpoint = handler.builder.create_checkpoint(state)
             write_checkpoint(handler.io, checkpoint, self._state(), epochs, keep_last)
 
-        setattr(handler, "save", save)  # noqa: B010
+        self.adapter.patches.put(handler, "save", save)
 
     def _state(self) -> dict[str, Any]:
         """What stands beside a checkpoint: numbers, text and tensors."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hint_mace.leaving import exit_with
-from hint_mace.patching import replace
 from hint_plugins.objective.metrics import NotFiniteError
 
 if TYPE_CHECKING:
@@ -40,4 +39,4 @@ def wrap_tables(adapter: Adapter) -> None:
 
         return create_error_table
 
-    replace("create_error_table", extended, "mace.tools.tables_utils")
+    adapter.patches.function("create_error_table", extended, "mace.tools.tables_utils")

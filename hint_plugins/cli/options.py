@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,35 +18,17 @@ Overwrite = Annotated[bool, typer.Option(help="Discard an earlier result in --ou
 
 
 def use_plugins(names: str | None) -> None:
-    """Load the named plugins (separated by commas) and add their label engines, readers and selectors.
+    """Load the named plugins (separated by commas) and use their label engines, readers and selectors.
 
     Raises
     ------
     InputError
         If a plugin is not installed, or registers an engine that workers could not import.
     """
-    if not names:
-        return
-    from hint_plugins.datasets.reading import READERS
-    from hint_plugins.labelling.engine import ENGINES
     from hint_plugins.plugins import PluginError, load_plugins
-    from hint_plugins.selection.choose import SELECTORS
+    from hint_plugins.registries import use
 
     try:
-        manager = load_plugins([name.strip() for name in names.split(",")])
+        use(load_plugins([name.strip() for name in names.split(",")]) if names else None)
     except PluginError as error:
         raise InputError(str(error)) from error
-    for additions in manager.hook.register_label_makers():
-        ENGINES.update({name: _address(factory) for name, factory in (additions or {}).items()})
-    for additions in manager.hook.register_readers():
-        READERS.update({name: _address(reader) for name, reader in (additions or {}).items()})
-    for additions in manager.hook.register_selectors():
-        SELECTORS.update(additions or {})
-
-
-def _address(target: Any) -> str:
-    """``module:name`` under which workers find a function or class."""
-    name = getattr(target, "__qualname__", "")
-    if not name.isidentifier():
-        raise InputError(f"{target!r} must be a function or class at the top level of a module")
-    return f"{target.__module__}:{name}"

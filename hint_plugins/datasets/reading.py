@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,9 @@ from typing import Any
 from ase import Atoms
 
 from hint_plugins.datasets.directories import is_options
+from hint_plugins.registries import registries, resolve
 from hint_plugins.storage.other_formats import known_to_ase
 from hint_plugins.storage.store import OnBad, StoreError, count_structures, raise_bad, read_structures
-
-#: Readers by format; the value is ``module:function`` with the signature ``(path, bad, **options)``.
-READERS: dict[str, str] = {
-    "extxyz": "hint_plugins.datasets.reading:read_store",
-    "aselmdb": "hint_plugins.datasets.reading:read_store",
-    "ase": "hint_plugins.datasets.reading:read_store",
-    "horm": "hint_plugins.datasets.horm:read_horm",
-    "transition1x": "hint_plugins.datasets.transition1x:read_transition1x",
-    "rgd1": "hint_plugins.datasets.rgd1:read_rgd1",
-    "hessian-qm9": "hint_plugins.datasets.hessian_qm9:read_hessian_qm9",
-    "deepmd": "hint_plugins.datasets.deepmd:read_deepmd",
-    "qe-fc": "hint_plugins.datasets.espresso_fc:read_espresso_fc",
-    "phonopy": "hint_plugins.datasets.phonopy_mdr:read_phonopy",
-    "openreact": "hint_plugins.datasets.openreact:read_openreact",
-    "codes": "hint_plugins.datasets.codes:read_codes",
-}
 
 #: What the files of a directory are called, by format.
 DIRECTORIES = {
@@ -59,7 +43,7 @@ def read_dataset(path: Path | str, format: str = "auto", bad: OnBad | None = Non
     path
         File or directory.
     format
-        A key of :data:`READERS`, ``module:function``, or ``auto``.
+        A registered name (:attr:`hint_plugins.registries.Registries.readers`), ``module:function``, or ``auto``.
     bad
         Called with index and reason for each record that cannot be used; by default that is an error.
     **options
@@ -74,11 +58,11 @@ def read_dataset(path: Path | str, format: str = "auto", bad: OnBad | None = Non
     if not path.exists():
         raise StoreError(f"{path}: no such file or directory")
     name = detect_format(path) if format == "auto" else format
-    module, _, function = READERS.get(name, name).partition(":")
+    readers = registries().readers
     try:
-        reader = getattr(importlib.import_module(module), function)
+        reader = resolve(readers.get(name, name))
     except (ImportError, AttributeError, ValueError) as error:
-        known = ", ".join(READERS)
+        known = ", ".join(readers)
         raise StoreError(f"unknown format {format!r}: choose auto, {known}, or module:function ({error})") from error
     try:
         return reader(path, bad or raise_bad(path), **options)
@@ -150,7 +134,7 @@ def detect_format(path: Path) -> str:
         return "codes"
     elif known_to_ase(path):
         return "ase"
-    raise StoreError(f"{path}: cannot tell the format; give --format, one of {', '.join(READERS)}")
+    raise StoreError(f"{path}: cannot tell the format; give --format, one of {', '.join(registries().readers)}")
 
 
 def read_store(path: Path, bad: OnBad) -> Iterator[Atoms]:

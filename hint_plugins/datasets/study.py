@@ -12,10 +12,11 @@ import numpy as np
 
 from hint_plugins.datasets.convert import ConversionReport, adopted, checked
 from hint_plugins.datasets.energies import AtomicEnergies, aligned
-from hint_plugins.datasets.reading import READERS, data_files, detect_format, read_dataset
+from hint_plugins.datasets.reading import data_files, detect_format, read_dataset
 from hint_plugins.datasets.settings import ConvertSettings
 from hint_plugins.errors import InputError
 from hint_plugins.labels.keys import Keys
+from hint_plugins.registries import registries
 from hint_plugins.runs.files import replacing
 from hint_plugins.runs.output_file import OutputFile
 from hint_plugins.runs.progress import progress_bar
@@ -181,4 +182,4 @@ def _require_alone(output: Path) -> None:
 def _format_with_unit(source: Path, format: str) -> str:
     """The name of the format if its Hessians have a unit of their own; empty for structures with any labels."""
     name = detect_format(source) if format == "auto" else format
-    return name if name in READERS and name not in ("extxyz", "aselmdb", "ase") else ""
+    return name if name in registries().readers and name not in ("extxyz", "aselmdb", "ase") else ""

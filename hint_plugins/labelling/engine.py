@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -11,6 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.errors import HintError
+from hint_plugins.registries import registries, resolve
 
 Scalar = str | int | float | bool
 
@@ -99,16 +99,6 @@ class LabelEngine(Protocol):
         ...
 
 
-#: Engines by name; the value is ``module:class``, so that workers can import it. Anything else of that form is
-#: taken as it stands; plugins add to this.
-ENGINES: dict[str, str] = {
-    "xtb": "hint_plugins.labelling.xtb:XTBEngine",
-    "pyscf": "hint_plugins.labelling.pyscf:PySCFEngine",
-    "espresso": "hint_plugins.labelling.espresso:EspressoEngine",
-    "ase": "hint_plugins.labelling.ase_calculator:ASEEngine",
-}
-
-
 @dataclass(frozen=True)
 class EngineSpec:
     """An engine by name and options, small enough to be sent to a worker.
@@ -116,7 +106,7 @@ class EngineSpec:
     Attributes
     ----------
     name
-        A key of :data:`ENGINES` or ``module:class``.
+        A registered name (:attr:`hint_plugins.registries.Registries.label_makers`) or ``module:class``.
     options
         Keyword arguments of the engine.
     """
@@ -132,12 +122,12 @@ class EngineSpec:
         EngineError
             Unknown name, missing library or wrong option.
         """
-        target = ENGINES.get(self.name, self.name)
-        module, _, attribute = target.partition(":")
-        if not attribute:
-            raise EngineError(f"unknown engine {self.name!r}: choose {', '.join(sorted(ENGINES))} or module:class")
+        known = registries().label_makers
+        target = known.get(self.name, self.name)
+        if not target.partition(":")[2]:
+            raise EngineError(f"unknown engine {self.name!r}: choose {', '.join(sorted(known))} or module:class")
         try:
-            factory: Callable[..., LabelEngine] = getattr(importlib.import_module(module), attribute)
+            factory: Callable[..., LabelEngine] = resolve(target)
             return factory(**self.options)
         except (ImportError, AttributeError) as error:
             raise EngineError(f"engine {self.name!r} cannot be loaded: {error}") from error

@@ -59,7 +59,8 @@ class LabelSettings(Settings):
         ConfigError
             For options of other engines.
         """
-        from hint_plugins.labelling.engine import ENGINES, EngineSpec
+        from hint_plugins.labelling.engine import EngineSpec
+        from hint_plugins.registries import registries
 
         options: dict[str, Any] = name_values(self.setting or [])
         if self.method is not None:
@@ -70,7 +71,7 @@ class LabelSettings(Settings):
             options["calculator"] = self.calculator
         elif self.engine == "ase":
             raise ConfigError("--engine ase needs --calculator, a name ASE knows or module:factory")
-        return EngineSpec(ENGINES.get(self.engine, self.engine), options)
+        return EngineSpec(registries().label_makers.get(self.engine, self.engine), options)
 
     def task(self) -> LabelTask:
         """What is wanted for every structure.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hint_plugins.registries import registries, resolve
 from hint_plugins.selection.density import SoapMap, local_density_weights
 from hint_plugins.selection.energy import by_energy
 from hint_plugins.selection.survey import SelectionError, Stream, Survey, draw, how_many, survey
@@ -19,21 +20,21 @@ Selector = Callable[
 ]
 
 
-def _density(found, points, count, rng, options):
+def by_density(found, points, count, rng, options):
+    """Draw with the weights of :func:`~hint_plugins.selection.density.local_density_weights`."""
     scores = local_density_weights(points, options["neighbours"])
     return draw(scores, count, rng), scores
 
 
-def _energy(found, points, count, rng, options):
+def by_relative_energy(found, points, count, rng, options):
+    """Take the highest or lowest above their isomers; see :func:`~hint_plugins.selection.energy.by_energy`."""
     return by_energy(found, count, options["end"])
 
 
-def _random(found, points, count, rng, options):
+def at_random(found, points, count, rng, options):
+    """Draw with equal probabilities."""
     scores = np.full(len(found), 1.0 / len(found))
     return draw(scores, count, rng), scores
-
-
-SELECTORS: dict[str, Selector] = {"density": _density, "energy": _energy, "random": _random}
 
 
 @dataclass
@@ -82,7 +83,7 @@ def choose(
     stream
         Opens the structures.
     method
-        A key of :data:`SELECTORS`.
+        A registered name (:attr:`hint_plugins.registries.Registries.selectors`).
     fraction
         Part to take.
     hessian_fraction
@@ -101,8 +102,9 @@ def choose(
     SelectionError
         Wrong option, no structures, missing energies or libraries.
     """
-    if method not in SELECTORS:
-        raise SelectionError(f"unknown method {method!r}: choose {', '.join(SELECTORS)}")
+    selectors = registries().selectors
+    if method not in selectors:
+        raise SelectionError(f"unknown method {method!r}: choose {', '.join(selectors)}")
     if not 0 <= hessian_fraction <= 1:
         raise SelectionError(f"the Hessian fraction must be between 0 and 1, got {hessian_fraction}")
     found = survey(stream(), rng)
@@ -113,7 +115,8 @@ def choose(
         soap_map = SoapMap.fit(found, components=components, r_cut=r_cut)
         points, explained = soap_map(stream()), soap_map.explained
     options = {"neighbours": neighbours, "end": end}
-    indices, scores = SELECTORS[method](found, points, count, rng, options)
+    selector: Selector = resolve(selectors[method])
+    indices, scores = selector(found, points, count, rng, options)
     taken = np.zeros(total, dtype=bool)
     taken[indices] = True
     hessian = np.zeros(total, dtype=bool)

@@ -18,6 +18,7 @@ from hint_plugins.cli.select import select
 from hint_plugins.cli.settings import with_settings
 from hint_plugins.errors import HintError
 from hint_plugins.hookspecs import hookimpl
+from hint_plugins.registries import use
 from hint_plugins.storage.store import read_structures, write_structures
 
 
@@ -373,17 +374,11 @@ def extra(monkeypatch):
     from importlib.metadata import EntryPoint
 
     import hint_plugins.plugins as plugins
-    from hint_plugins.datasets.reading import READERS
-    from hint_plugins.labelling.engine import ENGINES
-    from hint_plugins.selection.choose import SELECTORS
 
     entry = EntryPoint("extra", f"{__name__}:Extra", plugins.GROUP)
     monkeypatch.setattr(plugins, "installed_plugins", lambda: {"extra": entry})
-    saved = [(registry, dict(registry)) for registry in (READERS, ENGINES, SELECTORS)]
     yield
-    for registry, content in saved:
-        registry.clear()
-        registry.update(content)
+    use(None)
 
 
 def test_plugins_bring_engines_readers_and_selectors(tmp_path, molecules, extra):

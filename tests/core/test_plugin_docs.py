@@ -28,6 +28,8 @@ ROWS = {row[0]: row[1:] for row in ROW.findall(PAGE)}
 CALLERS = ("adapters/hint_mace", "adapters/hint_fairchem", "hint_plugins/cli")
 #: What every caller does through ``load_plugins``.
 LOADING = (ROOT / "hint_plugins" / "plugins.py").read_text()
+#: What those do who bring a manager's registries into use.
+USING = (ROOT / "hint_plugins" / "registries.py").read_text()
 
 
 def example(word: str) -> str:
@@ -55,6 +57,8 @@ def test_the_table_names_those_who_call(name):
     calls = re.compile(rf"hook\.{name}(\(|, [A-Z])")  # called, or paired with its registry
     for place, said in zip(CALLERS, ROWS[name][1:], strict=True):
         texts = [LOADING, *(file.read_text() for file in (ROOT / place).rglob("*.py"))]
+        if any("from hint_plugins.registries import use" in text for text in texts):
+            texts.append(USING)
         assert said == ("yes" if any(map(calls.search, texts)) else "no"), place
 
 

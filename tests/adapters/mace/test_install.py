@@ -63,6 +63,73 @@ def test_every_wrapped_method_is_checked_first(monkeypatch, module, owner, metho
         install.check_host()
 
 
+def test_uninstall_restores_every_attribute():
+    """Modules, classes and what MACE's script imported in the meantime hold the original objects again."""
+    code = """
+import argparse, inspect, sys
+import mace.data, torch, torch.distributed as dist
+from hint_mace.install import install
+from hint_mace.patching import EXPECTED, check_host
+
+check_host()  # imports all that is wrapped
+
+def attributes():
+    found = {}
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] in ("mace", "torch", "ase") and hasattr(module, "__dict__"):
+            found |= {(name, key): value for key, value in vars(module).items() if callable(value)}
+            if name.split(".")[0] == "mace":
+                classes = [(key, value) for key, value in vars(module).items() if inspect.isclass(value)]
+                found |= {(name, key, k): v for key, owner in classes for k, v in vars(owner).items()}
+    return found
+
+before = attributes()
+adapter = install(["hint"])
+for _, _, original, _ in adapter.patches.record:
+    function = inspect.unwrap(getattr(original, "__func__", original))
+    assert f"{function.__module__}.{function.__qualname__}" in EXPECTED, function
+changed = [key for key, value in attributes().items() if key in before and before[key] is not value]
+assert len(changed) >= 20, changed
+import mace.cli.run_train as script
+from mace.tools import distributed_tools
+kept = dist.init_process_group, dist.is_initialized
+dist.init_process_group, dist.is_initialized = (lambda *args, **kwargs: None), (lambda: False)
+distributed_tools.init_distributed(argparse.Namespace(distributed=True, device="cpu", launcher="torchrun"))
+dist.init_process_group, dist.is_initialized = kept
+assert script.DDP is not torch.nn.parallel.DistributedDataParallel
+adapter.uninstall()
+after = attributes()
+assert [key for key in before if after.get(key) is not before[key]] == []
+assert script.DDP is torch.nn.parallel.DistributedDataParallel
+assert script.init_distributed is distributed_tools.init_distributed
+assert script.create_error_table is before[("mace.tools.tables_utils", "create_error_table")]
+print("done")
+"""
+    ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29598"}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=environment(**ranks), capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("done"), done.stderr[-3000:]
+
+
+def test_a_failed_installation_leaves_nothing_behind(monkeypatch):
+    from mace.tools import arg_parser, scripts_utils
+
+    before = arg_parser.build_default_arg_parser, scripts_utils.get_params_options
+    monkeypatch.setattr("hint_mace.tables.wrap_tables", lambda adapter: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        install.install(["hint"])
+    assert (arg_parser.build_default_arg_parser, scripts_utils.get_params_options) == before
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("torch.jit", "load"), ("torch.nn.parallel", "DistributedDataParallel"), ("ase.io", "read")]
+)
+def test_functions_beside_the_host_are_checked_too(monkeypatch, module, name):
+    monkeypatch.setattr(sys.modules[module], name, lambda: None)
+    with pytest.raises(install.IncompatibleHostError, match=rf"mace-torch \S+ with \w+ \S+: {module}.{name} has para"):
+        install.check_host()
+
+
 def test_torch_is_left_alone():
     """Data parallelism on CPUs is a matter of MACE's run, not of torch's class."""
     code = (
