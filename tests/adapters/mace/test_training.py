@@ -112,6 +112,59 @@ def test_zero_weight_trains_exactly_as_the_plain_loss(data):
     assert len(first) == 6
 
 
+#: MACE without any plugin, its training structures in the order of the plugin's batches.
+STOCK_IN_ORDER = """
+import sys
+import mace.tools
+from ase.io import read
+from hint_plugins.training.sampler import HeterogeneousBatchSampler
+
+loop = sys.modules["mace.tools.train"]  # behind a function of the same name
+stock = loop.train_one_epoch
+flags = ["REF_hessian" in atoms.info for atoms in read("train.xyz", ":")]
+
+def train_one_epoch(data_loader, epoch, **others):
+    sampler = HeterogeneousBatchSampler(flags, data_loader.batch_size, seed=1)
+    sampler.set_epoch(epoch)
+    order = [index for batch in sampler for index in batch]
+    again = type(data_loader)(data_loader.dataset, batch_size=data_loader.batch_size, sampler=order)
+    return stock(data_loader=again, epoch=epoch, **others)
+
+loop.train_one_epoch = train_one_epoch
+from mace.cli.run_train import main
+
+main()
+assert "hint_mace.install" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_zero_weight_equals_stock_mace(data, ema):
+    """To the bit: the same losses, validation errors and parameters as MACE without a plugin."""
+    shared = {"ema": "", "ema_decay": 0.9} if ema else {}
+    train(data, [sys.executable, "-c", STOCK_IN_ORDER], name="stock", **shared)
+    train(data, **HINT | {"hessian_weight": 0, "name": "zero"} | shared)
+    assert len(losses(data, name="stock")) == 6
+    np.testing.assert_array_equal(losses(data, name="zero"), losses(data, name="stock"))
+    for name in ("loss", "rmse_e_per_atom", "rmse_f"):
+        stock, zero = ([row[name] for row in records(data, "eval", name=run)] for run in ("stock", "zero"))
+        assert zero == stock
+    stock, zero = (torch.load(data / f"{run}.model", weights_only=False).state_dict() for run in ("stock", "zero"))
+    assert zero.keys() == stock.keys()
+    assert all(torch.equal(zero[name], tensor) for name, tensor in stock.items())
+
+
+def test_zero_weight_equals_the_stock_command(data):
+    """MACE's own command and loader; one batch holds all structures, whose order moves the last digits only."""
+    shared = {"batch_size": 12, "max_num_epochs": 6}
+    train(data, name="stock", **shared)
+    train(data, **HINT | {"hessian_weight": 0, "name": "zero"} | shared)
+    np.testing.assert_allclose(losses(data, name="zero"), losses(data, name="stock"), rtol=1e-12)
+    stock, zero = (torch.load(data / f"{run}.model", weights_only=False).state_dict() for run in ("stock", "zero"))
+    for name, tensor in stock.items():
+        np.testing.assert_allclose(zero[name], tensor, rtol=0, atol=1e-12, err_msg=name)
+
+
 @pytest.mark.parametrize("entry", ["module", "alias", "environment", "yaml"])
 def test_other_ways_in(data, entry):
     options = dict(HINT)
@@ -165,7 +218,7 @@ def test_without_plugins_mace_is_untouched(data):
 @pytest.mark.parametrize("ema", [False, True])
 def test_kill_and_restart_equals_an_unbroken_run(data, ema):
     options = HINT | {"max_num_epochs": 5, "hessian_ramp_end": 4, "save_all_checkpoints": ""}
-    options |= {"ema": "", "ema_decay": 0.9} if ema else {}
+    options |= {"batch_size": 12, "max_num_epochs": 6} | ({"ema": "", "ema_decay": 0.9} if ema else {})
     train(data, **options, name="whole")
     words = [str(BIN / "mace_run_train"), *flags({**SETTINGS, **options, "name": "cut", "eval_interval": 1})]
     with (data / "cut.log").open("w") as log:
