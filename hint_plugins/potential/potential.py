@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import chemical_symbols
 
 from hint_plugins.curvature.engines import Engine, FiniteDifference, get_engine
 from hint_plugins.curvature.full import full_hessians
 from hint_plugins.potential.backends.loading import load_backend
 from hint_plugins.potential.backends.protocol import Backend, PotentialError, Predictions
 from hint_plugins.potential.calculator import PotentialCalculator
+from hint_plugins.potential.checks import StructureChecks, require_finite, with_index
 from hint_plugins.potential.memory import MemoryBudget, largest_first, next_batch, run_in_batches, structure_cost
 from hint_plugins.potential.products import MOST_PRODUCTS, Fitting, Products, allowed_cost, grows
-from hint_plugins.structures.charges import is_charged_or_open_shell
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -67,7 +63,7 @@ class Potential:
         self.backend = backend
         self.origin = origin
         self.calls = Calls()
-        self._blind = not getattr(backend, "sees_charge", True)
+        self._checks = StructureChecks(backend)
         self._budgets: dict[Any, MemoryBudget] = {k: MemoryBudget(backend.device) for k in ("forces", "hessians")}
         self._hvp = Products(backend, self._budgets)
 
@@ -126,45 +122,7 @@ class Potential:
 
     def why_not(self, atoms: Atoms) -> str | None:
         """Why this structure cannot be evaluated (what is seen without trying); None when nothing is wrong."""
-        if len(atoms) == 0:
-            return "it has no atoms"
-        bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
-        if len(bad):
-            return f"the position of atom {bad[0]} is not finite: {atoms.positions[bad[0]]}"
-        known = self.backend.elements
-        unknown = sorted(set(atoms.numbers.tolist()) - known) if known is not None else []
-        if known is not None and unknown:
-            symbols = ", ".join(chemical_symbols[z] for z in sorted(known))
-            return (
-                f"{self.name} does not know {', '.join(chemical_symbols[z] for z in unknown)} "
-                f"(atom {int(np.flatnonzero(atoms.numbers == unknown[0])[0])}); it knows {symbols}"
-            )
-        return None
-
-    def _checked(self, structures: Iterable[Atoms]) -> list[Atoms]:
-        if isinstance(structures, Atoms):
-            structures = [structures]
-        items = list(structures)
-        for index, atoms in enumerate(items):
-            if not isinstance(atoms, Atoms):
-                raise TypeError(f"structure {index}: expected ase.Atoms, got {type(atoms).__name__}")
-            reason = self.why_not(atoms)
-            if reason is not None:
-                raise PotentialError(f"structure {index} ({atoms.get_chemical_formula()}): {reason}")
-            self._warn_if_blind(atoms, index)
-        return items
-
-    def _warn_if_blind(self, atoms: Atoms, index: int) -> None:
-        """Say once that the model cannot tell an ion or a radical from the neutral closed shell."""
-        if self._blind and is_charged_or_open_shell(atoms):
-            self._blind = False
-            log.warning(
-                "%s reads positions and elements only: charge and spin of structure %d (%s), and of others like it, do "
-                "not enter its energy",
-                self.name,
-                index,
-                atoms.get_chemical_formula(),
-            )
+        return self._checks.why_not(atoms)
 
     def evaluate(
         self, atoms_list: Sequence[Atoms] | Atoms, *, stress: bool = False, progress: bool = False
@@ -193,7 +151,7 @@ class Potential:
         MemoryError
             If one structure alone does not fit into memory.
         """
-        structures = self._checked(atoms_list)
+        structures = self._checks.checked(atoms_list)
         energies = np.zeros(len(structures))
         forces: list[np.ndarray] = [np.zeros((0, 3))] * len(structures)
         stresses = np.full((len(structures), 6), np.nan) if stress else None
@@ -201,11 +159,11 @@ class Potential:
         def work(chosen: list[int]) -> list[tuple[float, np.ndarray, np.ndarray | None]]:
             def evaluated(part: list[Atoms]) -> Predictions:
                 found = self.backend.evaluate(part, stress)
-                _require_finite("energy", [found.energies])
-                _require_finite("forces", found.forces)
+                require_finite("energy", [found.energies])
+                require_finite("forces", found.forces)
                 return found
 
-            batch = self._call(evaluated, structures, chosen)
+            batch = with_index(evaluated, structures, chosen)
             rows = batch.stresses if batch.stresses is not None else [None] * len(chosen)
             return [(float(e), f, s) for e, f, s in zip(batch.energies, batch.forces, rows, strict=True)]
 
@@ -220,19 +178,6 @@ class Potential:
                 self.calls.forces += 1
                 bar.update()
         return Predictions(energies, forces, stresses)
-
-    def _call(self, function: Any, structures: list[Atoms], chosen: list[int]) -> Any:
-        """Run a backend on part of the list; an error names the structure's place in the whole list."""
-        try:
-            return function([structures[k] for k in chosen])
-        except ValueError as error:
-            half = len(chosen) // 2
-            for part in (chosen[:half], chosen[half:]) if half else ():  # to the culprit, whatever the backend says
-                self._call(function, structures, part)
-            text = str(error).removeprefix("structure 0").lstrip(": ")
-            formula = structures[chosen[0]].get_chemical_formula()
-            text = text.removeprefix(f"({formula}): ")
-            raise PotentialError(f"structure {chosen[0]} ({formula}): {text}") from error
 
     def hvp(self, atoms: Atoms, vectors: np.ndarray) -> np.ndarray:
         """Products of the Hessian with vectors, as many at a time as fit into memory.
@@ -265,7 +210,7 @@ class Potential:
         n = len(atoms)
         if values.shape[-1:] != (3 * n,) and values.shape[-2:] != (n, 3):
             raise ValueError(f"vectors of shape {values.shape} do not fit {n} atoms: expected (3N,) or (m, 3N)")
-        structures = self._checked([atoms])
+        structures = self._checks.checked([atoms])
         if values.size == 0:
             return np.zeros_like(values)
 
@@ -275,10 +220,10 @@ class Potential:
                 like = view.positions
                 probes = torch.as_tensor(values.reshape(-1, n, 3), dtype=like.dtype, device=like.device)
                 found = engine(view, probes).double().cpu().numpy()
-                _require_finite("Hessian products", [found])
+                require_finite("Hessian products", [found])
                 return found
 
-            return [self._call(work, structures, chosen)]
+            return [with_index(work, structures, chosen)]
 
         products = self._hvp.made(structures, [0], self.backend.engine, compute)[0]
         self.calls.products += len(products)
@@ -330,7 +275,7 @@ class Potential:
         PotentialError, MemoryError
             As :meth:`evaluate`.
         """
-        structures = self._checked(atoms_list)
+        structures = self._checks.checked(atoms_list)
         products: Engine = self.backend.engine if engine is None else get_engine(engine, step)
         if step is not None:
             products = FiniteDifference(two_sided=True, step=step)
@@ -339,10 +284,10 @@ class Potential:
             def work(part: list[Atoms]) -> list[np.ndarray]:
                 view, sizes = self._hvp.view(part)
                 matrices = [h.double().cpu().numpy() for h in full_hessians(view, sizes, how, MOST_PRODUCTS)]
-                _require_finite("Hessian", matrices)
+                require_finite("Hessian", matrices)
                 return matrices
 
-            return self._call(work, structures, chosen)
+            return with_index(work, structures, chosen)
 
         out: list[np.ndarray] = [np.zeros((0, 0))] * len(structures)
         costs = [
@@ -366,11 +311,6 @@ class Potential:
 
     def __repr__(self) -> str:
         return f"Potential({self.name!r}, device={str(self.device)!r}, dtype={str(self.dtype)!r})"
-
-
-def _require_finite(what: str, values: Iterable[np.ndarray]) -> None:
-    if not all(np.isfinite(part).all() for part in values):
-        raise ValueError(f"the potential's {what} is not all finite numbers (a model that diverged in training?)")
 
 
 def _bar(total: int, show: bool, text: str) -> Any:

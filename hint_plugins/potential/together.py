@@ -120,6 +120,7 @@ class _Asking(Potential):
 
     def __init__(self, potential: Potential, search: _Search) -> None:
         self.backend, self.calls = potential.backend, Calls()
+        self._checks = potential._checks
         self._whole, self._search = potential, search
 
     def evaluate(
