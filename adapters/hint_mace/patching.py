@@ -43,7 +43,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "mace.tools.model_script_utils._build_model": ("args", "model_config", "model_config_foundation", "heads"),
     "mace.tools.scripts_utils.get_params_options": ("args", "model"),
     "torch.nn.parallel.DistributedDataParallel": ("module", "device_ids"),
-    "torch.jit.load": ("f", "map_location"),
+    "torch.jit.load": ("map_location",),
     "ase.io.read": ("filename",),
 }
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from ase.calculators.calculator import Calculator
 
 from hint_plugins.errors import InputError
@@ -48,32 +49,55 @@ def identity(model: Any) -> str:
     """What tells one model from another in the keys of stored items.
 
     For text the name and the state of the file behind it (:func:`hint_plugins.runs.items.file_digest`); for a
-    :class:`Potential` that of what it was loaded from. Another object is known by its content, without what an ASE
-    calculator remembers of its last structure; one that cannot be pickled is the same only as long as it lives. The
-    content is looked at once, when an object is first asked for, so that what calculators gather in their work does not
-    count; the parameters of an ASE calculator are looked at each time.
+    :class:`Potential` that of what it was loaded from. Another object is known by its content, and one that cannot be
+    pickled is the same only as long as it lives. The content of ASE calculators and networks is looked at once, when
+    they are first asked for, so that what they gather in their work does not count; parameters and weights are looked
+    at each time.
     """
     if isinstance(model, Potential) and model.origin is not None:
         return identity(model.origin)
     if isinstance(model, str):
         return file_digest(model)
-    try:
-        known = _OBJECTS.get(model)
-        found = known if known is not None else _OBJECTS.setdefault(model, _content_digest(model))
-    except TypeError:  # an object that cannot be remembered
-        found = _content_digest(model)
-    parameters = repr(sorted(model.parameters.items())) if isinstance(model, Calculator) else ""
-    return hashlib.sha256(f"{found} {parameters}".encode()).hexdigest()[:16]
+    content = hashlib.sha256(_content(model).encode())
+    if isinstance(model, Calculator):
+        content.update(repr(sorted(model.parameters.items())).encode())
+    for network in _networks(model):
+        for name, tensor in network.state_dict().items():
+            if isinstance(tensor, torch.Tensor):
+                content.update(name.encode())
+                content.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()[:16]
 
 
-def _content_digest(model: Any) -> str:
-    content = model
+def _content(model: Any) -> str:
+    """Digest of an object's content, as it was when a calculator or a network was first asked for."""
+    if not isinstance(model, (Calculator, torch.nn.Module)):
+        return _digest(model, model)
+    if (known := _OBJECTS.get(model)) is not None:
+        return known
+    content: Any = model
     if isinstance(model, Calculator):
         content = type(model), {key: value for key, value in vars(model).items() if key not in ("results", "atoms")}
+    return _OBJECTS.setdefault(model, _digest(content, model))
+
+
+def _digest(content: Any, model: Any) -> str:
     try:
-        return hashlib.sha256(pickle.dumps(content)).hexdigest()[:16]
+        return hashlib.sha256(pickle.dumps(content)).hexdigest()
     except Exception:  # an object may refuse to be pickled with any error
-        return uuid.uuid4().hex
+        return _OBJECTS.setdefault(model, uuid.uuid4().hex)
+
+
+def _networks(model: Any) -> list[torch.nn.Module]:
+    """The network, or those that a calculator holds."""
+    if isinstance(model, torch.nn.Module):
+        return [model]
+    held = [value for item in getattr(model, "__dict__", {}).values() for value in _members(item)]
+    return [value for value in held if isinstance(value, torch.nn.Module)]
+
+
+def _members(item: Any) -> list[Any]:
+    return list(item) if isinstance(item, (list, tuple)) else [item]
 
 
 def map_with_potential(

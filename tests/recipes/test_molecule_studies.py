@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.emt import EMT
@@ -123,6 +124,24 @@ def test_changed_object_is_another_model(tmp_path):
     assert identity(changing) != before
     found = [compute_gibbs_energies([dimer], model, tmp_path).summary["structures"][0] for model in (weak, strong)]
     assert found[1]["energy"] == pytest.approx(2 * found[0]["energy"], rel=1e-6)
+
+
+def test_network_whose_weights_change_is_another_model():
+    """A network that is trained between two runs, alone and inside a calculator."""
+
+    class Holding(EMT):
+        def __init__(self, networks):
+            super().__init__()
+            self.networks = networks
+
+    network = torch.nn.Linear(2, 2)
+    calculator = Holding([network])
+    for model in (network, calculator):
+        before = identity(model)
+        assert identity(model) == before
+        with torch.no_grad():
+            network.weight += 1
+        assert identity(model) != before
 
 
 def test_object_that_cannot_be_pickled_is_itself_only():

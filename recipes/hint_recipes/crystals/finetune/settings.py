@@ -14,7 +14,8 @@ class FinetuneSettings(Settings):
     epochs: int = Field(500, ge=1, description="Number of epochs; the learning rate falls to a hundredth over them.")
     valid_fraction: float = Field(0.1, gt=0, lt=1, description="Part of the displaced cells kept for validation.")
     max_energy: float | None = Field(
-        4.0, description="Leave out cells whose energy is higher than this above the lowest, eV per unit cell."
+        4.0,
+        description="Leave out cells whose energy is higher than this above the lowest, eV per unit cell.",
     )
     copies: int = Field(
         1, ge=1, description="How often the supercell occurs in the training set; more copies give it more weight."
