@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import multiprocessing
 import os
 import shlex
@@ -135,6 +136,7 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Executor]:
     from distributed import Client, LocalCluster
 
     with contextlib.ExitStack() as stack:
+        stack.callback(logging.disable, logging.root.manager.disable)
         stack.enter_context(single_threaded(force=True))
         if scheduler is None:
             with _interrupts_held():
@@ -146,7 +148,11 @@ def _dask(workers: int, scheduler: str | None) -> Iterator[Executor]:
             client = stack.enter_context(Client(cluster))
         except OSError as error:
             raise ExecutorError(f"no Dask scheduler answers at {scheduler}: {error}") from error
-        yield client.get_executor(pure=False)
+        try:
+            yield client.get_executor(pure=False)
+        except KeyboardInterrupt:
+            logging.disable(logging.CRITICAL)  # parts of Dask log errors when they are closed in the middle of work
+            raise
 
 
 @contextlib.contextmanager

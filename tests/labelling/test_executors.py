@@ -104,7 +104,7 @@ def test_nothing_outlives_a_stopped_run(tmp_path, importable, executor, number):
     if number == signal.SIGINT:
         assert process.returncode == 130
         assert errors.rstrip().endswith("run the same command again to continue where it can be continued")
-        assert "Traceback" not in errors
+        assert "Traceback" not in errors, errors
 
 
 def test_dask_scheduler_by_address(tmp_path, reference, importable):
