@@ -1,10 +1,11 @@
 """Neon (Lennard-Jones) as fcc, hcp and bcc: free energies from supercells of different and of equal size.
 
-    python benchmarks/rank_neon.py OUT [--temperature 10] [--configurations 400] [--seed 0]
+    python benchmarks/rank_neon.py OUT [--size 3] [--temperature 10] [--configurations 400] [--seed 0]
 
-Needs python-sscha. ``unequal`` is ``hint rank`` with one ``--supercell 2x2x2`` for all (8, 16 and 8 atoms), ``equal``
-has 16 atoms for each candidate (nine numbers where the cell has one atom). Pressure 0, cells relaxed. A run that was
-stopped goes on. Energies in meV per atom.
+Needs python-sscha. ``unequal`` is ``hint rank`` with one ``--supercell`` for all: 2x2x2 (8, 16 and 8 atoms), or with
+``--size 3`` 3x3x3 (27, 54, 27) and ``--check-supercell 2x2x2``. ``equal`` has 16 atoms for each candidate, or 54 with a
+check at 16 (nine numbers where the cell has one atom). Pressure 0, cells relaxed. A run that was stopped goes on.
+Energies in meV per atom.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from ase.calculators.lj import LennardJones
 
 #: 2x2x2 for the two-atom cell of hcp; the 16-atom cubic supercells of the one-atom cells of fcc and bcc.
 SIXTEEN = {"fcc": (3, -1, -1, -1, 3, -1, -1, -1, 3), "hcp": (2, 2, 2), "bcc": (0, 2, 2, 2, 0, 2, 2, 2, 0)}
+#: Likewise 54 atoms; those of fcc are 3x3x3 tetragonal cells of two atoms.
+FIFTY_FOUR = {"fcc": (0, 0, 3, 3, -3, 0, 3, 3, -3), "hcp": (3, 3, 3), "bcc": (0, 3, 3, 3, 0, 3, 3, 3, 0)}
 CELLS = {
     "fcc": bulk("Ne", "fcc", a=4.47),
     "hcp": bulk("Ne", "hcp", a=3.16, c=5.16),
@@ -34,6 +37,7 @@ def neon() -> LennardJones:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--size", type=int, choices=(2, 3), default=2, help="repetitions of one supercell for all")
     parser.add_argument("--temperature", type=float, default=10.0, help="K")
     parser.add_argument("--configurations", type=int, default=400)
     parser.add_argument("--final-configurations", type=int, default=0)
@@ -46,9 +50,12 @@ def main() -> None:
         final_configurations=options.final_configurations, bulk_modulus=1.0, seed=options.seed,
     )  # fmt: skip
     rows = []
-    found = {"unequal": rank_structures(CELLS, neon(), options.out / "unequal", settings)}
+    large = options.size == 3
+    one = settings.changed(supercell=(3, 3, 3), check_supercell=(2, 2, 2)) if large else settings
+    found = {"unequal": rank_structures(CELLS, neon(), options.out / "unequal", one)}
     for name, cell in CELLS.items():
-        own = settings.changed(supercell=SIXTEEN[name])
+        sizes = {"supercell": FIFTY_FOUR[name], "check_supercell": SIXTEEN[name]} if large else {}
+        own = settings.changed(**{"supercell": SIXTEEN[name], **sizes})
         found[f"equal {name}"] = rank_structures({name: cell}, neon(), options.out / "equal" / name, own)
     for kind, result in found.items():
         for row in result.summary["ranking"]:
@@ -62,6 +69,7 @@ def main() -> None:
                     "dense_mesh_meV": 1000 * row["dense_mesh_eV_per_atom"],
                     "gibbs_meV": 1000 * row["gibbs_eV_per_atom"],
                     "error_meV": 1000 * row["error_eV_per_atom"],
+                    "size_meV": 1000 * row.get("size_eV_per_atom", np.nan),
                     "volume_A3": row["volume_A3_per_atom"],
                 }
             )
@@ -69,7 +77,10 @@ def main() -> None:
         own = {row["structure"]: row for row in rows if row["cells"] == kind}
         for row in own.values():
             row["above_fcc_meV"] = row["gibbs_meV"] - own["fcc"]["gibbs_meV"]
-            row["above_fcc_error_meV"] = float(np.hypot(row["error_meV"], own["fcc"]["error_meV"]))
+            statistics = float(np.hypot(row["error_meV"], own["fcc"]["error_meV"]))
+            row["above_fcc_statistical_error_meV"] = statistics
+            size = abs(row["size_meV"] - own["fcc"]["size_meV"])
+            row["above_fcc_error_meV"] = float(np.hypot(statistics, size)) if large else statistics
             row["above_fcc_supercell_alone_meV"] = row["supercell_alone_meV"] - own["fcc"]["supercell_alone_meV"]
     with (options.out / "neon.csv").open("w", newline="") as handle:
         writer = csv.DictWriter(handle, rows[0])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from hint_plugins.errors import InputError
+from hint_plugins.errors import HintError, InputError
 from hint_plugins.potential import Potential, PotentialError
 from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.phonons.harmonic import save_force_constants
@@ -384,3 +384,43 @@ class TestRank:
         first(settings.changed(reference_configurations=4), reference)
         assert reference.calls == calls + 4
         assert "correction_eV_per_atom" not in first(settings)
+
+    def test_errors_hold_the_change_with_the_supercell(self, emt, tmp_path):
+        """A check adds by how much a difference changed from the smaller supercell; each of its runs is kept."""
+        both = {name: bulk("Pd", "hcp", a=a) for name, a in (("tight", 2.76), ("loose", 2.84))}
+        settings = candidates_of(1, temperature=100.0, supercell=(2, 2, 1), check_supercell=(1, 1, 1))
+        found = rank_structures(both, emt, tmp_path, settings)
+        best, other = found.summary["ranking"]
+        sizes = {}
+        for name in ("tight", "loose"):
+            large, small = (
+                json.loads((tmp_path / name / folder / "summary.json").read_text())["free_energy"]
+                for folder in ("", "check")
+            )
+            sizes[name] = large - small
+        size = 1000 * abs(sizes["tight"] - sizes["loose"]) / 2  # two atoms per cell
+        assert size > 0.01
+        statistics = 1000 * np.hypot(best["error_eV_per_atom"], other["error_eV_per_atom"])
+        assert other["above_best_size_error_meV_per_atom"] == pytest.approx(size)
+        assert other["above_best_error_meV_per_atom"] == pytest.approx(np.hypot(size, statistics))
+        assert best["above_best_error_meV_per_atom"] == 0
+        assert "changed from the smaller to the larger supercell" in found.report()
+        stamp = (tmp_path / "tight" / "check" / "summary.json").stat().st_mtime_ns
+        assert rank_structures(both, emt, tmp_path, settings).summary == found.summary
+        assert (tmp_path / "tight" / "check" / "summary.json").stat().st_mtime_ns == stamp
+        plain = rank_structures(both, emt, tmp_path, candidates_of(1, temperature=100.0, supercell=(2, 2, 1)))
+        assert "do not contain the error of the finite supercell" in plain.report()
+
+    def test_checks_that_say_nothing_are_refused(self, cells, emt, tmp_path):
+        """A check must be smaller, and its option must be that of the supercell."""
+        both = read_candidates(cells)
+        with pytest.raises(InputError, match=r"tight: .* holds 8 atoms and the one that counts 8"):
+            rank_structures(read_candidates(cells[1:]), emt, tmp_path, candidates_of(check_supercell=(2, 2, 2)))
+        same = candidates_of(supercell_length=4.0, check_length=4.0)
+        with pytest.raises(InputError, match="holds 8 atoms"):
+            rank_structures(both, emt, tmp_path, same)
+        with pytest.raises(HintError, match="check_length needs supercell_length"):
+            candidates_of(check_length=4.0)
+        with pytest.raises(HintError, match="check_supercell goes with supercell"):
+            candidates_of(supercell_length=9.0, check_supercell=(1, 1, 2))
+        assert not (tmp_path / "summary.json").exists()

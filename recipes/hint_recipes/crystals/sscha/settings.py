@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hint_plugins.settings import Settings
 from hint_recipes.crystals.repetitions import MATRIX_METAVAR, METAVAR, Stages, Supercell
@@ -172,6 +172,42 @@ class RankSettings(Minimisation):
         description="Choose the repetitions of each candidate so that its supercell reaches at least this far in every "
         "direction, A (instead of --supercell). Use it when the unit cells have different sizes.",
     )
+
+    check_supercell: Supercell | None = Field(
+        None,
+        description="Smaller supercell in which each candidate is run too: by how much a difference of free energies "
+        "changes from it to --supercell becomes part of its error. Use it when the order of the candidates is close.",
+        json_schema_extra={"metavar": MATRIX_METAVAR, "text": None},
+    )
+    check_length: float | None = Field(
+        None,
+        gt=0,
+        description="The same with --supercell-length: length that the smaller supercells reach at least, A.",
+    )
+
+    @model_validator(mode="after")
+    def _one_check(self) -> RankSettings:
+        if self.check_supercell is not None and (self.check_length is not None or self.supercell_length is not None):
+            raise ValueError("check_supercell goes with supercell, check_length with supercell_length")
+        if self.check_length is not None and self.supercell_length is None:
+            raise ValueError("check_length needs supercell_length")
+        return self
+
+    @property
+    def checked(self) -> bool:
+        """Whether each candidate is also run in a smaller supercell."""
+        return self.check_supercell is not None or self.check_length is not None
+
+    def check(self) -> RankSettings:
+        """The settings of the runs in the smaller supercells."""
+        own = {"stage": (), "check_supercell": None, "check_length": None}
+        if self.check_length is not None:
+            return self.changed(**own, supercell_length=self.check_length)
+        return self.changed(**own, supercell=self.check_supercell)
+
+    def as_asked(self) -> dict[str, Any]:
+        """Supercells as ``config.yaml`` keeps them."""
+        return {**super().as_asked(), "check_supercell": self.check_supercell}
 
     def sscha(self) -> SschaSettings:
         """The settings of each candidate's run."""
