@@ -22,7 +22,7 @@ from hint_plugins.labelling.engine import EngineError
 from hint_plugins.labels.hessian_label import SUFFIXES
 from hint_plugins.labels.series import MAX_JUDGED, EnergySeries
 from hint_plugins.structures.charges import stated
-from hint_plugins.training.hint import KEY, label_keys
+from hint_plugins.training.label_arrays import KEY, label_keys
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hint_fairchem.dataset import DRAWN, TARGET
 from hint_plugins.config import ConfigError
 from hint_plugins.curvature.engines import ForceView
-from hint_plugins.training.protocol import LabelledGraphs
+from hint_plugins.training.protocol import DRAWN_PRODUCTS, LabelledGraphs
 
 
 def select(data: AtomicData, keep: Tensor) -> AtomicData:
@@ -202,8 +202,8 @@ def labelled_graphs(
     if all(chosen) and forces is not None and data.pos.requires_grad and forces.requires_grad:
         view.graph = data.pos, scale * forces
     labels = joined([drawn for drawn in data[DRAWN] if drawn])
-    if "hessian_products" in labels:
-        labels["hessian_products"] = labels["hessian_products"] * (scale / outputs.scale)
+    if DRAWN_PRODUCTS in labels:
+        labels[DRAWN_PRODUCTS] = labels[DRAWN_PRODUCTS] * (scale / outputs.scale)
     sizes = sub.natoms.tolist()
     return LabelledGraphs(
         view=view,

@@ -62,8 +62,7 @@ class HessianValidation:
         NotFiniteError
             Naming the first structure whose predicted products are not finite.
         """
-        probes = graphs.labels["hessian_probes"].transpose(0, 1).contiguous()
-        reference = graphs.labels["hessian_products"].transpose(0, 1)
+        probes, reference = graphs.probes, graphs.products
         products = self.engine(graphs.view, probes, create_graph=False).detach()
         self._require_finite(graphs, products)
         for name, kind in (("hessian_loss", self.loss), ("hvp_mae", "mae")):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from hint_plugins.config import ConfigError, HintConfig
 from hint_plugins.curvature.auto import fastest_engine, measure_engines
@@ -43,9 +41,7 @@ def allowed_engine(name: str, run: TrainingRun) -> str:
     return name
 
 
-def settled_engine(
-    name: str, config: HintConfig, run: TrainingRun, probes_of: Callable[[LabelledGraphs], Tensor]
-) -> str:
+def settled_engine(name: str, config: HintConfig, run: TrainingRun) -> str:
     """Make LayerNorms exact, test the model, and give the engine to train with: one that is allowed, measured and runs.
 
     Parameters
@@ -54,8 +50,8 @@ def settled_engine(
         What was asked for, or chosen in an earlier part of the run.
     config
         Options.
-    run, probes_of
-        As for :func:`measured_engine`.
+    run
+        The run that is about to start.
 
     Raises
     ------
@@ -82,7 +78,7 @@ def settled_engine(
             log.warning("HVPs by finite differences of forces, since %s", error)
             return "finite_difference"
     if name == "auto":
-        name = (first_engine if config.hessian_reproducible else measured_engine)(run, probes_of)
+        name = (first_engine if config.hessian_reproducible else measured_engine)(run)
     return name
 
 
@@ -120,15 +116,13 @@ def _require_right_derivatives(run: TrainingRun) -> None:
         log.warning("the model is not smooth: %s", kink)
 
 
-def measured_engine(run: TrainingRun, probes_of: Callable[[LabelledGraphs], Tensor]) -> str:
+def measured_engine(run: TrainingRun) -> str:
     """The fastest exact engine on the largest batch of labelled structures; the first process chooses for all.
 
     Parameters
     ----------
     run
         The run that is about to start.
-    probes_of
-        Gives the drawn probes (m, n, 3) of labelled structures.
 
     Raises
     ------
@@ -139,7 +133,7 @@ def measured_engine(run: TrainingRun, probes_of: Callable[[LabelledGraphs], Tens
     def measure() -> str:
         assert run.labelled_example is not None
         graphs = run.labelled_example()
-        probes = probes_of(graphs)
+        probes = graphs.probes
         seconds = measure_engines(lambda: _fresh(graphs), probes, run.model.parameters())
         name = fastest_engine(seconds)
         table = ", ".join(f"{engine} {1e3 * time:.0f} ms" for engine, time in sorted(seconds.items()))
@@ -151,7 +145,7 @@ def measured_engine(run: TrainingRun, probes_of: Callable[[LabelledGraphs], Tens
     return first_decides(measure)
 
 
-def first_engine(run: TrainingRun, probes_of: Callable[[LabelledGraphs], Tensor]) -> str:
+def first_engine(run: TrainingRun) -> str:
     """The first of ``vmap``, ``replicate`` and ``reverse`` that runs; otherwise as :func:`measured_engine`."""
 
     def find() -> str:
@@ -159,7 +153,7 @@ def first_engine(run: TrainingRun, probes_of: Callable[[LabelledGraphs], Tensor]
         graphs = run.labelled_example()
         parameters = list(run.model.parameters())
         for name in ("vmap", "replicate", "reverse"):
-            if measure_engines(lambda: _fresh(graphs), probes_of(graphs), parameters, [name]):
+            if measure_engines(lambda: _fresh(graphs), graphs.probes, parameters, [name]):
                 return name
         return fastest_engine({})
 

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from hint_plugins.curvature.engines import ForceView
 
+#: Names of what the plugin ``hint`` draws from a stored label, both (n, m, 3): directions z, and H z in eV/A^2.
+DRAWN_PROBES, DRAWN_PRODUCTS = "drawn_probes", "drawn_products"
+
 
 @dataclass
 class LabelledGraphs:
@@ -59,6 +62,16 @@ class LabelledGraphs:
     @property
     def num_graphs(self) -> int:
         return len(self.sizes)
+
+    @property
+    def probes(self) -> Tensor:
+        """Probes (m, n, 3) that the plugin ``hint`` drew."""
+        return self.labels[DRAWN_PROBES].transpose(0, 1).contiguous()
+
+    @property
+    def products(self) -> Tensor:
+        """Reference products (m, n, 3) of :attr:`probes`, eV/A^2; NaN in components without a reference."""
+        return self.labels[DRAWN_PRODUCTS].transpose(0, 1)
 
 
 @dataclass

@@ -31,7 +31,7 @@ def labelled(model, dtype=torch.float64):
         num_atoms=torch.tensor([2.0, 3.0], dtype=dtype),
         weights=torch.ones(2, dtype=dtype),
         numbers=torch.ones(5, dtype=torch.long),
-        labels={"hessian_probes": probes, "hessian_products": torch.randn_like(probes)},
+        labels={"drawn_probes": probes, "drawn_products": torch.randn_like(probes)},
     )
 
 
@@ -130,7 +130,7 @@ def test_direct_forces_are_penalised_for_asymmetry():
     graphs.view = ForceView(graphs.view.positions, forces_at)
     plain = HintPlugin(HintConfig(hessian_engine="reverse")).structure_losses(graphs)
     penalised = HintPlugin(HintConfig(hessian_engine="reverse", hessian_symmetry_weight=1.0)).structure_losses(graphs)
-    z = graphs.labels["hessian_probes"].transpose(0, 1).reshape(2, 15)
+    z = graphs.labels["drawn_probes"].transpose(0, 1).reshape(2, 15)
     difference = (z @ (curl - curl.T).detach()).square().view(2, 5, 3)
     expected = torch.stack([difference[:, :2].mean((1, 2)).mean(), difference[:, 2:].mean((1, 2)).mean()])
     torch.testing.assert_close(penalised - plain, expected, rtol=1e-5, atol=1e-6)
@@ -301,7 +301,7 @@ def test_labels_of_prepared_files_are_judged_again(wrong):
         HintPlugin().check_labels(labels=labels, atoms=atoms, forces=None)
     dropping = HintPlugin(HintConfig(hessian_on_bad_label="drop"))
     assert dropping.check_labels(labels=labels, atoms=atoms, forces=None) is False
-    assert dropping.dropped == {"train_0.h5, structure 7"}
+    assert dropping.labels.dropped == {"train_0.h5, structure 7"}
 
 
 @pytest.mark.parametrize(

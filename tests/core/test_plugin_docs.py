@@ -100,8 +100,8 @@ def test_the_structure_reaches_the_law_in_training(monkeypatch, law):
     plugin = HintPlugin(HintConfig(hessian_probes=law, hessian_num_probes=4))
     stored = plugin.read_labels(crystal, None)
     drawn = plugin.draw_labels(stored, 2, 0, 0)
-    z = drawn["hessian_probes"].transpose(1, 0, 2).reshape(4, 6)
-    np.testing.assert_allclose(drawn["hessian_products"].transpose(1, 0, 2).reshape(4, 6), z @ hessian)
+    z = drawn["drawn_probes"].transpose(1, 0, 2).reshape(4, 6)
+    np.testing.assert_allclose(drawn["drawn_products"].transpose(1, 0, 2).reshape(4, 6), z @ hessian)
     for name in ("numbers", "positions", "pbc"):
         np.testing.assert_array_equal(getattr(seen[0], name), getattr(crystal, name))
     np.testing.assert_array_equal(seen[0].cell.array, crystal.cell.array)

@@ -203,7 +203,7 @@ def test_curricula_and_laws_become_options():
 
 
 def test_the_meter_goes_on_after_a_restart():
-    labelled = SimpleNamespace(num_graphs=4, labels={"hessian_probes": np.zeros((12, 5, 3))})
+    labelled = SimpleNamespace(num_graphs=4, labels={"drawn_probes": np.zeros((12, 5, 3))})
     first = CostMeter()
     for batch in (SimpleNamespace(labelled=labelled), SimpleNamespace(labelled=None)):
         first.loss_terms(batch)

@@ -32,8 +32,8 @@ class CostMeter:
         if self.started is None:
             self.started = time.process_time()
         self.steps += 1
-        if batch.labelled is not None and "hessian_probes" in batch.labelled.labels:
-            self.products += batch.labelled.num_graphs * batch.labelled.labels["hessian_probes"].shape[1]
+        if batch.labelled is not None and "drawn_probes" in batch.labelled.labels:
+            self.products += batch.labelled.num_graphs * batch.labelled.labels["drawn_probes"].shape[1]
         return {}
 
     @hookimpl

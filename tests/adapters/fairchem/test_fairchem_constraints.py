@@ -32,7 +32,9 @@ def write(path, spoil=0.0):
 @pytest.fixture
 def losses(make_run, tmp_path, monkeypatch):
     """Losses of the host's tasks, and Hessian metrics, of a run on one structure."""
-    monkeypatch.setattr("hint_plugins.training.hint.check_label", lambda *_: type("Report", (), {"reasons": []}))
+    monkeypatch.setattr(
+        "hint_plugins.training.label_arrays.check_label", lambda *_: type("Report", (), {"reasons": []})
+    )
 
     def compute(name, spoil=0.0):
         path = write(tmp_path / name, spoil)
@@ -61,10 +63,10 @@ def test_hessian_loss_is_that_of_the_free_block(make_run, tmp_path):
     model = run.unit.model
     losses = compute_loss(run.unit.tasks, model(data), data)
     (drawn,) = data["hint_labels"]
-    z = drawn["hessian_probes"].permute(1, 0, 2)
+    z = drawn["drawn_probes"].permute(1, 0, 2)
     assert (z[:, FROZEN] == 0).all()
     step, total = 1e-2, 0.0
-    for probe, product in zip(z, drawn["hessian_products"].permute(1, 0, 2), strict=True):
+    for probe, product in zip(z, drawn["drawn_products"].permute(1, 0, 2), strict=True):
         forces = []
         for sign in (1, -1):
             moved = data.clone()
@@ -73,4 +75,4 @@ def test_hessian_loss_is_that_of_the_free_block(make_run, tmp_path):
         difference = -(forces[0] - forces[1]) / (2 * step) - product
         total += float(difference[2:].square().mean()) / len(z)
     assert float(losses["hessian_loss"]) == pytest.approx(0.5 * total, rel=2e-2)
-    assert torch.isnan(drawn["hessian_products"][FROZEN]).all()
+    assert torch.isnan(drawn["drawn_products"][FROZEN]).all()

@@ -17,7 +17,7 @@ def dataset(path, **hint):
 
 
 def probes(data):
-    return data[0]["hint_labels"]["hessian_probes"]
+    return data[0]["hint_labels"]["drawn_probes"]
 
 
 def test_products_are_those_of_the_label(stores):
@@ -30,8 +30,8 @@ def test_products_are_those_of_the_label(stores):
             assert torch.isnan(sample["hessian_loss"]).all()
             assert sample["hint_labels"] == {}
             continue
-        z = sample["hint_labels"]["hessian_probes"].double().permute(1, 0, 2).reshape(3, -1).numpy()
-        hz = sample["hint_labels"]["hessian_products"].double().permute(1, 0, 2).reshape(3, -1).numpy()
+        z = sample["hint_labels"]["drawn_probes"].double().permute(1, 0, 2).reshape(3, -1).numpy()
+        hz = sample["hint_labels"]["drawn_products"].double().permute(1, 0, 2).reshape(3, -1).numpy()
         assert sample["hessian_loss"].item() == 0.0
         np.testing.assert_allclose(hz, z @ label.products.T, rtol=1e-5, atol=1e-4)
 
@@ -48,8 +48,8 @@ def test_columns_and_projections(tmp_path):
     assert data.labelled.tolist() == [True, True]
     for index in range(2):
         sample = data[index]
-        probes = sample["hint_labels"]["hessian_probes"].double().permute(1, 0, 2).reshape(2, -1).numpy()
-        products = sample["hint_labels"]["hessian_products"].double().permute(1, 0, 2).reshape(2, -1).numpy()
+        probes = sample["hint_labels"]["drawn_probes"].double().permute(1, 0, 2).reshape(2, -1).numpy()
+        products = sample["hint_labels"]["drawn_products"].double().permute(1, 0, 2).reshape(2, -1).numpy()
         np.testing.assert_allclose(products, probes @ full, rtol=1e-5, atol=1e-3)
 
 
@@ -93,7 +93,7 @@ def test_loader_processes_see_the_epoch(make_run):
     for epoch in (0, 1):
         first.set_epoch(epoch)
         loader.batch_sampler.set_epoch_and_start_iteration(0, 0)
-        seen.append(torch.cat([d["hessian_probes"] for batch in loader for d in batch["hint_labels"] if d]))
+        seen.append(torch.cat([d["drawn_probes"] for batch in loader for d in batch["hint_labels"] if d]))
     assert not torch.equal(*seen)
 
 

@@ -26,8 +26,8 @@ def double(make_run):
 def third_derivative_error(model, view) -> float:
     """Relative error of d(Hessian loss)/d(parameters) along its own direction."""
     graphs = view()
-    probe = graphs.labels["hessian_probes"].transpose(0, 1)[:1]
-    target = graphs.labels["hessian_products"].transpose(0, 1)[:1]
+    probe = graphs.labels["drawn_probes"].transpose(0, 1)[:1]
+    target = graphs.labels["drawn_products"].transpose(0, 1)[:1]
 
     def loss(create_graph):
         return (reverse(view().view, probe, create_graph) - target).square().mean()
@@ -63,7 +63,7 @@ def test_third_derivative_stock_is_wrong_ours_is_right(double):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_engines_agree_with_differences_of_forces(double, engine):
     _, view = double
-    probes = view().labels["hessian_probes"].transpose(0, 1)
+    probes = view().labels["drawn_probes"].transpose(0, 1)
     reference = FiniteDifference(step=1e-5)(view().view, probes, create_graph=False)
     products = ENGINES[engine](view().view, probes, create_graph=False)
     tolerance = 1e-5 if "one_sided" in engine else 1e-8

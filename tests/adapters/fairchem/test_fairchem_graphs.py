@@ -64,7 +64,7 @@ def test_each_structure_gets_the_forces_of_its_dataset(batch):
 def test_existing_graph_is_used_when_all_are_labelled(model, batch):
     batch.hessian_loss = torch.zeros(4, dtype=torch.float64)
     batch.hint_labels = [
-        {"hessian_probes": torch.zeros(n, 1, 3).double(), "hessian_products": torch.zeros(n, 1, 3).double()}
+        {"drawn_probes": torch.zeros(n, 1, 3).double(), "drawn_products": torch.zeros(n, 1, 3).double()}
         for n in batch.natoms.tolist()
     ]
     forces = model(batch)["forces"]["forces"]
@@ -74,8 +74,8 @@ def test_existing_graph_is_used_when_all_are_labelled(model, batch):
     cut = labelled_graphs(model, batch, OUTPUTS, forces=forces)
     assert cut.view.graph is None
     assert list(cut.sizes) == [int(batch.natoms[g]) for g in (0, 2, 3)]
-    del batch.hint_labels[0]["hessian_probes"]
-    with pytest.raises(ConfigError, match="'hessian_probes' was drawn for 2 of 3 labelled structures"):
+    del batch.hint_labels[0]["drawn_probes"]
+    with pytest.raises(ConfigError, match="'drawn_probes' was drawn for 2 of 3 labelled structures"):
         labelled_graphs(model, batch, OUTPUTS, forces=forces)
     batch.hessian_loss[:] = torch.nan
     assert labelled_graphs(model, batch, OUTPUTS, forces=forces) is None

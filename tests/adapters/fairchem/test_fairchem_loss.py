@@ -37,7 +37,7 @@ def test_value_is_equation_four(make_run):
         step = 1e-3
         values = []
         drawn = data["hint_labels"][graph]
-        for z, hz in zip(drawn["hessian_probes"].unbind(1), drawn["hessian_products"].unbind(1), strict=True):
+        for z, hz in zip(drawn["drawn_probes"].unbind(1), drawn["drawn_products"].unbind(1), strict=True):
             plus, minus = forces(torch.stack([single.pos + step * z, single.pos - step * z])).detach()
             values.append(((minus - plus) / (2 * step) - hz).square().mean())
         expected.append(torch.stack(values).mean())
@@ -138,7 +138,7 @@ def test_direct_forces_get_a_symmetry_penalty(make_run):
     graphs = labelled_graphs(inner_model(strict.unit.model), data, strict.callback.outputs)
     penalties, start = [], 0
     for size, jacobian in zip(graphs.sizes, full_hessians(graphs.view, graphs.sizes), strict=True):
-        z = graphs.labels["hessian_probes"][start : start + size].permute(1, 0, 2).reshape(5, -1)
+        z = graphs.labels["drawn_probes"][start : start + size].permute(1, 0, 2).reshape(5, -1)
         penalties.append((z @ (jacobian - jacobian.T)).square().mean())
         start += size
     expected = 0.5 * 2 * torch.stack(penalties).mean().item()

@@ -39,8 +39,8 @@ def test_products_and_loss_gradients(manager, name, scale_shift, stress, system,
     structures = [label_with_emt(atoms) for atoms in PERIODIC[system]()]
     batch = collated(structures, manager).to(device)
     labels = batch.drawn.tensors("labels")
-    probes = labels["hessian_probes"].transpose(0, 1).contiguous().to(device)
-    target = labels["hessian_products"].transpose(0, 1).to(device)
+    probes = labels["drawn_probes"].transpose(0, 1).contiguous().to(device)
+    target = labels["drawn_products"].transpose(0, 1).to(device)
 
     def products():
         view = graph_batch(model, batch, forward(model, batch, stress)).labelled.view
@@ -88,7 +88,7 @@ def test_engines_agree_on_a_mixed_batch(manager):
     view = graph_batch(model, batch, forward(model, batch))
     assert view.num_graphs == 4
     assert view.labelled.num_graphs == 2
-    probes = view.labelled.labels["hessian_probes"].transpose(0, 1).contiguous()
+    probes = view.labelled.labels["drawn_probes"].transpose(0, 1).contiguous()
     results = {}
     for name in (*EXACT, "finite_difference"):
         view.labelled.view.graph = None

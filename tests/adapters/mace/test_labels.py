@@ -29,7 +29,7 @@ def test_labels_in_any_order_survive_the_collate(manager):
         assert batch.num_graphs == 3
         assert batch.drawn.sizes == [len(structures[i]) for i in order if i % 2 == 0]
         labels = batch.drawn.tensors("labels")
-        z, hz = labels["hessian_probes"], labels["hessian_products"]
+        z, hz = labels["drawn_probes"], labels["drawn_products"]
         start = 0
         for i in (i for i in order if i % 2 == 0):
             n = len(structures[i])
@@ -63,8 +63,8 @@ def test_every_kind_of_label_is_read_and_drawn(manager, kind):
         HessianLabel.projections(z, z @ h, n).to_info(atoms.info)
     (labels,) = manager.hook.read_labels(atoms=atoms, forces=atoms.arrays["REF_forces"])
     (drawn,) = manager.hook.draw_labels(labels=labels, num_atoms=n, epoch=0, index=0)
-    z = drawn["hessian_probes"].transpose(1, 0, 2).reshape(3, -1)
-    hz = drawn["hessian_products"].transpose(1, 0, 2).reshape(3, -1)
+    z = drawn["drawn_probes"].transpose(1, 0, 2).reshape(3, -1)
+    hz = drawn["drawn_products"].transpose(1, 0, 2).reshape(3, -1)
     np.testing.assert_allclose(hz, z @ h, atol=1e-9)
 
 
@@ -72,7 +72,7 @@ def test_draws_change_with_epoch_and_are_fixed_in_validation(manager):
     data = [(0, atomic_data(labelled_set(1, every=1)[0], manager))]
 
     def probes(epoch):
-        return Collate(manager, epoch).labelled(data).drawn.tensors("labels")["hessian_probes"]
+        return Collate(manager, epoch).labelled(data).drawn.tensors("labels")["drawn_probes"]
 
     assert torch.equal(probes(1), probes(1))
     assert not torch.equal(probes(1), probes(2))
@@ -106,7 +106,7 @@ def test_bad_labels_are_dropped_and_counted_when_asked():
     manager, plugin = manager_with(hessian_on_bad_label="drop")
     assert manager.hook.read_labels(atoms=spoiled("nan"), forces=None) == []
     assert stored_labels(atomic_data(spoiled("nan"), manager)) == {}
-    assert plugin.dropped == {"train.xyz, frame 7"}
+    assert plugin.labels.dropped == {"train.xyz, frame 7"}
 
 
 def test_structures_without_label_carry_none(manager):
