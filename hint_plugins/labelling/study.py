@@ -11,12 +11,13 @@ from typing import Any
 from ase import Atoms
 
 from hint_plugins.errors import InputError
-from hint_plugins.labelling.run import LabelSummary, label_file
+from hint_plugins.labelling.assembling import LabelSummary
+from hint_plugins.labelling.run import label_file
 from hint_plugins.labelling.settings import LabelExecution, LabelSettings
 from hint_plugins.runs.files import write_csv
 from hint_plugins.runs.output_file import OutputFile
 from hint_plugins.runs.progress import progress_bar
-from hint_plugins.storage.store import count_structures, read_structures, store_format, write_structures
+from hint_plugins.storage.store import count_structures, read_numbered, store_format, write_structures
 
 #: At most this many failures are in the summary; all are in the table.
 MAX_NAMED = 1000
@@ -31,7 +32,7 @@ class LabelledStructures:
     output
         The labelled structures.
     summary
-        Counts (:class:`~hint_plugins.labelling.run.LabelSummary`), ``seconds``, and the first failures.
+        Counts (:class:`~hint_plugins.labelling.assembling.LabelSummary`), ``seconds``, and the first failures.
     failures
         ``index`` (place in the input), ``key``, ``formula`` and ``error`` of every structure without a label.
     failed
@@ -129,7 +130,7 @@ def label_structures(
     doubtful: list[Atoms] = []
     with _Bar(n_input, f"{settings.engine} {settings.kind}") as bar:
         counts, failures = label_file(
-            lambda: read_structures(source, unreadable.__setitem__),
+            lambda: read_numbered(source, unreadable.__setitem__),
             output,
             spec,
             task,
@@ -144,7 +145,9 @@ def label_structures(
             doubtful=doubtful.append,
         )
     options = {**settings.model_dump(), "structures": source, "output": output} if options is None else options
-    return _finished(file, counts, _with_unreadable(failures, unreadable), doubtful, len(unreadable), started, options)
+    failures += [{"index": i, "key": "", "formula": "", "error": f"cannot be read: {r}"} for i, r in unreadable.items()]
+    failures.sort(key=lambda line: line["index"])
+    return _finished(file, counts, failures, doubtful, len(unreadable), started, options)
 
 
 def _finished(
@@ -177,17 +180,6 @@ def _finished(
         apart if doubtful else None,
         len(doubtful),
     )
-
-
-def _with_unreadable(failures: list[dict[str, Any]], unreadable: Mapping[int, str]) -> list[dict[str, Any]]:
-    """Number the failures as the file does, and add the frames that could not be read."""
-    lines = [{"index": i, "key": "", "formula": "", "error": f"cannot be read: {r}"} for i, r in unreadable.items()]
-    for entry in failures:
-        index = entry["index"]
-        for other in sorted(unreadable):
-            index += other <= index
-        lines.append(entry | {"index": index})
-    return sorted(lines, key=lambda line: line["index"])
 
 
 class _Bar:

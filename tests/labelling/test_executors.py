@@ -31,7 +31,7 @@ def structures():
 def labelled(tmp_path, name, **options):
     out = tmp_path / f"{name}.xyz"
     summary, failures = label_file(
-        lambda: iter(structures()),
+        lambda: enumerate(structures()),
         out,
         SPEC,
         LabelTask("full"),

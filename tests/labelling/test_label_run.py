@@ -35,7 +35,7 @@ def run(structures, tmp_path, name="out.xyz", spec=QUARTIC, task=None, workers=1
     out = tmp_path / name
     task = task or LabelTask("projections", num_probes=2)
     summary, failures = label_file(
-        lambda: iter([a.copy() for a in structures]),
+        lambda: enumerate(a.copy() for a in structures),
         out,
         spec,
         task,
@@ -200,11 +200,11 @@ def test_kill_minus_nine_three_times(tmp_path):
         "from hint_plugins.runs.executors import executor_factory\n"
         "from hint_plugins.labelling.record import LabelTask\n"
         "from hint_plugins.labelling.run import label_file\n"
-        "from hint_plugins.storage.store import read_structures\n"
+        "from hint_plugins.storage.store import read_numbered\n"
         "if __name__ == '__main__':\n"
         "    source, out = map(Path, sys.argv[1:])\n"
         f"    spec = EngineSpec({slow.name!r}, {dict(slow.options)!r})\n"
-        "    label_file(lambda: read_structures(source), out, spec, LabelTask('projections', num_probes=2),\n"
+        "    label_file(lambda: read_numbered(source), out, spec, LabelTask('projections', num_probes=2),\n"
         "               executor_factory('local', 2), shards=out.with_suffix('.shards'),\n"
         "               workers=2, batch_size=1)\n"
     )
@@ -245,7 +245,7 @@ def test_frozen_atoms_are_labelled_whole_and_stay_frozen(tmp_path):
     free = slab.copy()
     slab.set_constraint(FixAtoms([0, 1]))
     summary, _ = label_file(
-        lambda: iter([slab.copy(), free.copy()]),
+        lambda: enumerate([slab.copy(), free.copy()]),
         tmp_path / "out.xyz",
         EngineSpec("ase", {"calculator": "emt"}),
         LabelTask("forces"),
