@@ -125,3 +125,11 @@ def graph_batch(model: nn.Module, batch: LabelledBatch, predictions: dict[str, A
         if labelled.atoms is None:
             labelled.view.graph = labelled.host
     return GraphBatch(batch.positions, forces, batch.batch, batch.num_graphs, labelled)
+
+
+def on_device(model: nn.Module, batch: LabelledBatch | None, device: torch.device) -> LabelledGraphs:
+    """A batch of labelled structures, on ``device``."""
+    assert batch is not None
+    graphs = labelled_graphs(model, batch.to(device))
+    assert graphs is not None
+    return graphs

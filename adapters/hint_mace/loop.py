@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hint_mace.checkpoint import CheckpointError
 from hint_mace.leaving import exit_with
 from hint_mace.session import Session
+from hint_mace.validation import validate
 from hint_plugins.curvature.selftest import SelfTestError
 from hint_plugins.objective.metrics import NotFiniteError
 from hint_plugins.potential.memory import is_out_of_memory
@@ -66,7 +67,7 @@ def wrap_training(adapter: Adapter) -> None:
             loss, metrics = original(*args, **kwargs)
             session = adapter.session
             if session is not None:
-                loss = session.validate(kwargs["data_loader"], loss, metrics)
+                loss = validate(session, kwargs["data_loader"], loss, metrics)
             return loss, metrics
 
         return evaluate

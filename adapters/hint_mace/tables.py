@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hint_mace.leaving import exit_with
+from hint_mace.validation import plugin_errors
 from hint_plugins.objective.metrics import NotFiniteError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def wrap_tables(adapter: Adapter) -> None:
             session = adapter.trained
             if session is not None:
                 try:
-                    errors = [session.errors(all_data_loaders[row[0]]) for row in table.rows]
+                    errors = [plugin_errors(session, all_data_loaders[row[0]]) for row in table.rows]
                 except NotFiniteError as error:
                     exit_with(error, status=1)
                 for name, heading in COLUMNS.items():

@@ -197,11 +197,11 @@ def test_openequivariance_is_judged_by_its_version(installed, exact, monkeypatch
     assert bare_session(enable_oeq=True, enable_cueq=True).run().exact_derivatives is False
 
 
-def test_engines_are_measured_on_the_largest_labelled_batch_of_the_epoch():
+def test_engines_are_measured_on_the_largest_labelled_batch_of_the_epoch(monkeypatch):
     flags = [k % 3 == 0 for k in range(20)]
     session = bare_session(flags)
     session.dataset = argparse.Namespace(sizes=[30 if k == 9 else 3 + k for k in range(20)])
-    session._batch = lambda indices, *_: indices
+    monkeypatch.setattr("hint_mace.examples._batch", lambda session, indices: indices)
     for options in ({}, {"fraction": 0.5}, {"every": 2}):
         session.sampler = HeterogeneousBatchSampler(flags, 4, seed=5, **options)
         session.epoch = 2
