@@ -6,47 +6,20 @@ import hashlib
 import re
 import shlex
 import shutil
-import subprocess
 import tempfile
-from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.units import Bohr, Rydberg
 
 from hint_plugins.labelling.engine import EngineError, Evaluation, Scalar
 from hint_plugins.labelling.periodicity import check_vacuum, with_vacuum
-from hint_plugins.labelling.pw_input import (
-    PwTemplate,
-    Species,
-    for_species,
-    is_true,
-    namelist_text,
-    number,
-    read_template,
-    starting_magnetization,
-    valence,
-)
+from hint_plugins.labelling.pw_input import for_species, is_true, namelist_text, number, read_template
+from hint_plugins.labelling.pw_kpoints import kpoint_rows, read_kpoints
+from hint_plugins.labelling.pw_output import reason_of_failure, scf_correction
+from hint_plugins.labelling.pw_state import set_charge_and_multiplicity, set_moments, species_labels
 from hint_plugins.runs.processes import tethered
-from hint_plugins.structures.charges import stated
 
-#: Variables of &SYSTEM that belong to the number of atoms or the cell of the template.
-EXTENSIVE = (
-    "nbnd",
-    "tot_charge",
-    "tot_magnetization",
-    "nr1",
-    "nr2",
-    "nr3",
-    "nr1s",
-    "nr2s",
-    "nr3s",
-    "nr1b",
-    "nr2b",
-    "nr3b",
-)
 #: What labels need of &CONTROL.
 CONTROL = {
     "calculation": "'scf'",
@@ -113,7 +86,7 @@ class EspressoEngine:
         missing = sorted(name for name in files if not (self.pseudo_dir / name).is_file())
         if missing:
             raise ValueError(f"no pseudopotential {missing[0]!r} in {self.pseudo_dir}")
-        self.kspacing, self.kpoints = kspacing, _kpoints(self.template, kspacing)
+        self.kspacing, self.kpoints = kspacing, read_kpoints(self.template, kspacing)
         self.command, self.scratch, self.vacuum = command, scratch, check_vacuum(vacuum)
 
     def provenance(self) -> dict[str, Scalar]:
@@ -158,10 +131,12 @@ class EspressoSurface:
         self.atoms = with_vacuum(atoms, engine.vacuum, "pw.x")
         moments = atoms.get_initial_magnetic_moments() if atoms.has("initial_magmoms") else np.zeros(len(atoms))
         try:
-            self.labels = _labels(template, atoms, moments)
+            self.labels = species_labels(template, atoms, moments)
             self.kept = [species for species in template.species if species.label in self.labels]
             self.system, self.cards = for_species(template, [species.label for species in self.kept])
-            self._set_charge_and_spin(atoms, moments)
+            set_charge_and_multiplicity(self.system, template, atoms)
+            files = {species.label: engine.pseudo_dir / species.pseudopotential for species in self.kept}
+            set_moments(self.system, template, moments, self.labels, files)
         except ValueError as error:
             raise EngineError(str(error)) from error
         self.system |= {"ibrav": "0", "nat": str(len(atoms)), "ntyp": str(len(self.kept))}
@@ -175,54 +150,13 @@ class EspressoSurface:
         found["scf_force_correction_eV_per_A"] = self.scf_correction
         return found | ({"vacuum_A": self.engine.vacuum} if self.boxed and self.engine.vacuum else {})
 
-    def _set_charge_and_spin(self, atoms: Atoms, moments: np.ndarray) -> None:
-        """What the structure states replaces the template's starts and must not contradict its constraints."""
-        template, system = self.engine.template, self.system
-        given = stated(atoms)
-        magnetic = template.value("system", "nspin") == "2" or is_true(template.value("system", "noncolin"))
-        for name, key, value in (
-            ("charge", "tot_charge", given.get("charge")),
-            ("spin", "tot_magnetization", given["spin"] - 1 if "spin" in given else None),
-        ):
-            if value is None:
-                continue
-            if key in system and abs(number(system[key]) - value) > 1e-6:
-                raise ValueError(f"the structure's {name} asks for {key} = {value}, and the template has {system[key]}")
-            if key == "tot_magnetization" and template.value("system", "nspin") != "2":
-                if value:
-                    raise ValueError(f"the structure has multiplicity {value + 1}, and the template is not nspin = 2")
-            elif value or key in system or key == "tot_magnetization":
-                system[key] = str(value)
-        size = template.value("system", "nat")
-        tied = [key for key in system if key in EXTENSIVE and system[key] == template.namelists["system"].get(key)]
-        if tied and size is not None and int(number(size)) != len(atoms):
-            raise ValueError(
-                f"the template's {', '.join(tied)} belong to its own {size} atoms, and the structure has {len(atoms)}"
-            )
-        if not np.any(moments):
-            return
-        if not magnetic:
-            raise ValueError("the structure has initial_magmoms, and the template is neither nspin = 2 nor noncolin")
-        if moments.ndim > 1:
-            raise ValueError(
-                "initial_magmoms as vectors cannot be handed to pw.x; give angle1 and angle2 in the template"
-            )
-        by_label: dict[str, list[float]] = defaultdict(list)
-        for label, moment in zip(self.labels, moments, strict=True):
-            by_label[label].append(float(moment))
-        texts = {s.label: (self.engine.pseudo_dir / s.pseudopotential).read_text(errors="replace") for s in self.kept}
-        start = starting_magnetization(by_label, {label: valence(text) for label, text in texts.items()})
-        for key in [key for key in system if key.startswith("starting_magnetization")]:
-            del system[key]
-        system |= {f"starting_magnetization({i})": start[s.label] for i, s in enumerate(self.kept, start=1)}
-
     def text(self) -> str:
         """The input file at the positions that ``atoms`` has now."""
         template, atoms = self.engine.template, self.atoms
         control = template.namelists.get("control", {}) | CONTROL | {"pseudo_dir": f"'{self.engine.pseudo_dir}'"}
         parts = [namelist_text(template.namelists | {"control": control, "system": self.system}), "ATOMIC_SPECIES"]
         parts += [f"{s.label} {s.mass} {s.pseudopotential}" for s in self.kept]
-        parts += ["", *_kpoint_rows(self.engine, atoms), "", "CELL_PARAMETERS angstrom"]
+        parts += ["", *kpoint_rows(self.engine.kpoints, self.engine.kspacing, atoms), "", "CELL_PARAMETERS angstrom"]
         parts += [" ".join(f"{x:.14f}" for x in row) for row in np.asarray(atoms.cell)]
         parts += ["", "ATOMIC_POSITIONS angstrom"]
         parts += [
@@ -246,68 +180,15 @@ class EspressoSurface:
                 command = shlex.join(tethered(shlex.split(engine.command)))
                 files.execute(directory, EspressoProfile(command, engine.pseudo_dir))
                 results = files.read_results(directory)
-                self._note_correction((directory / files.outputname).read_text(errors="replace"))
+                said = (directory / files.outputname).read_text(errors="replace")
+                self.scf_correction = max(self.scf_correction, scf_correction(said))
                 stress = None if self.boxed else results.get("stress")
                 return Evaluation(float(results["energy"]), results["forces"], stress)
             except Exception as error:  # pw.x stops, or ASE cannot read what it wrote
-                raise EngineError(_why(directory, error)) from error
-
-    def _note_correction(self, output: str) -> None:
-        found = re.findall(r"Total SCF correction\s*=\s*([\d.EeDd+-]+)", output)
-        if found:
-            self.scf_correction = max(self.scf_correction, number(found[-1]) * Rydberg / Bohr)
+                raise EngineError(reason_of_failure(directory, error)) from error
 
     def hessian(self) -> None:
         return None
-
-
-def _labels(template: PwTemplate, atoms: Atoms, moments: np.ndarray) -> list[str]:
-    """The species of every atom."""
-    symbols = atoms.get_chemical_symbols()
-    by_symbol: dict[str, list[Species]] = defaultdict(list)
-    for species in template.species:
-        by_symbol[species.symbol].append(species)
-    several = [symbol for symbol in dict.fromkeys(symbols) if len(by_symbol[symbol]) > 1]
-    if not several:
-        return [by_symbol[symbol][0].label for symbol in symbols]
-    known = {species.label: species.symbol for species in template.species}
-    if [known.get(label) for label in template.positions] == symbols:
-        return list(template.positions)
-    names = [species.label for species in template.species]
-    start = [template.value("system", f"starting_magnetization({i + 1})") for i in range(len(names))]
-    sign = {label: np.sign(number(value or "0")) for label, value in zip(names, start, strict=True)}
-    found = []
-    for symbol, moment in zip(symbols, moments if moments.ndim == 1 else np.zeros(len(atoms)), strict=True):
-        fitting = [
-            s.label for s in by_symbol[symbol] if len(by_symbol[symbol]) == 1 or sign[s.label] == np.sign(moment)
-        ]
-        if len(fitting) != 1:
-            raise ValueError(
-                f"the template has several species of {symbol} ({', '.join(s.label for s in by_symbol[symbol])}), and "
-                "neither its ATOMIC_POSITIONS (elements in the structure's order) nor the signs of initial_magmoms say "
-                "which atom is which"
-            )
-        found.append(fitting[0])
-    return found
-
-
-def _why(directory: Path, error: Exception) -> str:
-    """What pw.x itself says about its failure."""
-    for name in ("espresso.pwo", "CRASH", "espresso.err"):
-        path = directory / name
-        text = path.read_text(errors="replace") if path.is_file() else ""
-        if "convergence NOT achieved" in text:
-            return "pw.x did not converge"
-        lines = text.splitlines()
-        for index, line in enumerate(lines):
-            if line.strip().startswith(("Error in routine", "from ")):
-                return "pw.x: " + " ".join(entry.strip() for entry in lines[index : index + 2])
-    if isinstance(error, subprocess.CalledProcessError):
-        written = [directory / name for name in ("espresso.pwo", "espresso.err")]
-        said = [line for path in written if path.is_file() for line in path.read_text(errors="replace").splitlines()]
-        last = next((line.strip() for line in reversed(said) if line.strip()), "it printed nothing")
-        return f"pw.x ended with status {error.returncode}: {last}"
-    return f"pw.x failed: {type(error).__name__}: {error}"
 
 
 def _scalar(raw: str) -> Scalar:
@@ -320,36 +201,3 @@ def _scalar(raw: str) -> Scalar:
     except ValueError:
         return text
     return int(value) if value == int(value) and not re.search(r"[.eEdD]", text) else value
-
-
-def _kpoints(template: PwTemplate, kspacing: float | None) -> dict[str, Any]:
-    """Grid and shift of ``K_POINTS``; empty with ``kspacing``, ``kpts`` None for the routines of the Gamma point."""
-    if kspacing:
-        if "ADDITIONAL_K_POINTS" in template.cards:
-            raise ValueError(
-                "the template's ADDITIONAL_K_POINTS belong to its own grid: leave out kspacing, or the card"
-            )
-        return {}
-    option, rows = template.cards.get("K_POINTS", ("", []))
-    if "gamma" in option.lower() and not rows:
-        return {"kpts": None}
-    if "automatic" in option.lower() and len(rows) == 1:
-        grid = [int(x) for x in rows[0].split()[:6]]
-        if len(grid) == 6:
-            return {"kpts": tuple(grid[:3]), "koffset": tuple(grid[3:6])}
-    raise ValueError(
-        "the template's K_POINTS must be automatic or gamma (or give kspacing)"
-        + (f"; its lines are {rows}" if rows else "")
-    )
-
-
-def _kpoint_rows(engine: EspressoEngine, atoms: Atoms) -> list[str]:
-    from ase.io.espresso import kspacing_to_grid
-
-    if engine.kspacing:
-        grid, shift = kspacing_to_grid(atoms, engine.kspacing / (2 * np.pi)), (0, 0, 0)
-    elif engine.kpoints["kpts"] is None:
-        return ["K_POINTS gamma"]
-    else:
-        grid, shift = engine.kpoints["kpts"], engine.kpoints["koffset"]
-    return ["K_POINTS automatic", f"{' '.join(map(str, grid))}  {' '.join(map(str, shift))}"]
