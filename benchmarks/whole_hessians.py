@@ -22,7 +22,7 @@ from alphanet import MaceEnergy
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from hint_plugins.curvature.engines import ENGINES, Engine
+from hint_plugins.curvature.engines import Engine, get_engine
 from hint_plugins.models.alphanet import AlphaNet
 from hint_plugins.potential import Potential
 from hint_plugins.potential.memory import structure_cost
@@ -103,7 +103,7 @@ def main() -> None:
             best = dict.fromkeys(cases, (float("inf"), 0))
             for _ in range(options.repeats + 1):  # the first also pays for just-in-time compilation
                 for case in cases:
-                    best[case] = min(best[case], measured(potential, atoms, ENGINES[case[0]], columns, case[1]))
+                    best[case] = min(best[case], measured(potential, atoms, get_engine(case[0]), columns, case[1]))
             for engine, chunk in cases:
                 seconds, memory = best[engine, chunk]
                 rows.append(

@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hint_plugins.curvature.engines import ENGINES
-from hint_plugins.curvature.probes import PROBE_LAWS
-from hint_plugins.objective.curriculum import SCHEDULES, Curriculum
+from hint_plugins.objective.curriculum import Curriculum
 from hint_plugins.objective.loss import LossKind
+from hint_plugins.registries import registries
 from hint_plugins.settings import ConfigError, sentences
 
 
@@ -102,9 +101,10 @@ class HintConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> HintConfig:
-        _known("hessian_schedule", self.hessian_schedule, list(SCHEDULES))
-        _known("hessian_probes", self.hessian_probes, list(PROBE_LAWS))
-        _known("hessian_engine", self.hessian_engine, ["auto", *ENGINES])
+        known = registries()
+        _known("hessian_schedule", self.hessian_schedule, list(known.schedules))
+        _known("hessian_probes", self.hessian_probes, list(known.probe_laws))
+        _known("hessian_engine", self.hessian_engine, ["auto", *known.engines])
         if self.hessian_ramp_end is not None and self.hessian_ramp_end < self.hessian_ramp_start:
             raise ValueError(
                 f"hessian_ramp_end ({self.hessian_ramp_end:g}) lies before hessian_ramp_start "

@@ -6,7 +6,6 @@ import inspect
 import logging
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 import pluggy
 
@@ -45,8 +44,8 @@ def load_plugins(names: Sequence[str]) -> pluggy.PluginManager:
     Returns
     -------
     pluggy.PluginManager
-        With the hooks of :class:`hint_plugins.hookspecs.HookSpecs`; the registries (probe laws,
-        engines, ...) are already filled with what the plugins register.
+        With the hooks of :class:`hint_plugins.hookspecs.HookSpecs`; what the plugins register is in use once
+        :func:`hint_plugins.registries.use` is given the manager.
 
     Raises
     ------
@@ -71,7 +70,6 @@ def load_plugins(names: Sequence[str]) -> pluggy.PluginManager:
         except Exception as error:
             raise PluginError(f"plugin {name!r} ({known[name].value}) cannot be loaded: {error}") from error
     manager.check_pending()
-    _fill_registries(manager)
     return manager
 
 
@@ -84,18 +82,3 @@ def describe_plugins(manager: pluggy.PluginManager) -> list[str]:
         dist = entry.dist if entry is not None else None
         lines.append(f"{name} ({dist.name} {dist.version})" if dist is not None else f"{name} (no distribution)")
     return lines
-
-
-def _fill_registries(manager: pluggy.PluginManager) -> None:
-    from hint_plugins.curvature.engines import ENGINES
-    from hint_plugins.curvature.probes import PROBE_LAWS
-    from hint_plugins.objective.curriculum import SCHEDULES
-
-    registries: list[tuple[Any, dict]] = [
-        (manager.hook.register_probe_laws, PROBE_LAWS),
-        (manager.hook.register_engines, ENGINES),
-        (manager.hook.register_schedules, SCHEDULES),
-    ]
-    for hook, registry in registries:
-        for additions in hook():
-            registry.update(additions or {})

@@ -1,7 +1,7 @@
-"""Label engines, dataset readers and selectors by name: this package's own and those of the loaded plugins.
+"""What has a name that options choose: this package's own entries and those of the loaded plugins.
 
-All come from hooks of a plugin manager (``register_label_makers``, ``register_readers``, ``register_selectors``); a
-plugin's entry of the same name goes before this package's. Which manager is in use is set by :func:`use`.
+All come from hooks of a plugin manager (``register_engines``, ``register_readers``, ...); a plugin's entry of the same
+name goes before this package's. Which manager is in use is set by :func:`use`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,25 @@ OWN = "hint-plugins"
 
 class BuiltIn:
     """What this package registers. Addresses, so that nothing is imported before it is asked for."""
+
+    @hookimpl
+    def register_probe_laws(self) -> dict[str, str]:
+        """Laws of the probes."""
+        return {
+            name: f"hint_plugins.curvature.probes:{name}"
+            for name in ("rademacher", "gaussian", "columns", "orthogonal")
+        }
+
+    @hookimpl
+    def register_engines(self) -> dict[str, str]:
+        """Engines of Hessian-vector products."""
+        names = "reverse", "replicate", "vmap", "finite_difference", "finite_difference_one_sided"
+        return {name: f"hint_plugins.curvature.engines:{name}" for name in names}
+
+    @hookimpl
+    def register_schedules(self) -> dict[str, str]:
+        """Shapes of the ramp of the Hessian weight."""
+        return {name: f"hint_plugins.objective.curriculum:{name}" for name in ("linear", "cosine", "step", "constant")}
 
     @hookimpl
     def register_label_makers(self) -> dict[str, str]:
@@ -70,12 +89,15 @@ class Registries:
 
     Attributes
     ----------
+    probe_laws, engines, schedules, selectors
+        Functions, or their ``module:name`` (:func:`resolve`).
     label_makers, readers
         ``module:name`` of classes and functions, so that workers can import them.
-    selectors
-        Functions, or their ``module:name``.
     """
 
+    probe_laws: Mapping[str, Callable | str]
+    engines: Mapping[str, Callable | str]
+    schedules: Mapping[str, Callable | str]
     label_makers: Mapping[str, str]
     readers: Mapping[str, str]
     selectors: Mapping[str, Callable | str]
@@ -91,10 +113,14 @@ class Registries:
         """
         if not manager.has_plugin(OWN):
             manager.register(BuiltIn(), name=OWN)  # the last registered answers first
+        hook = manager.hook
         return cls(
-            _addresses(manager.hook.register_label_makers()),
-            _addresses(manager.hook.register_readers()),
-            _merged(manager.hook.register_selectors()),
+            _merged(hook.register_probe_laws()),
+            _merged(hook.register_engines()),
+            _merged(hook.register_schedules()),
+            _addresses(hook.register_label_makers()),
+            _addresses(hook.register_readers()),
+            _merged(hook.register_selectors()),
         )
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from hint_plugins.config import ConfigError, HintConfig, make_config
 from hint_plugins.hookspecs import Options
 from hint_plugins.plugins import load_plugins
+from hint_plugins.registries import use
 
 #: Keys of the block that belong to the adapter itself.
 OWN = ("plugins", "seed")
@@ -66,6 +67,7 @@ def read_block(block: Mapping[str, Any] | DictConfig | None) -> Hint:
     values = {str(name): value for name, value in (block or {}).items()}
     plugins = values.pop("plugins", ["hint"])
     manager = load_plugins(plugins)
+    use(manager)
     options = Options()
     manager.hook.add_options(options=options)
     known = {name for model in options.groups.values() for name in model.model_fields}

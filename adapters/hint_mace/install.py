@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hint_mace.leaving import exit_with
 from hint_mace.patching import IncompatibleHostError, check_host
 from hint_plugins.plugins import PluginError, load_plugins
+from hint_plugins.registries import use
 
 if TYPE_CHECKING:
     from hint_mace.adapter import Adapter
@@ -49,7 +50,9 @@ def install(names: Sequence[str]) -> Adapter:
     from hint_mace.starting import wrap_distributed, wrap_parsers
     from hint_mace.tables import wrap_tables
 
-    adapter = Adapter(load_plugins(names))
+    manager = load_plugins(names)
+    use(manager)
+    adapter = Adapter(manager)
     wraps = (wrap_parsers, wrap_distributed, wrap_labels, wrap_checkpoints, wrap_training, wrap_tables, wrap_models)
     try:
         for wrap in wraps:

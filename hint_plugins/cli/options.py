@@ -18,7 +18,7 @@ Overwrite = Annotated[bool, typer.Option(help="Discard an earlier result in --ou
 
 
 def use_plugins(names: str | None) -> None:
-    """Load the named plugins (separated by commas) and use their label engines, readers and selectors.
+    """Load the named plugins (separated by commas) and use what they register: label engines, readers, selectors ...
 
     Raises
     ------

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from hint_plugins.curvature.engines import ENGINES, EXACT, ForceView
+from hint_plugins.curvature.engines import EXACT, ForceView, get_engine
 from hint_plugins.curvature.selftest import SelfTestError
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def _time(make_view: Callable[[], ForceView], probes: Tensor, weights: list[Tens
     if cuda:
         torch.cuda.synchronize()
     start = time.perf_counter()
-    products = ENGINES[name](make_view(), probes, create_graph=True)
+    products = get_engine(name)(make_view(), probes, create_graph=True)
     torch.autograd.grad(products.square().sum(), weights, allow_unused=True)
     if cuda:
         torch.cuda.synchronize()

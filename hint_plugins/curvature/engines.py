@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hint_plugins.curvature.precision import coarse_products, full_precision
+from hint_plugins.registries import registries, resolve
 
 ForcesAt = Callable[[Tensor], Tensor]
 
@@ -161,14 +162,8 @@ class FiniteDifference:
         return products if create_graph else products.detach()
 
 
-#: Engines by name; plugins add theirs with ``register_engines``.
-ENGINES: dict[str, Engine] = {
-    "reverse": reverse,
-    "replicate": replicate,
-    "vmap": vmap,
-    "finite_difference": FiniteDifference(two_sided=True),
-    "finite_difference_one_sided": FiniteDifference(two_sided=False),
-}
+finite_difference = FiniteDifference(two_sided=True)
+finite_difference_one_sided = FiniteDifference(two_sided=False)
 
 #: Engines whose products are exact and whose parameter gradients need third derivatives of the energy.
 EXACT = ("reverse", "replicate", "vmap")
@@ -180,7 +175,7 @@ def get_engine(name: str, step: float | None = None) -> Engine:
     Parameters
     ----------
     name
-        A name in :data:`ENGINES`.
+        Its name (:attr:`hint_plugins.registries.Registries.engines`).
     step
         Displacement of the finite-difference engines, A.
 
@@ -189,9 +184,10 @@ def get_engine(name: str, step: float | None = None) -> Engine:
     ValueError
         If there is no such engine.
     """
-    if name not in ENGINES:
-        raise ValueError(f"unknown HVP engine {name!r}: known engines are auto, {', '.join(ENGINES)}")
-    engine = ENGINES[name]
+    known = registries().engines
+    if name not in known:
+        raise ValueError(f"unknown HVP engine {name!r}: known engines are auto, {', '.join(known)}")
+    engine: Engine = resolve(known[name])
     if step is not None and isinstance(engine, FiniteDifference):
         return FiniteDifference(engine.two_sided, step)
     return engine

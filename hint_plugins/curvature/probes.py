@@ -12,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.registries import registries, resolve
+
 #: ``(count, dim, rng)`` to probes ``(count, dim)``; a law with a fourth parameter named ``structure`` gets the atoms.
 ProbeLaw = Callable[..., np.ndarray]
 
@@ -44,17 +46,24 @@ def orthogonal(count: int, dim: int, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate(blocks) * np.sqrt(dim)
 
 
-PROBE_LAWS: dict[str, ProbeLaw] = {
-    "rademacher": rademacher,
-    "gaussian": gaussian,
-    "columns": columns,
-    "orthogonal": orthogonal,
-}
+def probe_law(name: str) -> ProbeLaw:
+    """The law of this name (:attr:`hint_plugins.registries.Registries.probe_laws`).
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    known = registries().probe_laws
+    if name not in known:
+        raise ValueError(f"unknown probe law {name!r}: known laws are {', '.join(sorted(known))}")
+    law: ProbeLaw = resolve(known[name])
+    return law
 
 
 def sees_structure(law: str) -> bool:
     """Whether a law asks for the structure (a parameter named ``structure``)."""
-    return "structure" in inspect.signature(PROBE_LAWS[law]).parameters
+    return "structure" in inspect.signature(probe_law(law)).parameters
 
 
 def draw_probes(law: str, count: int, dim: int, rng: np.random.Generator, structure: Atoms | None = None) -> np.ndarray:
@@ -63,7 +72,7 @@ def draw_probes(law: str, count: int, dim: int, rng: np.random.Generator, struct
     Parameters
     ----------
     law
-        Name in :data:`PROBE_LAWS` (plugins may add laws with ``register_probe_laws``).
+        Its name; plugins may add laws with ``register_probe_laws``.
     count
         Number of probes, m >= 1.
     dim
@@ -84,19 +93,18 @@ def draw_probes(law: str, count: int, dim: int, rng: np.random.Generator, struct
         If the law is unknown, ``count < 1``, the law needs a structure and there is none, or the law gives another
         shape or numbers that are not finite.
     """
-    if law not in PROBE_LAWS:
-        raise ValueError(f"unknown probe law {law!r}: known laws are {', '.join(sorted(PROBE_LAWS))}")
+    function = probe_law(law)
     if count < 1:
         raise ValueError(f"the number of probes must be at least 1, got {count}")
     if not sees_structure(law):
-        probes = np.asarray(PROBE_LAWS[law](count, dim, rng), dtype=np.float64)
+        probes = np.asarray(function(count, dim, rng), dtype=np.float64)
     elif structure is None:
         raise ValueError(
             f"probe law {law!r} needs the structure, and here there is none: labels of single columns take laws that "
             "do without, and prepared data must be prepared with this law"
         )
     else:
-        probes = np.asarray(PROBE_LAWS[law](count, dim, rng, structure=structure), dtype=np.float64)
+        probes = np.asarray(function(count, dim, rng, structure=structure), dtype=np.float64)
     if probes.shape != (count, dim) or not np.isfinite(probes).all():
         raise ValueError(f"probe law {law!r} gave {probes.shape} numbers, wanted are {(count, dim)} finite ones")
     return probes

@@ -7,19 +7,31 @@ are still wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from hint_plugins.registries import registries, resolve
 from hint_plugins.training.protocol import Progress
 
-#: Shape of the ramp: maps the fraction passed (0..1) to the fraction of the way from first to last weight.
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "linear": lambda x: x,
-    "cosine": lambda x: 0.5 * (1.0 - math.cos(math.pi * x)),
-    "step": lambda x: 1.0 if x >= 1.0 else 0.0,
-    "constant": lambda x: 1.0,
-}
+
+def linear(passed: float) -> float:
+    """In proportion to the part of the ramp that has passed (0 to 1)."""
+    return passed
+
+
+def cosine(passed: float) -> float:
+    """Slow at both ends."""
+    return 0.5 * (1.0 - math.cos(math.pi * passed))
+
+
+def step(passed: float) -> float:
+    """All at the end of the ramp."""
+    return 1.0 if passed >= 1.0 else 0.0
+
+
+def constant(passed: float) -> float:
+    """The last weight from the beginning."""
+    return 1.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,8 @@ class Curriculum:
     start, end
         t_start and t_end in ``unit``; ``end`` None is half of the run.
     schedule
-        Name in :data:`SCHEDULES`; ``step`` jumps at ``end``.
+        Shape of the ramp (:attr:`hint_plugins.registries.Registries.schedules`): maps the part of it that has passed
+        to the part of the way from first to last weight.
     unit
         ``epochs`` (fractions count) or ``steps`` of the optimiser.
     """
@@ -62,5 +75,5 @@ class Curriculum:
             passed = 1.0 if now >= end else 0.0
         else:
             passed = min(1.0, max(0.0, (now - self.start) / (end - self.start)))
-        share = SCHEDULES[self.schedule](passed)
+        share = resolve(registries().schedules[self.schedule])(passed)
         return self.weight_start + share * (self.weight_end - self.weight_start)

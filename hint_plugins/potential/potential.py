@@ -263,7 +263,7 @@ class Potential:
             Displacement of finite differences, A (calculators: 0.005 by default); for an autograd model a
             step asks for finite differences instead of the exact Hessian.
         engine
-            Name of an HVP engine (:data:`hint_plugins.curvature.engines.ENGINES`) instead of the backend's.
+            Name of an HVP engine (:attr:`hint_plugins.registries.Registries.engines`) instead of the backend's.
 
         Returns
         -------

@@ -3,12 +3,14 @@ import threading
 import pytest
 import torch
 from helpers.devices import DEVICES
+from helpers.registered import registered
 from helpers.toy import ToyPotential, toy_view
 from torch import nn
 
 from hint_plugins.curvature.auto import fastest_engine, measure_engines
-from hint_plugins.curvature.engines import ENGINES, EXACT, FiniteDifference, ForceView, get_engine
+from hint_plugins.curvature.engines import EXACT, FiniteDifference, ForceView, get_engine
 from hint_plugins.curvature.full import full_hessians
+from hint_plugins.registries import registries
 
 SIZES = [3, 1, 4]
 
@@ -33,7 +35,7 @@ def finite_difference_hessian(view, h=1e-4):
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("name", list(ENGINES))
+@pytest.mark.parametrize("name", list(registries().engines))
 def test_products_equal_finite_differences_of_forces(setting, name):
     model, positions = setting
     reference = finite_difference_hessian(toy_view(model, positions, SIZES))
@@ -81,7 +83,7 @@ def test_reverse_reuses_the_graph_that_is_there(setting):
     assert view.force_graph() is graph
 
 
-@pytest.mark.parametrize("name", list(ENGINES))
+@pytest.mark.parametrize("name", list(registries().engines))
 def test_a_lone_atom_has_no_curvature(name):
     model = ToyPotential().double()
     view = toy_view(model, torch.zeros(1, 3, dtype=torch.float64), [1])
@@ -219,13 +221,10 @@ def test_engines_are_measured_and_broken_ones_left_out(setting):
     def broken(view, probes, create_graph=True):
         raise RuntimeError("no batching rule")
 
-    ENGINES["broken"] = broken
-    try:
+    with registered(engines={"broken": broken}):
         seconds = measure_engines(
             lambda: toy_view(model, positions, SIZES), probes, model.parameters(), ("reverse", "broken"), repeats=1
         )
-    finally:
-        del ENGINES["broken"]
     assert list(seconds) == ["reverse"]
     assert fastest_engine({"a": 2.0, "b": 1.0}) == "b"
     with pytest.raises(RuntimeError, match="finite_difference"):

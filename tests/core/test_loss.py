@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from hint_plugins.labels.hessian_label import HessianLabel
-from hint_plugins.objective.curriculum import SCHEDULES, Curriculum
+from hint_plugins.objective.curriculum import Curriculum
 from hint_plugins.objective.loss import LOSS_KINDS, global_mean, structure_losses
+from hint_plugins.registries import registries
 from hint_plugins.training.protocol import Progress
 
 SIZES = [2, 1, 3]
@@ -87,7 +88,7 @@ def test_curriculum_units_and_default_end():
     assert Curriculum(0, 1, end=100, unit="steps").weight(progress) == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize("schedule", list(SCHEDULES))
+@pytest.mark.parametrize("schedule", list(registries().schedules))
 def test_schedules_end_at_the_weight_and_never_leave_the_range(schedule):
     ramp = Curriculum(0.2, 1.0, start=1, end=3, schedule=schedule)
     weights = [ramp.weight(Progress(step=s, steps_per_epoch=10, max_epochs=5)) for s in range(51)]

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk, molecule
+from helpers.registered import registered
 from helpers.training import HINT, environment, train, write_data
 
 from hint_plugins.config import ConfigError, HintConfig
-from hint_plugins.curvature.probes import PROBE_LAWS, draw_probes
+from hint_plugins.curvature.probes import draw_probes
 from hint_plugins.hookspecs import HookSpecs
 from hint_plugins.models import energy_and_forces, graph_from_atoms
 from hint_plugins.models.energy_model import EnergyModel
@@ -26,8 +27,6 @@ HOOKS = dict(inspect.getmembers(HookSpecs, inspect.isfunction))
 ROW = re.compile(r"^\| `(\w+)` \| (?:`(.*?)`)? ?\| .*? \| (\w+) \| (\w+) \| (\w+) \|$", re.MULTILINE)
 ROWS = {row[0]: row[1:] for row in ROW.findall(PAGE)}
 CALLERS = ("adapters/hint_mace", "adapters/hint_fairchem", "hint_plugins/cli")
-#: What every caller does through ``load_plugins``.
-LOADING = (ROOT / "hint_plugins" / "plugins.py").read_text()
 #: What those do who bring a manager's registries into use.
 USING = (ROOT / "hint_plugins" / "registries.py").read_text()
 
@@ -56,7 +55,7 @@ def test_signatures_of_the_table_are_those_of_the_hooks(name):
 def test_the_table_names_those_who_call(name):
     calls = re.compile(rf"hook\.{name}(\(|, [A-Z])")  # called, or paired with its registry
     for place, said in zip(CALLERS, ROWS[name][1:], strict=True):
-        texts = [LOADING, *(file.read_text() for file in (ROOT / place).rglob("*.py"))]
+        texts = [file.read_text() for file in (ROOT / place).rglob("*.py")]
         if any("from hint_plugins.registries import use" in text for text in texts):
             texts.append(USING)
         assert said == ("yes" if any(map(calls.search, texts)) else "no"), place
@@ -67,10 +66,15 @@ def test_the_net_force_example_is_the_one_that_is_tested():
     assert helper.partition('"""\n\n')[2] == example("class NetForce:")
 
 
-def test_laws_that_see_the_structure(monkeypatch):
-    names = run("class Laws:")
-    for name, law in names["Laws"]().register_probe_laws().items():
-        monkeypatch.setitem(PROBE_LAWS, name, law)
+@pytest.fixture
+def laws():
+    """The laws of the example, in use."""
+    found = run("class Laws:")["Laws"]().register_probe_laws()
+    with registered(probe_laws=found):
+        yield found
+
+
+def test_laws_that_see_the_structure(laws):
     atoms = molecule("HCN")  # along z
     atoms.set_masses([2.014 if z == 1 else m for z, m in zip(atoms.numbers, atoms.get_masses(), strict=True)])
     z = draw_probes("masses", 20000, 9, np.random.default_rng(0), atoms)
@@ -83,7 +87,7 @@ def test_laws_that_see_the_structure(monkeypatch):
 
 
 @pytest.mark.parametrize("law", ["bonds", "masses"])
-def test_the_structure_reaches_the_law_in_training(monkeypatch, law):
+def test_the_structure_reaches_the_law_in_training(law):
     """Through read_labels and draw_labels, as a host calls them; isotopes and periodic images included."""
     names, seen = run("class Laws:"), []
 
@@ -91,15 +95,15 @@ def test_the_structure_reaches_the_law_in_training(monkeypatch, law):
         seen.append(structure)
         return names[law](count, dim, rng, structure)
 
-    monkeypatch.setitem(PROBE_LAWS, law, watched)
     crystal = bulk("NaCl", "rocksalt", a=5.6)
     crystal.set_masses([22.0, 36.0])
     crystal.positions[0, 0] += 0.1
     hessian = np.kron(np.array([[1.0, -1.0], [-1.0, 1.0]]), np.eye(3))
     crystal.info["REF_hessian"] = hessian.reshape(-1)
-    plugin = HintPlugin(HintConfig(hessian_probes=law, hessian_num_probes=4))
-    stored = plugin.read_labels(crystal, None)
-    drawn = plugin.draw_labels(stored, 2, 0, 0)
+    with registered(probe_laws={law: watched}):
+        plugin = HintPlugin(HintConfig(hessian_probes=law, hessian_num_probes=4))
+        stored = plugin.read_labels(crystal, None)
+        drawn = plugin.draw_labels(stored, 2, 0, 0)
     z = drawn["drawn_probes"].transpose(1, 0, 2).reshape(4, 6)
     np.testing.assert_allclose(drawn["drawn_products"].transpose(1, 0, 2).reshape(4, 6), z @ hessian)
     for name in ("numbers", "positions", "pbc"):
@@ -109,8 +113,7 @@ def test_the_structure_reaches_the_law_in_training(monkeypatch, law):
 
 
 @pytest.mark.parametrize("kind", ["columns", "prepared with another law"])
-def test_a_law_without_its_structure_is_refused(monkeypatch, kind):
-    monkeypatch.setitem(PROBE_LAWS, "masses", run("class Laws:")["masses"])
+def test_a_law_without_its_structure_is_refused(laws, kind):
     plugin = HintPlugin(HintConfig(hessian_probes="masses"))
     stored = {"hessian": np.eye(9).reshape(-1)}
     if kind == "columns":
@@ -120,9 +123,9 @@ def test_a_law_without_its_structure_is_refused(monkeypatch, kind):
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(9), np.full((2, 9), np.nan)])
-def test_a_law_that_gives_something_else_is_refused(monkeypatch, wrong):
-    monkeypatch.setitem(PROBE_LAWS, "wrong", lambda count, dim, rng: wrong)
-    with pytest.raises(ValueError, match="probe law 'wrong' gave"):
+def test_a_law_that_gives_something_else_is_refused(wrong):
+    laws = {"wrong": lambda count, dim, rng: wrong}
+    with registered(probe_laws=laws), pytest.raises(ValueError, match="probe law 'wrong' gave"):
         draw_probes("wrong", 2, 9, np.random.default_rng(0))
 
 

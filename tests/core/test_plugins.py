@@ -12,11 +12,9 @@ from helpers.others import OtherOptions
 
 import hint_plugins.plugins as plugins
 from hint_plugins.config import ConfigError, HintConfig, make_config
-from hint_plugins.curvature.engines import ENGINES
-from hint_plugins.curvature.probes import PROBE_LAWS
 from hint_plugins.hookspecs import HookSpecs, Options, hookimpl
-from hint_plugins.objective.curriculum import SCHEDULES
 from hint_plugins.plugins import PluginError, describe_plugins, load_plugins
+from hint_plugins.registries import registries, use
 from hint_plugins.training.hint import HintPlugin
 
 #: Options that are numbers.
@@ -39,11 +37,8 @@ def others(monkeypatch):
         "absent": EntryPoint("absent", "no_such_module", plugins.GROUP),
     }
     monkeypatch.setattr(plugins, "installed_plugins", lambda: {**real, **entries})
-    saved = [(registry, dict(registry)) for registry in (ENGINES, PROBE_LAWS, SCHEDULES)]
     yield
-    for registry, content in saved:
-        registry.clear()
-        registry.update(content)
+    use(None)
 
 
 @pytest.mark.parametrize("name", HOOKS)
@@ -75,10 +70,13 @@ def test_plugins_are_opt_in_and_listed(others):
 
 
 def test_registries_take_what_plugins_offer(others):
-    load_plugins(["other"])
-    assert "ones" in PROBE_LAWS
-    assert "other_engine" in ENGINES
-    assert "late" in SCHEDULES
+    manager = load_plugins(["other"])
+    assert "ones" not in registries().probe_laws, "not in use yet"
+    use(manager)
+    known = registries()
+    assert "ones" in known.probe_laws
+    assert "other_engine" in known.engines
+    assert "late" in known.schedules
     assert make_config(HintConfig, {"hessian_probes": "ones"}).hessian_probes == "ones"
 
 

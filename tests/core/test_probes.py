@@ -3,10 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hint_plugins.curvature.probes import PROBE_LAWS, draw_probes, structure_rng
+from hint_plugins.curvature.probes import draw_probes, structure_rng
+from hint_plugins.registries import registries
 
 
-@pytest.mark.parametrize("law", list(PROBE_LAWS))
+@pytest.mark.parametrize("law", list(registries().probe_laws))
 def test_laws_have_zero_mean_and_unit_covariance(law):
     dim, draws = 6, 4000
     rng = np.random.default_rng(0)
@@ -20,7 +21,7 @@ def test_laws_have_zero_mean_and_unit_covariance(law):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    law=st.sampled_from(sorted(PROBE_LAWS)),
+    law=st.sampled_from(sorted(registries().probe_laws)),
     count=st.integers(1, 9),
     dim=st.integers(1, 12),
     seed=st.integers(0, 2**32 - 1),

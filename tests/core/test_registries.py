@@ -1,4 +1,4 @@
-"""Label engines, readers and selectors belong to the plugin manager in use."""
+"""What options name belongs to the plugin manager in use."""
 
 import subprocess
 import sys
@@ -88,7 +88,7 @@ def test_a_plugin_s_entry_goes_before_the_package_s_own(manager):
     assert registries().label_makers["xtb"].startswith("hint_plugins.")
 
 
-@pytest.mark.parametrize("kind", ["register_label_makers", "register_readers", "register_selectors"])
+@pytest.mark.parametrize("kind", sorted(name for name in vars(BuiltIn) if name.startswith("register_")))
 def test_every_own_entry_exists(kind):
     for address in getattr(BuiltIn(), kind)().values():
         assert callable(resolve(address)), address
