@@ -39,7 +39,8 @@ def load_plugins(names: Sequence[str]) -> pluggy.PluginManager:
     ----------
     names
         Entry-point names of the group ``hint_plugins``. The entry point is a module, an object with
-        hook implementations, or a class, which is instantiated.
+        hook implementations, or a class, which is instantiated; its attribute ``brings`` names plugins to be
+        loaded with it.
 
     Returns
     -------
@@ -54,7 +55,11 @@ def load_plugins(names: Sequence[str]) -> pluggy.PluginManager:
     """
     manager = new_manager()
     known = installed_plugins()
-    for name in dict.fromkeys(names):
+    waiting = list(dict.fromkeys(names))
+    while waiting:
+        name = waiting.pop(0)
+        if manager.has_plugin(name):
+            continue
         if name not in known:
             raise PluginError(
                 f"plugin {name!r} is not installed: installed are {', '.join(sorted(known)) or 'none'}. "
@@ -67,6 +72,7 @@ def load_plugins(names: Sequence[str]) -> pluggy.PluginManager:
             elif inspect.isclass(plugin):
                 plugin = plugin()
             manager.register(plugin, name=name)
+            waiting += getattr(plugin, "brings", ())
         except Exception as error:
             raise PluginError(f"plugin {name!r} ({known[name].value}) cannot be loaded: {error}") from error
     manager.check_pending()

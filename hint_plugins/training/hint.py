@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from hint_plugins.config import ConfigError, HintConfig, make_config
 from hint_plugins.curvature.engines import EXACT, Engine, get_engine
 from hint_plugins.curvature.layer_norm import restore_layer_norms
 from hint_plugins.hookspecs import Options, TrainingRun, hookimpl
-from hint_plugins.models.registry import AlphaNetOptions, make_alphanet
 from hint_plugins.objective.curriculum import Curriculum
 from hint_plugins.objective.loss import global_mean
 from hint_plugins.objective.products import wanted_positions
@@ -33,14 +32,21 @@ log = logging.getLogger(__name__)
 
 
 class HintPlugin:
-    """Hessian-informed training (arXiv:2603.25373)."""
+    """Hessian-informed training (arXiv:2603.25373).
+
+    Attributes
+    ----------
+    brings
+        Plugins that are loaded with this one.
+    """
+
+    brings = ("alphanet",)
 
     def __init__(self, config: HintConfig | None = None, seed: int = 0) -> None:
         self.config = config or HintConfig()
         self.seed = seed
         self.engine: Engine | None = None
         self.engine_name = self.config.hessian_engine
-        self.alphanet = AlphaNetOptions()
         self.scale: float | None = None
         self.ramp_end: float | None = None  #: of the first part of a run that was continued
         self._repeat: TrainingRun | None = None  #: the self-test is repeated once, after some steps
@@ -52,11 +58,6 @@ class HintPlugin:
     @hookimpl
     def add_options(self, options: Options) -> None:
         options.add("hint", HintConfig)
-        options.add("hint: model AlphaNet", AlphaNetOptions)
-
-    @hookimpl
-    def register_models(self) -> dict[str, Callable]:
-        return {"AlphaNet": lambda settings: make_alphanet(settings, self.alphanet)}
 
     @hookimpl
     def configure(self, values: Mapping[str, Any]) -> None:
@@ -64,8 +65,6 @@ class HintPlugin:
         config = make_config(HintConfig, known)
         assert isinstance(config, HintConfig)
         self.config = config
-        alphanet = {name: value for name, value in values.items() if name in AlphaNetOptions.model_fields}
-        self.alphanet = AlphaNetOptions(**alphanet)
         self.engine_name = config.hessian_engine
         if config.hessian_reproducible:
             prepare_determinism()

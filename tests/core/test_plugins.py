@@ -60,7 +60,7 @@ def test_every_hook_is_exercised(name):
 
 def test_plugins_are_opt_in_and_listed(others):
     manager = load_plugins(["hint"])
-    assert [name for name, _ in manager.list_name_plugin()] == ["hint"]
+    assert [name for name, _ in manager.list_name_plugin()] == ["hint", "alphanet"]
     assert describe_plugins(manager)[0].startswith("hint (hint-plugins ")
     both = load_plugins(["hint", "other"])
     options = Options()

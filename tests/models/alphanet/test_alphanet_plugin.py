@@ -5,7 +5,8 @@ import torch
 
 from hint_plugins.config import ConfigError
 from hint_plugins.models.alphanet import AlphaNet
-from hint_plugins.models.registry import AlphaNetOptions, ModelSettings, Pretrained, make_alphanet
+from hint_plugins.models.alphanet.plugin import AlphaNetOptions, make_alphanet
+from hint_plugins.models.registry import ModelSettings, Pretrained
 
 SETTINGS = ModelSettings(cutoff=3.0, elements=(1, 8), avg_num_neighbors=4.0)
 SMALL = {"hidden_channels": 8, "num_layers": 1, "main_chi1": 4, "mp_chi1": 4, "chi2": 2, "frame_channels": 4}
