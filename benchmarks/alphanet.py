@@ -60,14 +60,14 @@ class MaceEnergy(torch.nn.Module):
 
     def forward(self, graph: Graph) -> torch.Tensor:
         one_hot = torch.nn.functional.one_hot(self.row[graph.numbers], len(NUMBERS))
-        count = torch.bincount(graph.batch_index, minlength=graph.n_graphs)
+        count = torch.bincount(graph.batch_index, minlength=graph.num_graphs)
         data = {
             "positions": graph.positions,
             "node_attrs": one_hot.to(graph.positions.dtype),
             "edge_index": graph.edge_index,
             "shifts": graph.shifts,
             "unit_shifts": graph.shifts,
-            "cell": graph.positions.new_zeros(3 * graph.n_graphs, 3),
+            "cell": graph.positions.new_zeros(3 * graph.num_graphs, 3),
             "batch": graph.batch_index,
             "ptr": torch.cat([count.new_zeros(1), count.cumsum(0)]),
         }

@@ -70,7 +70,7 @@ class MaceEnergyModel(nn.Module):
         """MACE's input dictionary. Its edge vectors point from the source to the centre, so shifts change sign."""
         positions, batch = graph.positions, graph.batch_index
         element = self.element_index[graph.numbers]
-        cell = positions.new_zeros(graph.n_graphs, 3, 3) if graph.cell is None else graph.cell
+        cell = positions.new_zeros(graph.num_graphs, 3, 3) if graph.cell is None else graph.cell
         return {
             "positions": positions,
             "node_attrs": torch.nn.functional.one_hot(element, len(self.elements)).to(positions.dtype),
@@ -80,7 +80,7 @@ class MaceEnergyModel(nn.Module):
             "cell": cell.reshape(-1, 3),
             "batch": batch,
             "ptr": graph.offsets(),
-            "head": torch.full((graph.n_graphs,), self.head, dtype=torch.long, device=positions.device),
+            "head": torch.full((graph.num_graphs,), self.head, dtype=torch.long, device=positions.device),
         }
 
     def forward(self, graph: Graph) -> Tensor:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from ase import Atoms
 
-from hint_plugins.curvature.layouts import Layout, convert
+from hint_plugins.curvature.sum_rule import acoustic_sum_rule
 from hint_plugins.datasets.q2r import read_q2r
 from hint_plugins.datasets.record import RecordError, labelled
 from hint_plugins.storage.store import OnBad
@@ -25,7 +24,7 @@ def read_espresso_fc(path: Path, bad: OnBad, *, asr: bool = False) -> Iterator[A
     bad
         Takes index and reason if the force constants cannot be used.
     asr
-        Apply :func:`acoustic_sum_rule`. Use the same choice in every comparison.
+        Symmetrise, and apply :func:`~hint_plugins.curvature.sum_rule.acoustic_sum_rule`. Use the same choice in every comparison.
     """
     try:
         content = read_q2r(path)
@@ -35,18 +34,10 @@ def read_espresso_fc(path: Path, bad: OnBad, *, asr: bool = False) -> Iterator[A
             supercell.positions,
             cell=supercell.cell.array,
             pbc=True,
-            hessian=acoustic_sum_rule(hessian) if asr else hessian,
+            hessian=acoustic_sum_rule(0.5 * (hessian + hessian.T)) if asr else hessian,
             info={"name": path.stem, "role": "supercell", "asr": asr},
         )
         atoms.set_masses(supercell.get_masses())
         yield atoms
     except (RecordError, OSError, MemoryError) as error:
         bad(0, f"{path.name}: {error}")
-
-
-def acoustic_sum_rule(hessian: np.ndarray) -> np.ndarray:
-    """The nearest symmetric Hessian (Frobenius norm) under which a common shift of all atoms raises no forces."""
-    blocks = convert(0.5 * (hessian + hessian.T), Layout.FLAT, Layout.ASE)
-    blocks = blocks - blocks.mean(axis=0, keepdims=True)
-    blocks = blocks - blocks.mean(axis=2, keepdims=True)
-    return convert(blocks, Layout.ASE, Layout.FLAT)

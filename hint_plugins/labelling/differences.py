@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hint_plugins.curvature.probes import rademacher
+
 Forces = Callable[[np.ndarray], np.ndarray]
 
 
@@ -37,7 +39,7 @@ def products(forces: Forces, positions: np.ndarray, directions: np.ndarray, step
     return rows
 
 
-def asymmetry(directions: np.ndarray, rows: np.ndarray) -> float:
+def largest_asymmetry(directions: np.ndarray, rows: np.ndarray) -> float:
     """Largest ``|z_i H z_j - z_j H z_i|`` over pairs of unit directions, eV/A^2; zero for an exact Hessian.
 
     For all one-hot directions this is max|H - H^T|.
@@ -68,16 +70,15 @@ def disagreement(directions: np.ndarray, products: np.ndarray, others: np.ndarra
 def sum_rule_residual(directions: np.ndarray, rows: np.ndarray) -> float:
     """Largest net force component that a unit direction raises, ``|sum_i (H z)_ia| / |z|`` in eV/A^2.
 
-    Parameters are those of :func:`asymmetry`.
+    Parameters are those of :func:`largest_asymmetry`.
     """
     net = rows.reshape(len(rows), -1, 3).sum(axis=1) / np.linalg.norm(directions, axis=1)[:, None]
     return float(np.abs(net).max())
 
 
-def rademacher(count: int, dimension: int, seed: int, key: str) -> np.ndarray:
+def signs(count: int, dimension: int, seed: int, key: str) -> np.ndarray:
     """Directions of independent signs, (count, dimension), fixed by the seed and the structure's key (hexadecimal)."""
-    rng = np.random.default_rng([seed, int(key[:16], 16)])
-    return rng.choice(np.array([-1.0, 1.0]), size=(count, dimension))
+    return rademacher(count, dimension, np.random.default_rng([seed, int(key[:16], 16)]))
 
 
 def choose_columns(count: int, dimension: int, seed: int, key: str) -> np.ndarray:

@@ -90,7 +90,7 @@ def _second_derivative(
     """The Hessian part of a record and its quality numbers."""
     dim = atoms.positions.size
     if kind == "projections":
-        directions = differences.rademacher(task.num_probes, dim, task.seed, key)
+        directions = differences.signs(task.num_probes, dim, task.seed, key)
     elif kind == "columns":
         directions = np.eye(dim)[differences.choose_columns(task.num_probes, dim, task.seed, key)]
     else:
@@ -111,11 +111,11 @@ def _second_derivative(
         raise EngineError("second derivatives are not finite")
     if task.symmetry and analytic is None:
         # Symmetry makes the matrix symmetric whatever the forces are: measure them where no symmetry is used.
-        direction = differences.rademacher(1, dim, task.seed, key)
+        direction = differences.signs(1, dim, task.seed, key)
         product = differences.products(forces, atoms.positions, direction, engine.probe_step)
         quality["noise"] = differences.disagreement(direction, direction @ rows, product)
     elif len(directions) > 1:
-        quality["asymmetry"] = differences.asymmetry(directions, rows)
+        quality["asymmetry"] = differences.largest_asymmetry(directions, rows)
     if not getattr(engine, "removes_net_force", False):
         quality["sum_rule"] = differences.sum_rule_residual(directions, rows)
     if kind == "full":

@@ -13,10 +13,10 @@ from hint_plugins.labels.hessian_label import HessianLabel, LabelError
 from hint_plugins.labels.identities import (
     FLOOR,
     MAX_MUTUAL,
-    asymmetry,
     directions_of,
     implied_forces,
     is_rigid,
+    relative_asymmetry,
     rotation,
     size_reasons,
 )
@@ -134,7 +134,7 @@ def check_label(
     if largest == 0.0:
         return LabelReport(label.kind, 0.0, 0.0, None, 0.0, [] if rigid else ["all numbers are zero"])
     reasons: list[str] = []
-    found = asymmetry(label)
+    found = relative_asymmetry(label)
     if label.kind == "projections" and found > MAX_MUTUAL:
         reasons.append(
             f"z_i.H z_j differs from z_j.H z_i by {found:.2g} of their size, more than {MAX_MUTUAL:g}; do the products "

@@ -58,7 +58,7 @@ def is_rigid(z: np.ndarray, positions: np.ndarray, periodic: bool) -> bool:
     return bool(np.abs(z - (z @ basis) @ basis.T).max() < 1e-6 * np.abs(z).max())
 
 
-def asymmetry(label: HessianLabel) -> float:
+def relative_asymmetry(label: HessianLabel) -> float:
     """Largest violation of symmetry: of the matrix or the known part of it, or of ``z_i.H z_j`` under exchange."""
     values = label.products
     if label.kind == "projections":

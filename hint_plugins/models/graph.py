@@ -31,7 +31,7 @@ class Graph:
     batch : (N,) long tensor, optional
         Structure each atom belongs to, ascending. Default: all atoms form one structure.
     num_graphs : int, optional
-        Number of structures B. Default: taken from ``cell`` or ``batch``.
+        Number of structures B; 0: taken from ``cell`` or ``batch``.
 
     Raises
     ------
@@ -45,7 +45,7 @@ class Graph:
     shifts: Tensor
     cell: Tensor | None = None
     batch: Tensor | None = None
-    num_graphs: int | None = None
+    num_graphs: int = 0
 
     def __post_init__(self) -> None:
         n = self.positions.shape[0] if self.positions.ndim else 0
@@ -54,7 +54,7 @@ class Graph:
         if self.batch is None:
             object.__setattr__(self, "batch", torch.zeros_like(self.numbers))
             object.__setattr__(self, "num_graphs", self.num_graphs or 1)
-        if self.num_graphs is None:
+        if not self.num_graphs:
             count = self.cell.shape[0] if self.cell is not None else int(self.batch_index.max()) + 1
             object.__setattr__(self, "num_graphs", count)
         self._check("positions", self.positions, (n, 3), True)
@@ -64,7 +64,7 @@ class Graph:
         self._check("edge_index", self.edge_index, (2, e), False)
         self._check("shifts", self.shifts, (e, 3), True)
         if self.cell is not None:
-            self._check("cell", self.cell, (self.n_graphs, 3, 3), True)
+            self._check("cell", self.cell, (self.num_graphs, 3, 3), True)
 
     def _check(self, name: str, tensor: Tensor, shape: tuple[int, ...], floating: bool) -> None:
         if tuple(tensor.shape) != shape:
@@ -84,15 +84,9 @@ class Graph:
         assert self.batch is not None
         return self.batch
 
-    @property
-    def n_graphs(self) -> int:
-        """Number of structures B."""
-        assert self.num_graphs is not None
-        return self.num_graphs
-
     def offsets(self) -> Tensor:
         """First atom of each structure, and the number of atoms last: (B + 1,), without waiting for a GPU."""
-        edges = torch.arange(self.n_graphs + 1, device=self.positions.device)
+        edges = torch.arange(self.num_graphs + 1, device=self.positions.device)
         return torch.searchsorted(self.batch_index, edges)
 
     def validate(self) -> Graph:
@@ -118,9 +112,9 @@ class Graph:
             raise ValueError(f"graph: edge_index must lie in [0, {n})")
         if (self.batch_index.diff() < 0).any() or int(self.batch_index[0]) < 0:
             raise ValueError("graph: batch must be ascending, atoms of a structure next to each other")
-        count = torch.bincount(self.batch_index, minlength=self.n_graphs)
-        if count.numel() != self.n_graphs or (count == 0).any():
-            raise ValueError(f"graph: batch must name each of the {self.n_graphs} structures at least once")
+        count = torch.bincount(self.batch_index, minlength=self.num_graphs)
+        if count.numel() != self.num_graphs or (count == 0).any():
+            raise ValueError(f"graph: batch must name each of the {self.num_graphs} structures at least once")
         source, centre = self.edge_index
         if (self.batch_index[source] != self.batch_index[centre]).any():
             raise ValueError("graph: an edge connects atoms of two different structures")
@@ -160,8 +154,8 @@ class Graph:
             edge_index=(self.edge_index[:, None] + atoms * copy[:, None]).view(2, -1),
             shifts=self.shifts.repeat(copies, 1),
             cell=None if self.cell is None else self.cell.repeat(copies, 1, 1),
-            batch=(self.batch_index + self.n_graphs * copy[:, None]).view(-1),
-            num_graphs=copies * self.n_graphs,
+            batch=(self.batch_index + self.num_graphs * copy[:, None]).view(-1),
+            num_graphs=copies * self.num_graphs,
         )
 
     def strained(self, strain: Tensor) -> Graph:

@@ -27,7 +27,7 @@ def symmetrised(hessian: np.ndarray) -> np.ndarray:
     return 0.5 * (hessian + hessian.T)
 
 
-def asymmetry(hessian: np.ndarray) -> float:
+def mean_asymmetry(hessian: np.ndarray) -> float:
     """Mean |H_ij - H_ji| in eV/A^2 (as in HORM)."""
     return float(np.abs(hessian - hessian.T).mean())
 
@@ -98,7 +98,7 @@ def hessian_errors(predicted: np.ndarray, reference: np.ndarray, atoms: Atoms) -
         "hessian_mae": float(np.abs(predicted - reference).mean()),
         "eigenvalue_mae": float(np.abs(eigen).mean()),
         "frequency_mae_cm1": float(np.abs(waves).mean()) if waves.size else 0.0,
-        "asymmetry": asymmetry(predicted),
+        "asymmetry": mean_asymmetry(predicted),
     }
 
 

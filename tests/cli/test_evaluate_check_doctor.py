@@ -413,7 +413,7 @@ def make_normed():
             square = edge_vectors(graph).square().sum(-1)
             basis = torch.stack([torch.exp(-square / w) for w in (0.5, 1.0, 2.0, 4.0)], dim=-1)
             edges = self.last(torch.nn.functional.silu(self.norm(self.first(basis))))[:, 0]
-            out = edges.new_zeros(graph.n_graphs)
+            out = edges.new_zeros(graph.num_graphs)
             return out.index_add(0, graph.batch_index[graph.edge_index[1]], edges)
 
     return Normed()

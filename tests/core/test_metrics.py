@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from hint_plugins.objective.metrics import asymmetry, average, external_modes, frequencies, hessian_errors
+from hint_plugins.objective.metrics import average, external_modes, frequencies, hessian_errors, mean_asymmetry
 from hint_plugins.units import CM1
 
 
@@ -130,4 +130,4 @@ def test_one_atom_and_no_structure():
     assert found["hessian_mae"] == pytest.approx(1 / 3)
     assert average([]) == {}
     assert average([{"a": 1.0}, {"a": 3.0}]) == {"a": 2.0}
-    assert asymmetry(np.eye(3)) == 0.0
+    assert mean_asymmetry(np.eye(3)) == 0.0

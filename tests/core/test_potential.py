@@ -395,7 +395,7 @@ def test_a_model_of_nan_is_a_failed_structure():
 
     class Broken(Pairs):
         def forward(self, graph):
-            oxygen = torch.zeros(graph.n_graphs, dtype=graph.positions.dtype)
+            oxygen = torch.zeros(graph.num_graphs, dtype=graph.positions.dtype)
             oxygen = oxygen.index_add(0, graph.batch_index, (graph.numbers == 8).to(oxygen))
             return super().forward(graph) * torch.where(oxygen > 0, torch.nan, 1.0)
 

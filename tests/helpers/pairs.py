@@ -28,7 +28,7 @@ class Pairs(nn.Module):
         pairs = switch * strength[source] * strength[centre] * torch.exp(-self.decay * distance)
         density = torch.zeros_like(strength).index_add(0, centre, pairs)
         atomic = density[:, 1] - torch.sqrt(1 + density[:, 0])
-        return atomic.new_zeros(graph.n_graphs).index_add(0, graph.batch_index, atomic)
+        return atomic.new_zeros(graph.num_graphs).index_add(0, graph.batch_index, atomic)
 
 
 def make_pairs() -> Pairs:

@@ -16,7 +16,7 @@ class PairSprings(torch.nn.Module):
         j, i = graph.edge_index
         square = (graph.positions[j] - graph.positions[i] + graph.shifts).square().sum(-1)
         pair = (square - 1) ** 2 / 8
-        return graph.positions.new_zeros(graph.n_graphs).index_add(0, graph.batch_index[i], pair)
+        return graph.positions.new_zeros(graph.num_graphs).index_add(0, graph.batch_index[i], pair)
 
 
 @pytest.fixture
@@ -111,4 +111,4 @@ def test_copies_of_a_batch_give_its_energies_again():
         torch.testing.assert_close(copied, once.repeat(3, *[1] * (once.dim() - 1)), rtol=0, atol=1e-12, equal_nan=True)
     no_cell = graph_from_atoms(molecule("H2O"), 3.0).repeated(2)
     assert no_cell.cell is None
-    assert no_cell.n_graphs == 2
+    assert no_cell.num_graphs == 2

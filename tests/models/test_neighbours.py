@@ -73,7 +73,7 @@ def test_unwrapped_atoms_keep_their_neighbours():
 def test_batch_of_molecule_slab_crystal_matches_the_parts():
     parts = [molecule("H2O"), fcc111("Pd", (1, 1, 2), a=3.9, vacuum=5.0), bulk("Pd", a=3.9)]
     batch = graph_from_atoms(parts, 4.0).validate()
-    assert batch.n_graphs == 3
+    assert batch.num_graphs == 3
     singles = [graph_from_atoms(p, 4.0) for p in parts]
     assert batch.edge_index.shape[1] == sum(g.edge_index.shape[1] for g in singles)
     assert batch.cell is not None

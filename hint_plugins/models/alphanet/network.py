@@ -81,7 +81,7 @@ class AlphaNet(nn.Module):
             from those of the parameters.
         """
         atomic = self.atomic_energies(graph)
-        energy = atomic.new_zeros(graph.n_graphs).index_add(0, graph.batch_index, atomic)
+        energy = atomic.new_zeros(graph.num_graphs).index_add(0, graph.batch_index, atomic)
         if self.config.readout == "mean":
             energy = energy / graph.offsets().diff()
         if self.config.use_sigmoid:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hint_plugins.models.alphanet.frames import Edges
 from hint_plugins.models.alphanet.layers import neighbour_sum
 
+# The constants of the published network: its weights were trained beside them.
 COULOMB = 14.399645478425
 """e^2 / (4 pi eps0) in eV Angstrom."""
 BOHR = 0.529177210903

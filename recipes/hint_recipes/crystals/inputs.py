@@ -153,22 +153,6 @@ def relax(potential: Potential, atoms: Atoms, *, cell: bool, fmax: float = 1e-3,
     return relaxed
 
 
-def load_potential(spec: str, device: str | None = None, dtype: str | None = None) -> Potential:
-    """:meth:`hint_plugins.potential.Potential.load` with bad input reported as such.
-
-    Raises
-    ------
-    InputError
-        If the model cannot be loaded.
-    """
-    from hint_plugins.potential import Potential, PotentialError
-
-    try:
-        return Potential.load(spec, device=device, dtype=dtype)
-    except PotentialError as error:
-        raise InputError(str(error)) from None
-
-
 def model_names(specs: Sequence[str]) -> list[str]:
     """Short, distinct names of models for legends and file names."""
     stems = [Path(spec.replace(":", "_")).stem or spec for spec in specs]

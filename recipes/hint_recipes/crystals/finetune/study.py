@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hint_plugins.errors import InputError
+from hint_plugins.potential import Potential
 from hint_plugins.runs.devices import training_device
 from hint_plugins.runs.directory import RunDirectory
 from hint_plugins.runs.files import write_json
@@ -18,7 +19,7 @@ from hint_recipes.crystals.finetune.check import check
 from hint_recipes.crystals.finetune.data import build, cell_label, read_labelled, write
 from hint_recipes.crystals.finetune.settings import FinetuneSettings
 from hint_recipes.crystals.finetune.trainer import train_model, trainer_command
-from hint_recipes.crystals.inputs import load_potential, read_crystal
+from hint_recipes.crystals.inputs import read_crystal
 from hint_recipes.crystals.phonons.harmonic import read_force_constants
 
 
@@ -137,7 +138,7 @@ def finetune_hydride(
             command = _prepare(run / name, data, settings, foundation, trainer_options or {}, device)
             if not prepare_only:
                 model = train_model(command, run / name, name, settings.epochs)
-                potentials[name] = load_potential(str(model), device, "float64")
+                potentials[name] = Potential.load(str(model), device, "float64")
                 summary["models"][name] = {"file": model}
         if potentials:
             found = check(

@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.curvature.layouts import Layout, convert
+from hint_plugins.curvature.sum_rule import acoustic_sum_rule
 from hint_plugins.units import CM1
 from hint_recipes.crystals.force_constants.phonopy_cells import from_phonopy_atoms, to_phonopy_atoms
 from hint_recipes.crystals.force_constants.supercells import find_multiples, match_sites
@@ -112,11 +113,8 @@ class ForceConstants:
         return ForceConstants(set_masses(self.primitive, masses), self.multiples, self.hessian)
 
     def acoustic_sum_rule(self) -> ForceConstants:
-        """Project uniform translations out of the Hessian: ``P H P``, ``P = 1 - sum_a |a><a|``."""
-        blocks = convert(self.hessian, Layout.FLAT, Layout.ASE)
-        blocks = blocks - blocks.mean(0, keepdims=True)
-        blocks = blocks - blocks.mean(2, keepdims=True)
-        return self.replace(convert(blocks, Layout.ASE, Layout.FLAT))
+        """The same without forces on a common shift (:func:`hint_plugins.curvature.sum_rule.acoustic_sum_rule`)."""
+        return self.replace(acoustic_sum_rule(self.hessian))
 
     def symmetrized(self, symprec: float = 1e-5) -> ForceConstants:
         """Average over the space group and over ``H = H^T`` (phonopy)."""
