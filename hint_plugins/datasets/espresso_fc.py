@@ -24,7 +24,8 @@ def read_espresso_fc(path: Path, bad: OnBad, *, asr: bool = False) -> Iterator[A
     bad
         Takes index and reason if the force constants cannot be used.
     asr
-        Symmetrise, and apply :func:`~hint_plugins.curvature.sum_rule.acoustic_sum_rule`. Use the same choice in every comparison.
+        Symmetrise, and apply :func:`~hint_plugins.curvature.sum_rule.acoustic_sum_rule`. Use the same choice in every
+        comparison.
     """
     try:
         content = read_q2r(path)
