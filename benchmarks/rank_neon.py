@@ -3,8 +3,8 @@
     python benchmarks/rank_neon.py OUT [--size 3] [--temperature 10] [--configurations 400] [--seed 0]
 
 Needs python-sscha. ``unequal`` is ``hint rank`` with one ``--supercell`` for all: 2x2x2 (8, 16 and 8 atoms), or with
-``--size 3`` 3x3x3 (27, 54, 27) and ``--check-supercell 2x2x2``. ``equal`` has 16 atoms for each candidate, or 54 with a
-check at 16 (nine numbers where the cell has one atom). Pressure 0, cells relaxed. A run that was stopped goes on.
+``--size 3`` 3x3x3 (27, 54, 27) and ``--check-supercell 2x2x2``. ``equal`` has 16 atoms for each candidate (nine numbers
+where the cell has one atom), or 64 with a check at 8. Pressure 0, cells relaxed. A run that was stopped goes on.
 Energies in meV per atom.
 """
 
@@ -20,8 +20,9 @@ from ase.calculators.lj import LennardJones
 
 #: 2x2x2 for the two-atom cell of hcp; the 16-atom cubic supercells of the one-atom cells of fcc and bcc.
 SIXTEEN = {"fcc": (3, -1, -1, -1, 3, -1, -1, -1, 3), "hcp": (2, 2, 2), "bcc": (0, 2, 2, 2, 0, 2, 2, 2, 0)}
-#: Likewise 54 atoms; those of fcc are 3x3x3 tetragonal cells of two atoms.
-FIFTY_FOUR = {"fcc": (0, 0, 3, 3, -3, 0, 3, 3, -3), "hcp": (3, 3, 3), "bcc": (0, 3, 3, 3, 0, 3, 3, 3, 0)}
+#: 64 atoms of each, and 8 atoms of each for the check.
+SIXTY_FOUR = {"fcc": (4, 4, 4), "hcp": (4, 4, 2), "bcc": (4, 4, 4)}
+EIGHT = {"fcc": (2, 2, 2), "hcp": (2, 2, 1), "bcc": (2, 2, 2)}
 CELLS = {
     "fcc": bulk("Ne", "fcc", a=4.47),
     "hcp": bulk("Ne", "hcp", a=3.16, c=5.16),
@@ -54,7 +55,7 @@ def main() -> None:
     one = settings.changed(supercell=(3, 3, 3), check_supercell=(2, 2, 2)) if large else settings
     found = {"unequal": rank_structures(CELLS, neon(), options.out / "unequal", one)}
     for name, cell in CELLS.items():
-        sizes = {"supercell": FIFTY_FOUR[name], "check_supercell": SIXTEEN[name]} if large else {}
+        sizes = {"supercell": SIXTY_FOUR[name], "check_supercell": EIGHT[name]} if large else {}
         own = settings.changed(**{"supercell": SIXTEEN[name], **sizes})
         found[f"equal {name}"] = rank_structures({name: cell}, neon(), options.out / "equal" / name, own)
     for kind, result in found.items():
