@@ -20,7 +20,7 @@ class HintConfig(BaseModel):
     hessian_key: str = Field(
         "REF_hessian",
         description="Key of the Hessian label: flat 9N^2 numbers in eV/A^2, row-major; or KEY_columns with "
-        "KEY_column_indices, or KEY_probes with KEY_products.",
+        "KEY_column_indices, KEY_probes with KEY_products, or KEY_block with KEY_block_indices.",
     )
     hessian_weight: float = Field(0.1, ge=0, description="Weight w_H of the Hessian loss after the ramp.")
     hessian_weight_start: float = Field(0.0, ge=0, description="Weight w_0 before the ramp.")
@@ -36,6 +36,18 @@ class HintConfig(BaseModel):
         "rademacher", description="Law of the probes: rademacher, gaussian, columns (one-hot) or orthogonal."
     )
     hessian_num_probes: int = Field(5, ge=1, description="Probes m per structure and step.")
+    hessian_part: Literal["all", "active", "intermolecular"] = Field(
+        "all",
+        description="Part of the Hessian that is compared: all; active, the rows and columns of an active region; or "
+        "intermolecular, the entries between different molecules (split at random into sources and receivers for every "
+        "probe), which are small beside those of bonds.",
+    )
+    hessian_part_key: str | None = Field(
+        None,
+        description="Array in the structure file with one integer per atom: 1 in the active region and 0 elsewhere; or "
+        "the number of the molecule. Default: active, or molecule where there is such an array; otherwise molecules "
+        "are found by their bonds.",
+    )
     hessian_engine: str = Field(
         "auto",
         description="Hessian-vector products: auto (the exact one that is fastest on the largest labelled batch), "

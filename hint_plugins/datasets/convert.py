@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
 from hint_plugins.labels.checks import check_structure
-from hint_plugins.labels.hessian_label import HessianLabel, LabelError
+from hint_plugins.labels.hessian_label import MATRICES, HessianLabel, LabelError
 from hint_plugins.labels.keys import Keys, adopt_labels
 from hint_plugins.storage.aselmdb import NATIVE
 
@@ -129,7 +129,7 @@ def checked(
     keys
         Names of the labels.
     symmetrize
-        Replace a full Hessian by the mean of it and its transpose.
+        Replace a full Hessian or a block by the mean of it and its transpose.
     factor
         Multiplies Hessians, to bring them to eV/A^2.
     on_bad
@@ -152,14 +152,16 @@ def checked(
             reject(index, str(error))
             continue
         if label is not None:
-            HessianLabel(label.kind, factor * label.products, label.directions).to_info(atoms.info)
+            label = label.scaled(factor)
+            label.to_info(atoms.info)
         if reason := check_structure(atoms)["reason"]:
             reject(index, reason)
             continue
-        if label is not None and label.kind == "full":
-            matrix = factor * label.products
-            net = matrix.reshape(len(matrix), -1, 3).sum(axis=1)
-            quality = float(np.abs(matrix - matrix.T).max()), float(np.abs(net).max())
+        if label is not None and label.kind in MATRICES:
+            matrix = label.products
+            if label.kind == "full":
+                net = matrix.reshape(len(matrix), -1, 3).sum(axis=1)
+                quality = float(np.abs(matrix - matrix.T).max()), float(np.abs(net).max())
             if symmetrize:
-                HessianLabel.full(0.5 * (matrix + matrix.T)).to_info(atoms.info)
+                replace(label, products=0.5 * (matrix + matrix.T)).to_info(atoms.info)
         yield index, atoms, quality

@@ -27,7 +27,7 @@ class ConvertSettings(Settings):
     hessian_unit: Literal["eV/A^2", "Ha/Bohr^2", "Ry/Bohr^2", "eV/Bohr^2"] = Field(
         "eV/A^2", description="Unit of the Hessians in IN: eV/A^2, Ha/Bohr^2, Ry/Bohr^2 or eV/Bohr^2."
     )
-    symmetrize: bool = Field(False, description="Write (H + H^T)/2 for whole Hessians.")
+    symmetrize: bool = Field(False, description="Write (H + H^T)/2 for whole Hessians and blocks.")
     align_to: Path | None = Field(
         None,
         description="Shift the energies by one constant per element to the scale of this data set, which is of another "

@@ -5,7 +5,7 @@ Errors are accumulated over parts of a file, so that files of any size stream th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from hint_plugins.labels.keys import Keys
 from hint_plugins.objective.metrics import frequencies, hessian_errors, symmetrised
 from hint_plugins.potential import Potential, PotentialError
 from hint_plugins.storage.records import voigt
+from hint_plugins.structures.frozen import free_components, only
 
 Value = TypeVar("Value")
 
@@ -121,13 +122,16 @@ def evaluate_part(
         _energy_and_forces(part, k, structures[k], result, keys, rng, wrong[k])
     good = [k for k in everything if labels[k] is not None and "reason" not in part.rows[k]]
     whole = [k for k in good if labels[k].kind == "full"]  # type: ignore[union-attr]
+    blocks = [k for k in good if labels[k].kind == "block"]  # type: ignore[union-attr]
     for k, matrix in _each(lambda some: potential.hessians(some, symmetrise=False), structures, whole, part.rows):
         reference = labels[k].products  # type: ignore[union-attr]
         part.rows[k] |= hessian_errors(matrix, reference, structures[k])
         part.add_points("hessian", reference, matrix, rng)
         for name, function in DERIVED.items():
             part.add_points(name, function(reference, structures[k]), function(matrix, structures[k]), rng)
-    for k in (k for k in good if k not in set(whole)):
+    for k in blocks:
+        _block(part, k, potential, structures[k], labels[k], rng)  # type: ignore[arg-type]
+    for k in (k for k in good if k not in {*whole, *blocks}):
         label = labels[k]
         assert label is not None
         directions = (
@@ -143,9 +147,30 @@ def evaluate_part(
     return part
 
 
+def _block(
+    part: Part, k: int, potential: Potential, atoms: Atoms, label: HessianLabel, rng: np.random.Generator
+) -> None:
+    """Errors of a block: eigenvalues and frequencies are those with everything outside of it held."""
+    held = only(atoms, label.known)
+    free = free_components(held).reshape(-1)
+
+    def block_of(some: list[Atoms]) -> list[np.ndarray]:
+        return potential.hessians(some, symmetrise=False, free=True)
+
+    for _, block in _each(block_of, {k: held}, [k], part.rows):
+        predicted = np.zeros((len(free), len(free)))
+        predicted[np.ix_(free, free)] = block
+        reference = label.matrix()
+        part.rows[k] |= hessian_errors(predicted, reference, held)
+        known = reference[np.ix_(free, free)]
+        part.add_points("hessian", known, block, rng)
+        part.add_points("eigenvalues", DERIVED["eigenvalues"](known, held), DERIVED["eigenvalues"](block, held), rng)
+        part.add_points("frequencies", frequencies(reference, held), frequencies(predicted, held), rng)
+
+
 def _each(
     function: Callable[[list[Atoms]], list[Value]],
-    structures: Sequence[Atoms],
+    structures: Sequence[Atoms] | Mapping[int, Atoms],
     chosen: list[int],
     rows: list[dict[str, Any]],
 ) -> list[tuple[int, Value]]:

@@ -56,6 +56,7 @@ class CheckedLabels:
             "n_full": kinds["full"],
             "n_columns": kinds["columns"],
             "n_projections": kinds["projections"],
+            "n_blocks": kinds["block"],
             "n_unlabelled": kinds["unlabelled"],
             "bad": [{k: row[k] for k in ("file", "index", "formula", "reason")} for row in bad],
         }
@@ -80,7 +81,8 @@ class CheckedLabels:
         lines += [
             f"{found['n_input']} structures, {found['n_bad']} bad; good: {found['n_full']} full Hessians, "
             f"{found['n_columns']} with columns, {found['n_projections']} with projections, "
-            f"{found['n_unlabelled']} without a Hessian",
+            + (f"{found['n_blocks']} with blocks, " if found["n_blocks"] else "")
+            + f"{found['n_unlabelled']} without a Hessian",
             f"{found['n_energies']} energies ({self._read - found['n_energies']} missing), {found['n_forces']} forces "
             f"({self._read - found['n_forces']} missing), {found['n_stresses']} stresses",
         ]

@@ -57,20 +57,21 @@ class LabelReport:
     Attributes
     ----------
     asymmetry
-        max |H - H^T| over max |H| (of columns: of the part of H that is known from both sides); for products,
-        max |z_i.H z_j - z_j.H z_i| over the size of the products.
+        max |H - H^T| over max |H| (of columns and blocks: of the part of H that is known from both sides); for
+        products, max |z_i.H z_j - z_j.H z_i| over the size of the products.
     sum_rule
-        Largest violation of ``sum_j H_ij = 0`` over max |H|; for products, of ``sum_i (H z)_i = 0``.
+        Largest violation of ``sum_j H_ij = 0`` over max |H|; for products, of ``sum_i (H z)_i = 0``. None for a block,
+        whose rows lack the other atoms.
     rotation
         Largest violation of the rotational sum rule, relative to the row; None where there is none to test
-        (periodic structures; columns and projections without forces).
+        (periodic structures; columns and projections without forces; blocks).
     largest
         max |H| (or of the products), eV/A^2.
     """
 
     kind: str
     asymmetry: float
-    sum_rule: float
+    sum_rule: float | None
     rotation: float | None
     largest: float
     reasons: list[str] = field(default_factory=list)
@@ -141,11 +142,13 @@ def check_label(
             "belong to other directions?"
         )
     elif label.kind != "projections" and found > max_asymmetry:
-        part = "" if label.kind == "full" else " in the columns that are known from both sides"
+        part = " in the columns that are known from both sides" if label.kind == "columns" else ""
         reasons.append(f"asymmetric{part}: max|H - H^T| is {found:.2g} of max|H|, more than {max_asymmetry:g}")
     scale = largest if label.kind == "full" else max(largest, FLOOR)
-    sum_rule = float(np.abs(values.reshape(len(values), -1, 3).sum(axis=1)).max()) / scale
-    if sum_rule > max_sum_rule:
+    sum_rule = None
+    if label.kind != "block":
+        sum_rule = float(np.abs(values.reshape(len(values), -1, 3).sum(axis=1)).max()) / scale
+    if sum_rule is not None and sum_rule > max_sum_rule:
         reasons.append(
             f"translation changes the forces: sum over atoms is {sum_rule:.2g} of max|H|, more than {max_sum_rule:g}"
         )

@@ -15,8 +15,8 @@ MAX_MUTUAL = 0.05
 
 
 def directions_of(label: HessianLabel) -> np.ndarray:
-    """(m, 3N) the directions whose products the label knows; for columns and whole matrices one-hot."""
-    dim = label.products.shape[1]
+    """(m, 3N) the directions whose products the label knows; for columns, blocks and whole matrices one-hot."""
+    dim = 3 * label.num_atoms
     if label.kind == "projections":
         assert label.directions is not None
         return label.directions
@@ -67,8 +67,8 @@ def relative_asymmetry(label: HessianLabel) -> float:
         spread = np.square(label.directions).sum(axis=1).mean() / values.shape[1]
         scale = np.sqrt(np.square(values).sum(axis=1).mean() * spread)
         return float(np.abs(mutual - mutual.T).max() / max(scale, 3 * FLOOR))
-    block = values if label.kind == "full" else values[:, label.directions]
-    floor = 0.0 if label.kind == "full" else FLOOR
+    block = values[:, label.directions] if label.kind == "columns" else values
+    floor = FLOOR if label.kind == "columns" else 0.0
     return float(np.abs(block - block.T).max() / max(float(np.abs(values).max()), floor))
 
 
@@ -90,8 +90,10 @@ def rotation(label: HessianLabel, positions: np.ndarray, forces: np.ndarray | No
     For a full label every row turns about its own atom, so that only its neighbours count. What noise explains is
     taken off: its size, from asymmetry and translational sum rule (both about three standard deviations of one
     number), times the root of the sum of squared distances. 2 % of max|H| at 1 A is added to the scale, since rows
-    that are nearly zero carry nothing but noise. None for columns and products without forces.
+    that are nearly zero carry nothing but noise. None for blocks, and for columns and products without forces.
     """
+    if label.kind == "block":
+        return None
     n, axes = len(positions), np.eye(3)
     largest = float(np.abs(label.products).max())
     if label.kind == "full":

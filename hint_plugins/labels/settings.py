@@ -24,7 +24,7 @@ class LabelKeys(Settings):
     hessian_key: str = Field(
         "REF_hessian",
         description="Name of the Hessian in info, (3N)^2 numbers in eV/A^2; parts of a Hessian have the same name with "
-        "_columns, _column_indices, _probes, _products behind it.",
+        "_columns, _column_indices, _probes, _products, _block, _block_indices behind it.",
     )
 
     def keys(self) -> Keys:

@@ -86,10 +86,12 @@ def stiffness_reasons(label: HessianLabel, atoms: Atoms, forces: np.ndarray | No
     away = _from_rest(label, atoms, forces, model)
     if not len(model.constants):
         return _sign_without_model(label, atoms, away, z)
-    products = model.times(z)
+    products = model.times(z)[:, label.known]
     squared = float(np.square(products).sum())
+    if label.kind == "block" and not squared:  # no bond ends in the block
+        return _sign_without_model(label, atoms, away, z)
     whole = float(4 * np.square(model.constants).sum()) * (np.square(z).sum() / z.shape[1])
-    if squared < 0.25 * whole:  # the directions move few bonds
+    if squared < 0.25 * whole and label.kind != "block":  # the directions move few bonds
         return []
     scale = float((products * label.products).sum()) / squared
     low, high = LIMITS_NEAR
@@ -116,6 +118,9 @@ def _from_rest(label: HessianLabel, atoms: Atoms, forces: np.ndarray | None, mod
         forces = implied_forces(label.products, atoms.positions)[0]
     elif forces is None:
         return None
+    elif label.kind == "block":
+        forces = forces.reshape(-1)[label.known]
+        largest = min(largest, model.largest) if len(model.constants) else largest
     else:  # products are sums over a row: some three times larger than the matrix
         largest /= 3 if label.kind == "projections" else 1
         largest = min(largest, model.largest) if len(model.constants) else largest
@@ -133,7 +138,7 @@ def _size(label: HessianLabel, scale: float) -> str:
     elif scale > 0.003:
         text += "; is the label in Ha/Bohr^2 (multiply by 97.17) or Ry/Bohr^2 (multiply by 48.59)?"
     if label.kind != "full" and scale < 0.5:
-        what = "column indices" if label.kind == "columns" else "directions"
+        what = {"columns": "column indices", "block": "coordinates"}.get(label.kind, "directions")
         text += f" Or do the products belong to other {what}?"
     return text
 
@@ -149,7 +154,7 @@ def _sign_without_model(label: HessianLabel, atoms: Atoms, away: float | None, z
     resting = not atoms.pbc.any() and away is not None and away < STATIONARY
     if not (bonded or resting):
         return []
-    if label.kind == "full":
+    if label.kind in ("full", "block"):
         values = np.linalg.eigvalsh(0.5 * (label.products + label.products.T))
         share = float(values.sum() / np.abs(values).sum())
     else:

@@ -11,10 +11,10 @@ from ase import Atoms
 
 from hint_plugins.curvature.engines import Engine
 from hint_plugins.curvature.full import full_hessians
-from hint_plugins.labels.hessian_label import HessianLabel
+from hint_plugins.labels.hessian_label import MATRICES, HessianLabel
 from hint_plugins.objective.loss import LossKind, structure_losses
 from hint_plugins.objective.metrics import NotFiniteError, hessian_errors
-from hint_plugins.structures.frozen import frozen
+from hint_plugins.structures.frozen import frozen, only
 from hint_plugins.training.protocol import LabelledGraphs
 
 WHOLE = ("hessian_mae", "eigenvalue_mae", "frequency_mae_cm1", "asymmetry")
@@ -28,7 +28,7 @@ class HessianValidation:
     engine
         How products are made.
     whole
-        Compute whole Hessians too, of structures with full labels.
+        Compute whole Hessians too, of structures with full labels or blocks.
     max_whole
         At most so many of them per process.
     loss, huber_delta
@@ -87,20 +87,21 @@ class HessianValidation:
             HessianLabel.from_info(stored, size, "hessian")
             for stored, size in zip(graphs.stored, graphs.sizes, strict=True)
         ]
-        if not any(label is not None and label.kind == "full" for label in labels):
+        if not any(label is not None and label.kind in MATRICES for label in labels):
             return
         hessians = full_hessians(graphs.view, graphs.sizes, self.engine)
         numbers = graphs.numbers.cpu().split(list(graphs.sizes))
         positions = graphs.view.positions.detach().cpu().split(list(graphs.sizes))
         for k, label in enumerate(labels):
-            if label is None or label.kind != "full" or self.sums["matrices"] >= self.max_whole:
+            if label is None or label.kind not in MATRICES or self.sums["matrices"] >= self.max_whole:
                 continue
             pbc = np.asarray(graphs.stored[k].get("hessian_pbc", (0, 0, 0))).reshape(-1).astype(bool)
             atoms = Atoms(numbers[k].numpy(), positions[k].double().numpy(), pbc=pbc)
             if "hessian_free" in graphs.stored[k]:
                 atoms.set_constraint(frozen(np.asarray(graphs.stored[k]["hessian_free"]).reshape(-1, 3).astype(bool)))
             predicted = hessians[k].double().cpu().numpy()
-            for name, value in hessian_errors(predicted, label.products, atoms).items():
+            known = only(atoms, label.known) if label.kind == "block" else atoms
+            for name, value in hessian_errors(predicted, label.matrix(), known).items():
                 self.sums[name] += value
             self.sums["matrices"] += 1
 

@@ -18,6 +18,7 @@ from hint_plugins.potential.calculator import PotentialCalculator
 from hint_plugins.potential.checks import StructureChecks, require_finite, with_index
 from hint_plugins.potential.memory import MemoryBudget, largest_first, next_batch, run_in_batches, structure_cost
 from hint_plugins.potential.products import MOST_PRODUCTS, Fitting, Products, allowed_cost, grows
+from hint_plugins.structures.frozen import coordinate_masks
 
 
 @dataclass
@@ -230,10 +231,20 @@ class Potential:
         return products.reshape(values.shape)
 
     def hessian(
-        self, atoms: Atoms, *, symmetrise: bool = True, step: float | None = None, engine: str | None = None
+        self,
+        atoms: Atoms,
+        *,
+        symmetrise: bool = True,
+        step: float | None = None,
+        engine: str | None = None,
+        free: bool | np.ndarray = False,
     ) -> np.ndarray:
-        """The Hessian of one structure; see :meth:`hessians`."""
-        return self.hessians([atoms], symmetrise=symmetrise, step=step, engine=engine)[0]
+        """The Hessian of one structure; see :meth:`hessians`.
+
+        ``free`` may also be (N,) or (N, 3) truth values: the atoms, or their coordinates, whose block is wanted.
+        """
+        wanted = free if isinstance(free, (bool, np.bool_)) else [np.asarray(free)]
+        return self.hessians([atoms], symmetrise=symmetrise, step=step, engine=engine, free=wanted)[0]
 
     def hessians(
         self,
@@ -243,6 +254,7 @@ class Potential:
         symmetrise: bool = True,
         step: float | None = None,
         engine: str | None = None,
+        free: bool | Sequence[np.ndarray] = False,
     ) -> list[np.ndarray]:
         """Whole Hessians ``H[3i+a, 3j+b] = d2E/dr_ia dr_jb``.
 
@@ -264,18 +276,30 @@ class Potential:
             step asks for finite differences instead of the exact Hessian.
         engine
             Name of an HVP engine (:attr:`hint_plugins.registries.Registries.engines`) instead of the backend's.
+        free
+            True: of each structure the block of the coordinates that its ``FixAtoms`` and ``FixCartesian`` leave free,
+            with products for these alone. Or for each structure (N,) or (N, 3) truth values.
 
         Returns
         -------
         list of numpy.ndarray
-            (3N, 3N) float64, eV/A^2.
+            (3N, 3N) float64, eV/A^2; (b, b) for b free coordinates.
 
         Raises
         ------
         PotentialError, MemoryError
             As :meth:`evaluate`.
+        LabelError
+            For ``free=True`` and another constraint, or nothing free.
         """
         structures = self._checks.checked(atoms_list)
+        masks: dict[int, np.ndarray] | None = None
+        counts = [3 * len(atoms) for atoms in structures]
+        if free is not False:
+            structures = [atoms.copy() for atoms in structures]  # a mask belongs to one place in the list
+            wanted = coordinate_masks(structures, free)
+            masks = {id(atoms): mask for atoms, mask in zip(structures, wanted, strict=True)}
+            counts = [int(mask.sum()) for mask in wanted]
         products: Engine = self.backend.engine if engine is None else get_engine(engine, step)
         if step is not None:
             products = FiniteDifference(two_sided=True, step=step)
@@ -283,7 +307,8 @@ class Potential:
         def compute(chosen: list[int], how: Fitting) -> list[np.ndarray]:
             def work(part: list[Atoms]) -> list[np.ndarray]:
                 view, sizes = self._hvp.view(part)
-                matrices = [h.double().cpu().numpy() for h in full_hessians(view, sizes, how, MOST_PRODUCTS)]
+                rows = None if masks is None else [masks[id(atoms)] for atoms in part]
+                matrices = [h.double().cpu().numpy() for h in full_hessians(view, sizes, how, MOST_PRODUCTS, rows)]
                 require_finite("Hessian", matrices)
                 return matrices
 
@@ -291,7 +316,8 @@ class Potential:
 
         out: list[np.ndarray] = [np.zeros((0, 0))] * len(structures)
         costs = [
-            structure_cost(atoms, self.cutoff) * (3 * len(atoms) if grows(products) else 1) for atoms in structures
+            structure_cost(atoms, self.cutoff) * (count if grows(products) else 1)
+            for atoms, count in zip(structures, counts, strict=True)
         ]
         most = 32 if self.backend.batched else 1
         order = largest_first(costs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian
@@ -48,6 +50,51 @@ def free_components(atoms: Atoms) -> np.ndarray:
     if not free.any():
         raise LabelError("all atoms are frozen, so no component of the Hessian is left")
     return free
+
+
+def coordinate_masks(structures: Sequence[Atoms], free: bool | Sequence[np.ndarray]) -> list[np.ndarray]:
+    """(3N,) of bool of each structure: the coordinates whose block of a Hessian is wanted.
+
+    Parameters
+    ----------
+    structures
+        The structures.
+    free
+        True: what their constraints leave free. Or of each structure (N,) or (N, 3) truth values.
+
+    Raises
+    ------
+    LabelError
+        As :func:`free_components`, or for masks of another shape, and masks that choose nothing.
+    """
+    if free is True:
+        return [free_components(atoms).reshape(-1) for atoms in structures]
+    masks = []
+    for atoms, chosen in zip(structures, free, strict=True):  # type: ignore[arg-type]
+        mask = np.asarray(chosen)
+        if mask.dtype != bool or mask.shape not in ((len(atoms),), (len(atoms), 3)) or not mask.any():
+            raise LabelError(
+                f"the free atoms of {atoms.get_chemical_formula()} are (N,) or (N, 3) truth values, of which at least "
+                f"one is true; got {mask.dtype} of shape {mask.shape}"
+            )
+        masks.append(np.broadcast_to(mask.reshape(len(atoms), -1), (len(atoms), 3)).reshape(-1))
+    return masks
+
+
+def only(atoms: Atoms, coordinates: np.ndarray) -> Atoms:
+    """A copy of the structure in which nothing moves but those of the ``coordinates`` (3N,) that were free before.
+
+    Raises
+    ------
+    LabelError
+        As :func:`free_components`, and when nothing is left to move.
+    """
+    free = free_components(atoms) & np.asarray(coordinates, dtype=bool).reshape(-1, 3)
+    if not free.any():
+        raise LabelError("all coordinates of the label's block belong to frozen atoms")
+    copy = atoms.copy()
+    copy.set_constraint(frozen(free))
+    return copy
 
 
 def frozen(free: np.ndarray) -> list[FixCartesian]:

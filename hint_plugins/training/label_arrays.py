@@ -16,7 +16,8 @@ from hint_plugins.config import ConfigError, HintConfig
 from hint_plugins.curvature.probes import sees_structure, structure_rng
 from hint_plugins.labels.checks import check_label
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError
-from hint_plugins.structures.frozen import free_components
+from hint_plugins.objective.parts import groups_of, pairs_of_part, require_part
+from hint_plugins.structures.frozen import free_components, only
 from hint_plugins.training.protocol import DRAWN_PROBES, DRAWN_PRODUCTS
 
 log = logging.getLogger(__name__)
@@ -64,9 +65,16 @@ class LabelReader:
             For a bad label, unless bad ones are to be dropped.
         """
 
+        part, groups = config.hessian_part, None
+
         def find() -> HessianLabel | None:
+            nonlocal groups
             found = (HessianLabel.from_info(atoms.info, len(atoms), key) for key in label_keys(config))
-            return next((label for label in found if label is not None), None)
+            label = next((label for label in found if label is not None), None)
+            if label is not None and part != "all":
+                groups = groups_of(part, atoms, config.hessian_part_key)
+                require_part(part, label, groups, free_components(atoms))
+            return label
 
         label = self._judged(config, atoms, forces, find)
         if label is None:
@@ -76,6 +84,8 @@ class LabelReader:
         free = free_components(atoms)
         if not free.all():
             stored[f"{LABEL}_free"] = free.astype(np.int8)
+        if groups is not None:
+            stored[f"{LABEL}_{part}"] = groups
         if sees_structure(config.hessian_probes):
             stored |= {LABEL + name: values for name, values in _structure_arrays(atoms).items()}
         return stored
@@ -95,7 +105,7 @@ class LabelReader:
             label = find()
             if label is None:
                 return None
-            free_components(atoms)  # refuses constraints that leave no block of free atoms
+            only(atoms, label.known)  # refuses constraints that leave no block of free atoms
             reasons = check_label(label, atoms, forces).reasons
         except LabelError as error:
             reasons = [str(error)]
@@ -123,7 +133,7 @@ def draw(
     Parameters
     ----------
     config
-        Law and number of the probes.
+        Law and number of the probes, and the part of the Hessian that is compared.
     labels
         Arrays of :meth:`LabelReader.read`.
     num_atoms
@@ -138,7 +148,7 @@ def draw(
     Returns
     -------
     dict
-        The drawn arrays, both (N, m, 3); components that are frozen are NaN in the products.
+        The drawn arrays, both (N, m, 3); components that are frozen, unknown or of no interest are NaN in the products.
 
     Raises
     ------
@@ -152,11 +162,18 @@ def draw(
     law = config.hessian_probes
     structure = _structure(labels) if sees_structure(law) else None
     try:
-        z, hz = label.pairs(config.hessian_num_probes, law, structure_rng(*counters, index), structure)
+        rng = structure_rng(*counters, index)
+        z, hz = label.pairs(config.hessian_num_probes, law, rng, structure)
     except ValueError as error:
         raise ConfigError(f"hessian_probes {law}: {error}") from None
-    if f"{LABEL}_free" in labels:
-        z, hz = _of_free_atoms(label, z, hz, np.asarray(labels[f"{LABEL}_free"]).reshape(-1).astype(bool))
+    free = np.asarray(labels.get(f"{LABEL}_free", np.ones(3 * num_atoms))).reshape(-1).astype(bool)
+    if (part := config.hessian_part) != "all":
+        if f"{LABEL}_{part}" not in labels:
+            raise ConfigError(f"hessian_part {part}: prepared data must be prepared with the same option")
+        groups = np.asarray(labels[f"{LABEL}_{part}"]).reshape(-1)
+        z, hz = pairs_of_part(part, label, groups, free, z, rng)
+    elif not free.all():
+        z, hz = _of_free_atoms(label, z, hz, free)
     return {DRAWN_PROBES: _per_atom(z), DRAWN_PRODUCTS: _per_atom(hz)}
 
 
@@ -165,12 +182,12 @@ def _of_free_atoms(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probes and products (m, 3N) where only the components ``free`` (3N,) move and are compared.
 
-    A whole Hessian is probed along free components; columns and projections keep the directions they were made
-    with. Products of frozen components become NaN, which the loss leaves out.
+    A whole Hessian or a block is probed along free components; columns and projections keep the directions they were
+    made with. Products of frozen components become NaN, which the loss leaves out.
     """
-    if label.kind == "full":
+    if label.kind in ("full", "block"):
         z = np.where(free, z, 0.0)
-        hz = z @ label.products.T
+        hz = label.times(z)
     return z, np.where(free, hz, np.nan)
 
 

@@ -7,7 +7,9 @@ from helpers import code_files as cf
 
 from hint_plugins.datasets.reading import detect_format, read_dataset
 from hint_plugins.labels.checks import check_structure
+from hint_plugins.labels.hessian_label import HessianLabel
 from hint_plugins.storage.store import StoreError
+from hint_plugins.structures.frozen import free_components
 
 H = cf.full() * Hartree / Bohr**2
 FORCES = -cf.GRADIENT * Hartree / Bohr
@@ -33,6 +35,16 @@ def refused(path, **options):
     assert not frames
     assert index == 0
     return reason
+
+
+def block_of_water(atoms, known, hessian=H, digits=5e-7):
+    """The label is the block of these atoms of ``hessian``, and stands the checks."""
+    label = HessianLabel.from_info(atoms.info, 3)
+    assert label.kind == "block"
+    index = [3 * k + a for k in known for a in range(3)]
+    assert label.directions.tolist() == index
+    np.testing.assert_allclose(label.products, hessian[np.ix_(index, index)], rtol=0, atol=digits)
+    assert check_structure(atoms)["reason"] == ""
 
 
 def same_water(atoms, digits=5e-7, coordinates=1e-6):
@@ -149,7 +161,9 @@ def test_fchk_of_other_jobs(tmp_path):
     assert "periodic" in refused(cf.fchk(tmp_path / "a.fchk", extra=cell))
     triangle = cf.TRIANGLE.copy()
     triangle[np.arange(45) >= 21] = 0.0  # all that concerns the last atom
-    assert "atoms 2 have no second derivatives (frozen" in refused(cf.fchk(tmp_path / "a.fchk", triangle=triangle))
+    atoms = only(cf.fchk(tmp_path / "a.fchk", triangle=triangle))
+    block_of_water(atoms, (0, 1))
+    assert "atoms 2 have no second derivatives in the file" in atoms.info["label_notes"]
 
 
 def test_fchk_of_qchem_takes_energy_and_gradient_from_the_output_beside_it(tmp_path):
@@ -220,6 +234,16 @@ def test_orca_gradient_of_another_geometry_is_not_taken(tmp_path):
     assert "REF_energy" not in atoms.info
     assert "REF_forces" not in atoms.arrays
     assert atoms.info["label_notes"] == "a.engrad belongs to another geometry (up to 0.001 A away) and is not used"
+
+
+def test_orca_partial_hessian(tmp_path):
+    """Rows and columns of atoms that are left out are zero."""
+    cf.engrad(tmp_path / "a.engrad")
+    path = cf.orca(tmp_path / "a.hess", left_out=[1])
+    atoms = only(path)
+    block_of_water(atoms, (0, 2))
+    assert not atoms.constraints
+    assert "atoms 1 have no second derivatives in the file" in atoms.info["label_notes"]
 
 
 def test_orca_that_is_not_finished(tmp_path):
@@ -341,10 +365,42 @@ def test_vasprun(tmp_path, unit):
     assert atoms.info["label_method"] == "PBE, ENCUT 400 eV, PAW_PBE O 01Jan2000, PAW_PBE H 01Jan2000"
 
 
+@pytest.mark.parametrize("unit", ["", "THz^2", "outcar"])
+def test_vasp_with_selective_dynamics_is_a_block(tmp_path, unit):
+    pytest.importorskip("phonopy")
+    if unit == "outcar":
+        path = cf.outcar(tmp_path / "OUTCAR", free=(0, 2))
+    else:
+        path = cf.vasprun(tmp_path / "vasprun.xml", unit, free=(0, 2))
+    atoms = only(path)
+    label = HessianLabel.from_info(atoms.info, 3)
+    index = [0, 1, 2, 6, 7, 8]
+    assert label.directions.tolist() == index
+    np.testing.assert_allclose(label.products, cf.full()[np.ix_(index, index)], rtol=0, atol=6e-7)
+    assert free_components(atoms).all(axis=1).tolist() == [True, False, True]
+    assert "block of 6 free coordinates" in atoms.info["label_notes"]
+    np.testing.assert_allclose(atoms.arrays["REF_forces"], -cf.GRADIENT, atol=6e-7)
+
+
+def test_coordinates_that_vasp_does_not_name(tmp_path):
+    pytest.importorskip("phonopy")
+    path = cf.vasprun(tmp_path / "vasprun.xml", free=(1, 2))
+    text = path.read_text()
+    path.write_text(text.replace("<v>F F F</v>", "<v>T T T</v>", 1))
+    assert "which coordinates they are is not stated" in refused(path)
+    path.write_text(text.replace("<v>F F F</v>", "<v>F F T</v>").replace("<v>T T T</v>", "<v>T T F</v>", 1))
+    assert only(path).info["REF_hessian_block_indices"].tolist() == [2, 3, 4, 6, 7, 8]
+    basis = text.split('<varray name="basis">')[1].split("</v>")[0]
+    path.write_text(path.read_text().replace(basis, basis.replace(" 0.0", " 0.5", 1)))
+    assert "not rectangular" in refused(path)
+    outcar = cf.outcar(tmp_path / "OUTCAR", free=(1, 2))
+    outcar.write_text(outcar.read_text().replace("2X", "9X"))
+    assert "no coordinate of 3 atoms" in refused(outcar)
+
+
 def test_vasprun_that_cannot_be_used(tmp_path):
     pytest.importorskip("phonopy")
     path = tmp_path / "vasprun.xml"
-    assert "(selective dynamics); parts of a Hessian are not read" in refused(cf.vasprun(path, free=(1, 2)))
     assert "ended at NELM = 60, not converged" in refused(cf.vasprun(path, steps=60))
     same = only(cf.vasprun(path, steps=60, ibrion=8))  # with DFPT the steps of all perturbations are listed
     assert "REF_hessian" in same.info
@@ -376,7 +432,6 @@ def test_vasp_outcar_and_packed_files(tmp_path):
         file.unlink()
         packed = only(tmp_path / f"{file.name}.gz")
         np.testing.assert_allclose(packed.info["REF_hessian"], atoms.info["REF_hessian"], rtol=0, atol=6e-7)
-    assert "(selective dynamics)" in refused(cf.outcar(path, free=(1, 2)))
     assert "the run is not finished" in refused(cf.outcar(path, whole=False), format="codes")
     path.write_text(cf.outcar(path).read_text()[:-60])
     assert "cut short" in refused(path)

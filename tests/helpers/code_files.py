@@ -104,9 +104,12 @@ def gaussian_log(path, *archives):
     return path
 
 
-def orca(path, cut=None, jobs=None):
+def orca(path, cut=None, jobs=None, left_out=()):
+    matrix = full()
+    for k in left_out:
+        matrix[3 * k : 3 * k + 3] = matrix[:, 3 * k : 3 * k + 3] = 0.0
     text = "\n$orca_hessian_file\n\n$act_atom\n  0\n\n$multiplicity\n  1\n\n$hessian\n9\n"
-    text += blocks(full(), 5, " %18.10E", 0, "%5d    ", "%19d")
+    text += blocks(matrix, 5, " %18.10E", 0, "%5d    ", "%19d")
     text += "\n#\n# The atoms: label  mass x y z (in bohrs)\n#\n$atoms\n3\n"
     for symbol, mass, row in zip(SYMBOLS, MASSES, POSITIONS / Bohr, strict=True):
         text += f" {symbol:<4}{mass:10.5f}" + "".join(f"{x:19.12f}" for x in row) + "\n"

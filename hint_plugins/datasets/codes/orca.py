@@ -2,7 +2,8 @@
 
 No library reads ``.hess``. Its matrix is Cartesian, neither mass-weighted nor projected, in the frame of its atoms. An
 analytical frequency calculation makes no gradient: ``! EnGrad Freq`` does. After ``! Opt Freq`` the last gradient
-belongs to the geometry before the last step, which is noticed here.
+belongs to the geometry before the last step, which is noticed here. Atoms that a partial Hessian leaves out have rows
+and columns of zeros: the others become a block.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ def _hessian(lines: list[str], atoms: int) -> np.ndarray:
     """(3N, 3N) in eV/A^2 from blocks of five or six columns under their indices."""
     size = int(lines[0])
     if size != 3 * atoms:
-        raise RecordError(f"$hessian has {size} rows where {atoms} atoms have {3 * atoms}; parts are not read")
+        raise RecordError(
+            f"$hessian has {size} rows where {atoms} atoms have {3 * atoms}: of which coordinates is not stated"
+        )
     matrix = column_blocks(lines[1:], size, size, "$hessian")
     return matrix * Hartree / Bohr**2
 

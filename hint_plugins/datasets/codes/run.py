@@ -13,6 +13,8 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.datasets.record import RecordError, labelled
+from hint_plugins.labels.hessian_label import HessianLabel
+from hint_plugins.structures.frozen import frozen
 
 #: Positions of one geometry in two files of a run may differ by this (A): what 6 decimals lose.
 SAME_PLACE = 5e-6
@@ -35,7 +37,7 @@ class Run:
     numbers, positions
         (N,) atomic numbers; (N, 3) in A.
     hessian
-        (3N, 3N) in eV/A^2, neither mass-weighted nor projected.
+        (3N, 3N) in eV/A^2, neither mass-weighted nor projected; (b, b) where ``known`` says of which coordinates.
     energy, forces
         eV; (N, 3) in eV/A. None where the files state none.
     charge, multiplicity
@@ -44,6 +46,10 @@ class Run:
         (N,) in u.
     cell, stress
         (3, 3) in A; (6,) in eV/A^3 with ASE's sign. None for molecules.
+    known
+        (N, 3) of bool: coordinates with second derivatives; None for all.
+    held
+        (N, 3) of bool: coordinates that the calculation kept frozen; the structure says so. None for none.
     notes
         What a user has to know about this record.
     taken
@@ -65,6 +71,8 @@ class Run:
     masses: np.ndarray | None = None
     cell: np.ndarray | None = None
     stress: np.ndarray | None = None
+    known: np.ndarray | None = None
+    held: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
     taken: list[Path] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
@@ -82,20 +90,14 @@ class Run:
         Raises
         ------
         RecordError
-            Without energy or forces, with atoms that have no second derivatives, or with arrays that do not fit.
+            Without energy or forces, or with arrays that do not fit.
         """
+        self._leave_out_zeros()
         missing = [what for what, value in (("energy", self.energy), ("gradient", self.forces)) if value is None]
         if missing and not incomplete:
             raise RecordError(
                 f"no {' and no '.join(missing)} of this geometry in its files: --set incomplete=true takes the record "
                 "without"
-            )
-        full = self.hessian.reshape(len(self.hessian), -1, 3)
-        still = [k for k in range(full.shape[1]) if not np.any(full[:, k])]
-        if still and full.shape[1] > 1:
-            raise RecordError(
-                f"atoms {', '.join(map(str, still[:5]))}{' ...' if len(still) > 5 else ''} have no second derivatives "
-                "(frozen in the calculation); parts of a Hessian are not read"
             )
         info: dict[str, Any] = {"name": name, "label_code": self.code}
         for key, value in (
@@ -115,14 +117,38 @@ class Run:
             energy=self.energy,
             forces=self.forces,
             stress=self.stress,
-            hessian=self.hessian,
+            hessian=self.hessian if self.known is None else None,
             cell=self.cell,
             pbc=self.cell is not None,
             info=info | self.extra,
         )
+        if self.known is not None:
+            if not np.isfinite(self.hessian).all():
+                raise RecordError("hessian holds a number that is not finite")
+            HessianLabel.block(self.known, self.hessian, len(atoms)).to_info(atoms.info)
+        if self.held is not None:
+            atoms.set_constraint(frozen(~self.held))
         if self.masses is not None:
             atoms.set_masses(self.masses)
         return atoms
+
+    def _leave_out_zeros(self) -> None:
+        """Atoms whose rows and columns are all zero were left out by the calculation: the others are a block."""
+        size = 3 * len(self.numbers)
+        if self.known is not None or self.hessian.size != size * size:
+            return
+        blocks = self.hessian.reshape(-1, 3, size // 3, 3)
+        there = blocks.any(axis=(1, 2, 3)) | blocks.any(axis=(0, 1, 3))
+        if there.all() or not there.any():
+            return
+        known = np.repeat(there, 3)
+        self.hessian = self.hessian.reshape(size, size)[np.ix_(known, known)]
+        self.known = known.reshape(-1, 3)
+        left_out = np.flatnonzero(~there)
+        self.notes.append(
+            f"atoms {', '.join(map(str, left_out[:5]))}{' ...' if len(left_out) > 5 else ''} have no second "
+            "derivatives in the file: the Hessian is the block of the others"
+        )
 
 
 def read_text(path: Path) -> str:

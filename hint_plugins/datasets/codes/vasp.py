@@ -32,7 +32,8 @@ def read_vasprun(path: Path) -> Run:
     NoHessian
         Without ``dynmat``.
     RecordError
-        Selective dynamics, an electronic loop that ended at NELM, a file cut short, a first geometry that is displaced.
+        An electronic loop that ended at NELM, a file cut short, a first geometry that is displaced, selective dynamics
+        of single coordinates in an oblique cell.
     """
     from phonopy.interface.vasp import parse_force_constants
 
@@ -55,12 +56,14 @@ def read_vasprun(path: Path) -> Run:
     _converged(calculations, _tag(text, "NELM"), _tag(text, "IBRION"))
     run = _run(path, "vasp-xml")
     rows = root.findall("calculation/dynmat/varray[@name='hessian']/v")
-    _all_move(len(rows), len(run.numbers))
-    run.hessian = _matrix(parse_force_constants(path)[0])
+    run.masses = _masses(root)
+    if _selective(run, root, len(rows)):
+        run.hessian = _block(root, rows, run)
+    else:
+        run.hessian = convert(parse_force_constants(path)[0], Layout.BLOCKS, Layout.FLAT)
     run.version = (
         _text(root, "generator/i[@name='version']") + " " + _text(root, "generator/i[@name='subversion']")
     ).strip()
-    run.masses = _masses(root)
     potentials = [(c[4].text or "").strip() for c in root.findall("atominfo/array[@name='atomtypes']/set/rc")]
     run.method = _method(
         _tag(text, "GGA"), _tag(text, "METAGGA"), _tag(text, "LHFCALC"), _tag(text, "ENMAX"), potentials
@@ -76,7 +79,7 @@ def read_outcar(path: Path) -> Run:
     NoHessian
         Without ``SECOND DERIVATIVES``.
     RecordError
-        Selective dynamics, a file cut short.
+        A file cut short, or coordinates that are not named.
     """
     text = read_text(path)
     before, found, after = text.partition("SECOND DERIVATIVES (NOT SYMMETRIZED)")
@@ -87,7 +90,7 @@ def read_outcar(path: Path) -> Run:
     run = _run(path, "vasp-out")
     lines = after.splitlines()
     labels = lines[2].split()
-    _all_move(len(labels), len(run.numbers))
+    _take_labels(run, labels)
     values = [line.split()[1:] for line in lines[3 : 3 + len(labels)]]
     try:
         run.hessian = -np.array(values, dtype=np.float64).reshape(len(labels), len(labels))
@@ -122,12 +125,62 @@ def _run(path: Path, format: str) -> Run:
     return run
 
 
-def _all_move(rows: int, atoms: int) -> None:
-    if rows != 3 * atoms:
+def _take_labels(run: Run, labels: list[str]) -> None:
+    """Coordinates of ``OUTCAR``'s second derivatives from their names, ``1X 1Y ...``."""
+    if len(labels) == 3 * len(run.numbers):
+        return
+    known: np.ndarray = np.zeros((len(run.numbers), 3), dtype=bool)
+    for label in labels:
+        if not (match := re.fullmatch(r"(\d+)([XYZ])", label)) or not 0 < int(match[1]) <= len(known):
+            raise RecordError(f"second derivatives by {label!r}, which is no coordinate of {len(known)} atoms")
+        known[int(match[1]) - 1, "XYZ".index(match[2])] = True
+    if known.sum() != len(labels):
+        raise RecordError("a coordinate of the second derivatives is named twice")
+    _take_known(run, known)
+
+
+def _selective(run: Run, root: ElementTree.Element, rows: int) -> bool:
+    """Whether the second derivatives are those of some coordinates, which selective dynamics names."""
+    if rows == 3 * len(run.numbers):
+        return False
+    flags = root.find("structure[@name='initialpos']/varray[@name='selective']")
+    words = [] if flags is None else [(row.text or "").split() for row in flags]
+    known = np.array([[word.upper().startswith("T") for word in row] for row in words], dtype=bool)
+    if known.shape != (len(run.numbers), 3) or known.sum() != rows:
         raise RecordError(
-            f"second derivatives by {rows} coordinates where {atoms} atoms have {3 * atoms} (selective dynamics); "
-            "parts of a Hessian are not read"
+            f"second derivatives by {rows} coordinates where {len(run.numbers)} atoms have {3 * len(run.numbers)}, and "
+            f"selective dynamics lets {int(known.sum())} move: which coordinates they are is not stated"
         )
+    assert run.cell is not None
+    oblique = np.count_nonzero(np.abs(run.cell) > 1e-8) > 3
+    if oblique and not (known.all(axis=1) == known.any(axis=1)).all():
+        raise RecordError(
+            "selective dynamics of single coordinates in a cell that is not rectangular: whether they are along the "
+            "axes or along the cell is not stated; the OUTCAR of this run names them"
+        )
+    _take_known(run, known)
+    return True
+
+
+def _take_known(run: Run, known: np.ndarray) -> None:
+    run.known, run.held = known, ~known
+    run.notes.append(f"selective dynamics: the Hessian is the block of {int(known.sum())} free coordinates")
+
+
+def _block(root: ElementTree.Element, rows: list[ElementTree.Element], run: Run) -> np.ndarray:
+    """(b, b) in eV/A^2 from mass-weighted second derivatives of the opposite sign, as phonopy reads whole ones."""
+    from phonopy.physical_units import get_physical_units
+
+    values = np.array([[float(x) for x in (row.text or "").split()] for row in rows])
+    if values.shape != (len(rows), len(rows)):
+        raise RecordError(f"{values.size} second derivatives by {len(rows)} coordinates: cut short or damaged")
+    assert run.masses is not None
+    weights = np.sqrt(np.repeat(run.masses, 3)[np.asarray(run.known).reshape(-1)])
+    values = -values * np.outer(weights, weights)
+    unit = _text(root, "calculation/dynmat/i[@name='unit']")
+    if unit not in ("", "THz^2"):
+        raise RecordError(f"the second derivatives are in {unit}, which is not known here")
+    return values / get_physical_units().DefaultToTHz ** 2 if unit else values
 
 
 def _converged(calculations: list[ElementTree.Element], limit: str, kind: str) -> None:
@@ -135,10 +188,6 @@ def _converged(calculations: list[ElementTree.Element], limit: str, kind: str) -
     for index, calculation in enumerate(calculations):
         if kind in ("5", "6") and limit and len(calculation.findall("scstep")) >= int(limit):
             raise RecordError(f"the electronic loop of calculation {index} ended at NELM = {limit}, not converged")
-
-
-def _matrix(constants: np.ndarray) -> np.ndarray:
-    return convert(constants, Layout.BLOCKS, Layout.FLAT)
 
 
 def _masses(root: ElementTree.Element) -> np.ndarray:
