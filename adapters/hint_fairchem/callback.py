@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from fairchem.core.common import distutils
-from fairchem.core.common.distutils import get_device_for_local_rank
 from fairchem.core.datasets.atomic_data import AtomicData
-from fairchem.core.datasets.mt_concat_dataset import ConcatDataset
-from fairchem.core.units.mlip_unit.mlip_unit import MLIPTrainEvalUnit, compute_loss
+from fairchem.core.units.mlip_unit.mlip_unit import MLIPTrainEvalUnit
 from torch import Tensor, nn
 from torchtnt.framework.callback import Callback
 from torchtnt.framework.state import State
 
 from hint_fairchem.checks import check_plugins, check_sampler, check_unit, exact_derivatives, force_outputs, inner_model
-from hint_fairchem.dataset import TARGET, HessianAseDBDataset, hessian_datasets, labelled_flags
-from hint_fairchem.graphs import labelled_graphs
-from hint_fairchem.loading import example_batch, labelled_batches, largest_labelled_batch
-from hint_fairchem.options import no_unknown, read_block, require_same
+from hint_fairchem.dataset import TARGET, hessian_datasets, labelled_flags
+from hint_fairchem.graphs import graph_batch, labelled_graphs
+from hint_fairchem.loading import labelled_batches
+from hint_fairchem.options import no_unknown, read_block
 from hint_fairchem.references import ABSURD, energy_error, keep_numbers
 from hint_fairchem.resume import HISTORY_FILE, STATE_FILE, kept_history, kept_state
+from hint_fairchem.views import Examples, Predictions
+from hint_fairchem.watched import WatchedDatasets
 from hint_plugins.curvature.layer_norm import swap_layer_norms
 from hint_plugins.hookspecs import TrainingRun
 from hint_plugins.plugins import describe_plugins
 from hint_plugins.runs.files import write_csv, write_json
-from hint_plugins.training.protocol import GraphBatch, LabelledGraphs, Progress
+from hint_plugins.training.protocol import Progress
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +67,8 @@ class HintCallback(Callback):
         self.last_loss: Tensor | None = None
         self._saved: dict[str, Any] = {}
         self._handles: list[Any] = []
-        self._spare: nn.Module | None = None
         self._run: TrainingRun | None = None
-        self._datasets: list[tuple[str, HessianAseDBDataset]] = []
-        self._dropped = 0
+        self.datasets = WatchedDatasets(self.hint)
         self._energies_seen = False
         log.info("HINT plugins: %s", ", ".join(describe_plugins(self.hint.manager)))
 
@@ -89,26 +86,26 @@ class HintCallback(Callback):
         check_plugins(self.hint)
         for phase in (state.train_state, state.eval_state):
             if phase is not None:
-                self._take_datasets(phase.dataloader.dataset)
+                self.datasets.take(phase.dataloader.dataset)
         check_sampler(self.hint, loader.batch_sampler)
         names = sorted({name.rsplit(".", 1)[0] for name in loader.dataset.dataset_names})
         self.outputs = force_outputs(unit, names)
         self.unit, self.model = unit, inner_model(unit.model)
         flags = labelled_flags(loader.dataset)
-        for name, dataset in self._datasets:
-            level = logging.INFO if dataset.labelled.any() else logging.WARNING
-            log.log(level, "%s: %d of %d structures labelled", name, dataset.labelled.sum(), len(dataset.labelled))
-        self._report_dropped()
+        self.datasets.report_labels()
+        self.datasets.report_dropped()
         self._take_progress(state, unit)
-        self._judge_energies()
+        if self.progress.rank == 0:
+            self.datasets.judge_energies()
         self._restore(unit)
         self._keep_references(unit)
+        examples = Examples(self.model, self.outputs, loader) if flags.any() else None
         self._run = TrainingRun(
             model=self.model,
             num_labelled=int(flags.sum()),
             num_structures=len(flags),
-            labelled_example=(lambda: self._largest(loader)) if flags.any() else None,
-            double_example=(lambda count: self._double(loader, count)) if flags.any() else None,
+            labelled_example=examples.largest if examples else None,
+            double_example=examples.double if examples else None,
             exact_derivatives=exact_derivatives(self.model),
             directory=str(getattr(unit.job_config.metadata, "results_dir", ".")),
             name=str(getattr(unit.job_config, "run_name", "run") or "run"),
@@ -122,33 +119,6 @@ class HintCallback(Callback):
             self._handles.append(model.register_forward_hook(self._add_loss))
         for dataset in hessian_datasets(loader.dataset):
             dataset.set_epoch(unit.train_progress.num_epochs_completed)
-
-    def _take_datasets(self, joined: ConcatDataset) -> None:
-        """Note the data sets of a loader; they read labels with the plugins of this callback from now on."""
-        for name, dataset in zip(joined.dataset_names, hessian_datasets(joined), strict=True):
-            require_same(self.hint, dataset.hint, f"data set {name}")
-            dataset.hint = self.hint
-            self._datasets.append((name, dataset))
-
-    def _report_dropped(self) -> None:
-        """Say how many labels have been dropped so far, when it is news; all processes call this together."""
-        counts: dict[str, int] = {}
-        for name, dataset in self._datasets:
-            flags = distutils.all_reduce(dataset.dropped.float(), device=get_device_for_local_rank())
-            counts[name] = counts.get(name, 0) + int((flags > 0).sum())
-        total = sum(counts.values())
-        if total != self._dropped:
-            listed = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-            log.warning("%d Hessian labels failed their checks and were dropped (%s)", total, listed)
-        self._dropped = total
-
-    def _judge_energies(self) -> None:
-        """Warn of data sets whose energies do not belong to their forces, or are in Hartree."""
-        if self.progress.rank:
-            return
-        for name, dataset in self._datasets:
-            if verdict := dataset.energy_verdict():
-                log.warning("%s: %s", name, verdict)
 
     def _keep_references(self, unit: MLIPTrainEvalUnit) -> None:
         """Fitted element references go into the run's config, and with it into the checkpoints."""
@@ -165,11 +135,10 @@ class HintCallback(Callback):
 
     def on_train_end(self, state: State, unit: MLIPTrainEvalUnit) -> None:
         """Plots; the model is the host's again."""
-        self._report_dropped()
+        self.datasets.report_dropped()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._spare = None
         if self._run is not None:
             self.hint.hook.training_finished(run=self._run)
 
@@ -213,7 +182,13 @@ class HintCallback(Callback):
         shares = torch.zeros(graphs, dtype=data.pos.dtype, device=data.pos.device)
         if model.training:
             self._check_energies(outputs, data)
-            terms = self._terms(model, data, outputs)
+            answers = self.hint.hook.loss_terms(
+                model=model,
+                batch=graph_batch(model, data, self.outputs, outputs),
+                predictions=Predictions(outputs, self.unit, data),
+                progress=self.progress,
+            )
+            terms = [term for answer in answers for term in (answer or {}).values()]
             self.last_loss = shares.new_zeros(())
             if terms:
                 total = torch.stack([term.to(shares.dtype) for term in terms]).sum()
@@ -234,25 +209,12 @@ class HintCallback(Callback):
                 error,
             )
 
-    def _terms(self, model: nn.Module, data: AtomicData, outputs: dict) -> list[Tensor]:
-        forces = self.outputs(outputs, data)
-        batch = GraphBatch(
-            positions=data.pos,
-            forces=forces,
-            batch=data.batch,
-            num_graphs=data.natoms.numel(),
-            labelled=labelled_graphs(model, data, self.outputs, forces=forces),
-        )
-        predictions = _Predictions(outputs, self.unit, data)
-        answers = self.hint.hook.loss_terms(model=model, batch=batch, predictions=predictions, progress=self.progress)
-        return [term for answer in answers for term in (answer or {}).values()]
-
     # --- validation ----------------------------------------------------------------------------------------
 
     def on_eval_epoch_end(self, state: State, unit: MLIPTrainEvalUnit) -> None:
         """Hessian, eigenvalue and frequency errors of the averaged model on the validation set."""
         assert state.eval_state is not None
-        self._report_dropped()
+        self.datasets.report_dropped()
         step = unit.train_progress.num_steps_completed
         last = self.history[-1]["step"] if self.history else -self.metrics_every
         final = state.train_state is not None and step == state.train_state.max_steps
@@ -261,10 +223,11 @@ class HintCallback(Callback):
         loader = state.eval_state.dataloader
         model = inner_model(unit.eval_unit.model)
         batches = (
-            self._view(model, data, stored)
+            labelled_graphs(model, data, self.outputs, scale=self.outputs.scale, stored=stored)
             for data, stored in labelled_batches(loader, self.progress.rank, self.progress.world_size)
         )
-        batches_left = list(batches) if len(self.hint.manager.get_plugins()) > 1 else batches
+        several = len(self.hint.hook.validation_metrics.get_hookimpls()) > 1
+        batches_left = list(batches) if several else batches
         with torch.enable_grad():  # the host evaluates under no_grad
             answers = self.hint.hook.validation_metrics(model=model, loader=batches_left, progress=self.progress)
         metrics = {name: float(value) for answer in answers for name, value in (answer or {}).items()}
@@ -276,28 +239,6 @@ class HintCallback(Callback):
             write_csv(Path(self._run.directory) / HISTORY_FILE, self.history)
             if unit.logger:
                 unit.logger.log({f"val/{name}": value for name, value in metrics.items()}, commit=False)
-
-    # --- views ---------------------------------------------------------------------------------------------
-
-    def _view(self, model: nn.Module, data: AtomicData, stored: list[dict]) -> LabelledGraphs:
-        graphs = labelled_graphs(model, data, self.outputs, scale=self.outputs.scale, stored=stored)
-        assert graphs is not None
-        return graphs
-
-    def _example(self, model: nn.Module, data: AtomicData) -> LabelledGraphs:
-        graphs = labelled_graphs(model, data, self.outputs)
-        assert graphs is not None
-        return graphs
-
-    def _largest(self, loader: Any) -> LabelledGraphs:
-        return self._example(self.model, largest_labelled_batch(loader))
-
-    def _double(self, loader: Any, count: int) -> tuple[nn.Module, LabelledGraphs]:
-        if self._spare is None:  # before the first step: no hook and no forward pass have left anything in the model
-            self._spare = deepcopy(self.model).cpu()
-        model = deepcopy(self._spare).to(get_device_for_local_rank())
-        model.load_state_dict(self.model.state_dict())
-        return model.double(), self._example(model, example_batch(loader, count, torch.float64))
 
     # --- state beside the checkpoints ----------------------------------------------------------------------
 
@@ -317,17 +258,3 @@ class HintCallback(Callback):
         if state is not None:
             self.hint.hook.restore_state(state=state)
         self.history[:] = kept_history(checkpoint, self.progress.step)
-
-
-class _Predictions(dict):
-    """The host's outputs; ``loss``, when a plugin asks for it, is the host's own loss of this batch."""
-
-    def __init__(self, outputs: dict, unit: MLIPTrainEvalUnit, data: AtomicData) -> None:
-        super().__init__(outputs)
-        self._unit, self._data = unit, data
-
-    def __missing__(self, key: str) -> Tensor:
-        if key != "loss":
-            raise KeyError(key)
-        tasks = [task for task in self._unit.tasks if task.name != TARGET]
-        return torch.stack([loss.float() for loss in compute_loss(tasks, self, self._data).values()]).sum()

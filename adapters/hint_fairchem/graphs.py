@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hint_fairchem.dataset import DRAWN, TARGET
 from hint_plugins.config import ConfigError
 from hint_plugins.curvature.engines import ForceView
-from hint_plugins.training.protocol import DRAWN_PRODUCTS, LabelledGraphs
+from hint_plugins.training.protocol import DRAWN_PRODUCTS, GraphBatch, LabelledGraphs
 
 
 def select(data: AtomicData, keep: Tensor) -> AtomicData:
@@ -214,4 +214,16 @@ def labelled_graphs(
         numbers=sub.atomic_numbers,
         labels=labels,
         stored=stored,
+    )
+
+
+def graph_batch(model: nn.Module, data: AtomicData, outputs: ForceOutputs, predictions: dict) -> GraphBatch:
+    """A training batch that the host has evaluated."""
+    forces = outputs(predictions, data)
+    return GraphBatch(
+        positions=data.pos,
+        forces=forces,
+        batch=data.batch,
+        num_graphs=data.natoms.numel(),
+        labelled=labelled_graphs(model, data, outputs, forces=forces),
     )

@@ -4,13 +4,13 @@ import pytest
 import torch
 from helpers.devices import DEVICES
 from helpers.registered import registered
-from helpers.toy import ToyPotential, toy_view
 from torch import nn
 
 from hint_plugins.curvature.auto import fastest_engine, measure_engines
 from hint_plugins.curvature.engines import EXACT, FiniteDifference, ForceView, get_engine
 from hint_plugins.curvature.full import full_hessians
 from hint_plugins.registries import registries
+from hint_plugins.testing.toy import ToyPotential, toy_view
 
 SIZES = [3, 1, 4]
 

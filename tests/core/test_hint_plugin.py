@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from helpers.toy import ToyPotential, toy_view
 from torch import nn
 
 from hint_plugins.config import ConfigError, HintConfig
@@ -16,6 +15,7 @@ from hint_plugins.curvature.selftest import SelfTestError
 from hint_plugins.hookspecs import TrainingRun
 from hint_plugins.labels.hessian_label import LabelError
 from hint_plugins.objective.metrics import NotFiniteError, hessian_errors
+from hint_plugins.testing.toy import ToyPotential, toy_view
 from hint_plugins.training.hint import HintPlugin
 from hint_plugins.training.protocol import GraphBatch, LabelledGraphs, Progress
 

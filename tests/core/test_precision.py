@@ -6,13 +6,13 @@ import pytest
 import torch
 from helpers.devices import DEVICES
 from helpers.tf32 import EmulatedTF32
-from helpers.toy import ToyPotential, toy_view
 from test_hint_plugin import labelled, run_of
 
 from hint_plugins.config import HintConfig
 from hint_plugins.curvature.engines import EXACT, ForceView, get_engine
 from hint_plugins.curvature.full import full_hessians
 from hint_plugins.curvature.precision import Precision, coarse_products, full_precision
+from hint_plugins.testing.toy import ToyPotential, toy_view
 from hint_plugins.training.hint import HintPlugin
 from hint_plugins.training.numerics import Numerics
 from hint_plugins.training.protocol import GraphBatch, LabelledGraphs, Progress

@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
-from helpers.toy import ToyPotential
 from test_hint_plugin import labelled, run_of
 
 from hint_plugins.config import HintConfig
 from hint_plugins.curvature.selftest import SelfTestError
 from hint_plugins.objective.metrics import NotFiniteError
+from hint_plugins.testing.toy import ToyPotential
 from hint_plugins.training.hint import HintPlugin
 from hint_plugins.training.protocol import Progress
 from hint_plugins.training.ranks import first_decides, together

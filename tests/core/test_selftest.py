@@ -5,7 +5,6 @@ import pytest
 import torch
 from ase import Atoms
 from helpers.devices import DEVICES
-from helpers.toy import ToyPotential, toy_view
 from torch import nn
 
 from hint_plugins.curvature.engines import ForceView
@@ -14,6 +13,7 @@ from hint_plugins.curvature.layer_norm import ExactLayerNorm, restore_layer_norm
 from hint_plugins.curvature.selftest import TOLERANCE, check_derivatives, third_derivative_error
 from hint_plugins.models.alphanet import AlphaNet
 from hint_plugins.potential.backends.energy_models import EnergyModelBackend
+from hint_plugins.testing.toy import ToyPotential, toy_view
 
 
 def report(model, device="cpu"):

@@ -71,9 +71,9 @@ def test_energies_in_another_unit_are_named(make_run, tmp_path, caplog):
 
 def test_parts_share_the_plugins(make_run):
     run = make_run(*QUICK)
-    managers = {id(dataset.hint.manager) for _, dataset in run.callback._datasets}
+    managers = {id(dataset.hint.manager) for _, dataset in run.callback.datasets.datasets}
     assert managers == {id(run.callback.hint.manager)}
-    assert [name for name, _ in run.callback._datasets] == ["mol.train", "mol.val"]
+    assert [name for name, _ in run.callback.datasets.datasets] == ["mol.train", "mol.val"]
 
 
 def test_labels_of_other_plugins_ride_along(make_run):
