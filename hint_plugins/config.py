@@ -22,20 +22,43 @@ class HintConfig(BaseModel):
         description="Key of the Hessian label: flat 9N^2 numbers in eV/A^2, row-major; or KEY_columns with "
         "KEY_column_indices, KEY_probes with KEY_products, or KEY_block with KEY_block_indices.",
     )
-    hessian_weight: float = Field(0.1, ge=0, description="Weight w_H of the Hessian loss after the ramp.")
-    hessian_weight_start: float = Field(0.0, ge=0, description="Weight w_0 before the ramp.")
-    hessian_ramp_start: float = Field(0.0, ge=0, description="Where the ramp begins (see hessian_ramp_unit).")
+    hessian_weight: float = Field(
+        0.1,
+        ge=0,
+        description="Weight w_H of the Hessian loss after the ramp. Raise it when Hessian errors stall while forces "
+        "still improve, lower it when forces suffer.",
+    )
+    hessian_weight_start: float = Field(
+        0.0, ge=0, description="Weight w_0 before the ramp. Raise it to see Hessians from the first step."
+    )
+    hessian_ramp_start: float = Field(
+        0.0,
+        ge=0,
+        description="Where the ramp begins (see hessian_ramp_unit). Move it later when energies and forces must be "
+        "sound first.",
+    )
     hessian_ramp_end: float | None = Field(
         None, ge=0, description="Where the ramp ends (see hessian_ramp_unit); default: half of the run."
     )
     hessian_ramp_unit: Literal["epochs", "steps"] = Field(
-        "epochs", description="Unit of ramp start and end: epochs (fractions allowed) or optimiser steps."
+        "epochs",
+        description="Unit of ramp start and end: epochs (fractions allowed) or optimiser steps. Use steps where the "
+        "length of an epoch changes.",
     )
-    hessian_schedule: str = Field("linear", description="Shape of the ramp: linear, cosine, step or constant.")
+    hessian_schedule: str = Field(
+        "linear",
+        description="Shape of the ramp: linear, cosine, step or constant. Use constant when training continues from a "
+        "model that knows Hessians.",
+    )
     hessian_probes: str = Field(
         "rademacher", description="Law of the probes: rademacher, gaussian, columns (one-hot) or orthogonal."
     )
-    hessian_num_probes: int = Field(5, ge=1, description="Probes m per structure and step.")
+    hessian_num_probes: int = Field(
+        5,
+        ge=1,
+        description="Probes m per structure and step. Raise it when few structures are labelled; each costs a product "
+        "per structure.",
+    )
     hessian_part: Literal["all", "active", "intermolecular"] = Field(
         "all",
         description="Part of the Hessian that is compared: all; active, the rows and columns of an active region; or "
@@ -60,10 +83,15 @@ class HintConfig(BaseModel):
         "that runs, without measuring, and torch takes deterministic kernels (slower; an error where there is none).",
     )
     hessian_fd_step: float | None = Field(
-        None, gt=0, description="Displacement of the finite-difference engines, A; default by dtype."
+        None,
+        gt=0,
+        description="Displacement of the finite-difference engines, A; default by dtype. Change it only when hint "
+        "doctor shows a better one.",
     )
     hessian_loss: LossKind = Field("mse", description="Function of the product errors: mse, mae, huber or norm.")
-    hessian_huber_delta: float = Field(1.0, gt=0, description="Where huber turns linear, eV/A^2.")
+    hessian_huber_delta: float = Field(
+        1.0, gt=0, description="Where huber turns linear, eV/A^2. Lower it when few labels with large errors dominate."
+    )
     hessian_symmetry_weight: float = Field(
         0.0, ge=0, description="Weight of the penalty ||(J - J^T) z||^2 for direct-force models."
     )
@@ -77,11 +105,15 @@ class HintConfig(BaseModel):
         None,
         gt=0,
         le=1,
-        description="Share of labelled structures in the batches that hold any; such batches are spread evenly "
-        "over the epoch. 1 groups them in batches of their own. Default: plain shuffling.",
+        description="Share of labelled structures in the batches that hold any; such batches are spread evenly over "
+        "the epoch. 1 groups them in batches of their own. Default: plain shuffling. Use it when few structures are "
+        "labelled, so that fewer steps pay for products.",
     )
     hessian_every: int | None = Field(
-        None, ge=1, description="Put labelled structures into every k-th batch only (instead of a fraction)."
+        None,
+        ge=1,
+        description="Put labelled structures into every k-th batch only (instead of a fraction). Use it when labels "
+        "are so few that a fraction would fill few batches.",
     )
     hessian_recycle: bool = Field(
         False,
@@ -89,26 +121,30 @@ class HintConfig(BaseModel):
     )
     hessian_on_bad_label: Literal["error", "drop"] = Field(
         "error",
-        description="A label that fails its checks: stop with the reason, or drop the label and count it.",
+        description="A label that fails its checks: stop with the reason, or drop the label and count it. Use drop "
+        "for data that you cannot correct.",
     )
     hessian_metrics: Literal["full", "probes", "none"] = Field(
         "full",
         description="Validation metrics: whole Hessians (MAE, eigenvalues, frequencies, asymmetry) and fixed probes; "
-        "probes only; or none.",
+        "probes only; or none. Use probes when whole Hessians make validations slow.",
     )
     hessian_metrics_max: int = Field(
         64,
         ge=1,
-        description="Labelled validation structures whose whole Hessian is computed (the first ones).",
+        description="Labelled validation structures whose whole Hessian is computed (the first ones). Lower it when "
+        "validations are slow.",
     )
     hessian_valid_loss: bool = Field(
         True,
         description="Add w_H times the Hessian loss on fixed probes to the host's validation loss, which chooses the "
-        "best checkpoint and drives the learning rate. The weight is the final one, so it does not move with the ramp.",
+        "best checkpoint and drives the learning rate. The weight is the final one, so it does not move with the "
+        "ramp. Switch it off to choose the checkpoint by energies and forces alone.",
     )
     hessian_selftest: bool = Field(
         True,
-        description="Check second and third derivatives of the model against finite differences before training.",
+        description="Check second and third derivatives of the model against finite differences before training. "
+        "Switch it off only for a model that has passed.",
     )
 
     @model_validator(mode="after")

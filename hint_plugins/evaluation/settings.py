@@ -14,6 +14,10 @@ class EvaluateSettings(Settings):
         None,
         ge=0,
         description="Largest number of Hessians to compute, a random selection of the labelled structures. Hessians "
-        "cost most of the time [default: all].",
+        "cost most of the time [default: all]. Lower it for a quick look.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the random selections.")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="Seed of the random selections. Change it to see how far the errors depend on the selection.",
+    )

@@ -39,17 +39,31 @@ class LabelSettings(Settings):
     )
     kind: str = Field(
         "full",
-        description="full: the whole Hessian (6N gradients); columns: a few columns; projections: products with random "
-        "directions (2 gradients each); forces: no Hessian.",
+        description="full: the whole Hessian (6N gradients); columns: a few columns; projections: products with "
+        "random directions (2 gradients each); forces: no Hessian. Use full for few structures, projections for many "
+        "or large ones.",
     )
     num_probes: int = Field(
-        5, ge=1, description="Number of directions (kind projections) or of columns (kind columns) per structure."
+        5,
+        ge=1,
+        description="Number of directions (kind projections) or of columns (kind columns) per structure. Raise it "
+        "when the structures are few.",
     )
-    step: float | None = Field(None, description="Displacement of finite differences, A [default: the engine's own].")
+    step: float | None = Field(
+        None,
+        description="Displacement of finite differences, A [default: the engine's own]. Raise it when the forces of "
+        "the method are noisy.",
+    )
     symmetry: bool = Field(
-        False, description="Kind full, crystals: displace atoms only that symmetry makes distinct (phonopy)."
+        False,
+        description="Kind full, crystals: displace atoms only that symmetry makes distinct (phonopy). Use it for "
+        "supercells of symmetric crystals.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the random directions or columns.")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="Seed of the random directions or columns. Change it for other directions of the same structures.",
+    )
 
     def spec(self) -> EngineSpec:
         """The engine.
@@ -90,7 +104,10 @@ class LabelExecution(Settings):
     """Where labels are made, and in which portions."""
 
     workers: int | None = Field(
-        None, ge=1, description="Number of worker processes, with one thread each [default: all cores]."
+        None,
+        ge=1,
+        description="Number of worker processes, with one thread each [default: all cores]. Lower it when memory is "
+        "short.",
     )
     executor: Literal["local", "dask", "parsl"] = Field("local", description="Where workers run: local, dask or parsl.")
     scheduler: str | None = Field(None, description="Address of a running Dask scheduler, tcp://host:port.")
@@ -101,7 +118,9 @@ class LabelExecution(Settings):
         description="Number of structures sent to a worker at once; a killed run loses at most the batches under way "
         "[default: 1 with pyscf and espresso, else 8].",
     )
-    retry_failed: bool = Field(False, description="Compute again what failed in an earlier run.")
+    retry_failed: bool = Field(
+        False, description="Compute again what failed in an earlier run. Use it when the cause has been removed."
+    )
 
     @property
     def num_workers(self) -> int:

@@ -12,18 +12,28 @@ from hint_plugins.settings import Settings
 class DemoSettings(Settings):
     """Settings of one comparison."""
 
-    structures: int = Field(6, ge=2, le=32, description="Training structures per reaction (7 reactions).")
+    structures: int = Field(
+        6, ge=2, le=32, description="Training structures per reaction (7 reactions). Lower it for a faster run."
+    )
     labelled: int | None = Field(
-        None, ge=1, description="Number of training structures per reaction that carry a Hessian [default: all]."
+        None,
+        ge=1,
+        description="Number of training structures per reaction that carry a Hessian [default: all]. Lower it to see "
+        "how few Hessians suffice.",
     )
     steps: int = Field(
         1000,
         ge=1,
-        description="Optimiser steps of each training, so that training sets of different size see as many batches.",
+        description="Optimiser steps of each training, so that training sets of different size see as many batches. "
+        "Raise it for lower errors of both models.",
     )
-    weight: float = Field(0.1, ge=0, description="Hessian weight w_H after the ramp.")
-    probes: int = Field(5, ge=1, description="Random probes per labelled structure and step.")
-    batch_size: int = Field(6, ge=1, description="Structures per batch.")
+    weight: float = Field(
+        0.1, ge=0, description="Hessian weight w_H after the ramp. Change it to see what the weight does."
+    )
+    probes: int = Field(
+        5, ge=1, description="Random probes per labelled structure and step. Lower it for cheaper steps."
+    )
+    batch_size: int = Field(6, ge=1, description="Structures per batch. Change it as in a training of your own.")
     model: str = Field("MACE", description="MACE, or a model that a plugin offers (AlphaNet).")
 
     @model_validator(mode="before")

@@ -25,7 +25,9 @@ class PhononSettings(Settings):
         description="Relax with the model first, keeping the symmetry: none, positions, or cell (positions and cell). "
         "Use it when the given structure is not the model's own minimum.",
     )
-    pressure: float = Field(0.0, description="Pressure to which --relax cell relaxes, GPa.")
+    pressure: float = Field(
+        0.0, description="Pressure to which --relax cell relaxes, GPa. Change it for a crystal under pressure."
+    )
     symmetrize: bool = Field(
         True, description="Average the force constants over the space group. Switch it off to see a model's own."
     )
@@ -39,8 +41,16 @@ class PhononSettings(Settings):
         "half the mesh, which summary.json gives both, agree.",
         json_schema_extra={"metavar": METAVAR, "text": "12x12x12"},
     )
-    t_max: float = Field(1000.0, ge=0, description="Highest temperature of the thermal properties, K.")
-    t_step: float = Field(100.0, gt=0, description="Step between the temperatures of the thermal properties, K.")
+    t_max: float = Field(
+        1000.0,
+        ge=0,
+        description="Highest temperature of the thermal properties, K. Raise it for properties at higher temperatures.",
+    )
+    t_step: float = Field(
+        100.0,
+        gt=0,
+        description="Step between the temperatures of the thermal properties, K. Lower it for smoother curves.",
+    )
     dos_width: float = Field(
         10.0, gt=0, description="Gaussian width of the density of states, cm^-1. Lower it with a denser mesh."
     )

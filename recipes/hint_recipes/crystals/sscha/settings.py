@@ -100,12 +100,12 @@ class Minimisation(Settings):
 class SschaSettings(Minimisation):
     """Settings of an SSCHA run; populations draw their random numbers from ``(seed, stage, population)``."""
 
-    temperature: float = Field(0.0, ge=0, description="Temperature, K.")
+    temperature: float = Field(0.0, ge=0, description="Temperature, K. 0 leaves zero-point motion alone.")
     representation: Literal["auto", "normal", "sqrt", "root4"] = Field(
         "auto",
         description="Variable of the minimisation: normal (the matrix itself), sqrt, root4 (its roots, which stay "
         "positive), or auto: root4 with large steps and a Kong-Liu ratio of 0.2 in the first population after a start "
-        "with imaginary modes, normal otherwise.",
+        "with imaginary modes, normal otherwise. Use sqrt or root4 when a minimisation runs into imaginary modes.",
     )
     relax_positions: bool = Field(
         True, description="Let the centroids relax; the symmetry of the start is kept. Switch it off for fixed sites."
@@ -119,9 +119,13 @@ class SschaSettings(Minimisation):
         False,
         description="With --relax-cell: relax the shape of the cell at constant volume, for an equation of state.",
     )
-    pressure: float = Field(0.0, description="Target pressure of --relax-cell, GPa.")
+    pressure: float = Field(
+        0.0, description="Target pressure of --relax-cell, GPa. Change it for a crystal under pressure."
+    )
     stress: bool = Field(
-        False, description="Evaluate stresses also with a fixed cell, so that the anharmonic pressure is reported."
+        False,
+        description="Evaluate stresses also with a fixed cell, so that the anharmonic pressure is reported. Use it to "
+        "see the pressure of a cell that is not relaxed.",
     )
     start_from: Path | None = Field(
         None,
@@ -146,7 +150,8 @@ class SschaSettings(Minimisation):
     on_bad: Literal["drop", "stop"] = Field(
         "drop",
         description="What to do with a configuration that the model cannot evaluate or that exceeds --max-energy or "
-        "--max-force: drop leaves it out and says so (at most a fifth of an ensemble), stop ends the run.",
+        "--max-force: drop leaves it out and says so (at most a fifth of an ensemble), stop ends the run. Use stop "
+        "when no configuration may be left out.",
     )
     max_energy: float = Field(
         5.0,
@@ -161,8 +166,8 @@ class SschaSettings(Minimisation):
 class RankSettings(Minimisation):
     """Settings of a ranking of candidate structures by their anharmonic Gibbs free energies."""
 
-    temperature: float = Field(300.0, ge=0, description="Temperature, K.")
-    pressure: float = Field(0.0, description="Pressure, GPa.")
+    temperature: float = Field(300.0, ge=0, description="Temperature, K. 0 leaves zero-point motion alone.")
+    pressure: float = Field(0.0, description="Pressure, GPa. Change it for crystals under pressure.")
     relax_cell: bool = Field(
         True, description="Relax the cells to the pressure. Switch it off to compare the cells as they are given."
     )

@@ -91,7 +91,7 @@ class CouplingSettings(Settings):
     converge: bool = Field(
         False,
         description="With --elph-dir: also vary broadening, q mesh and cutoff, one at a time, at the first mu* "
-        "(convergence.csv, convergence.png).",
+        "(convergence.csv, convergence.png). Use it before you quote a critical temperature.",
     )
     prepare_only: bool = Field(
         False,
