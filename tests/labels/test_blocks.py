@@ -10,7 +10,6 @@ from ase.build import add_adsorbate, fcc111, molecule
 from ase.constraints import FixAtoms
 from helpers.registered import registered
 from helpers.structures import label_with_emt, molecules
-from helpers.toy import ToyPotential, toy_view
 
 from hint_plugins.config import ConfigError, HintConfig
 from hint_plugins.curvature.engines import reverse
@@ -27,6 +26,7 @@ from hint_plugins.objective.validation import HessianValidation
 from hint_plugins.potential import Potential
 from hint_plugins.storage.store import read_structures, write_structures
 from hint_plugins.structures.frozen import free_components, only
+from hint_plugins.testing.toy import ToyPotential, toy_view
 from hint_plugins.training.hessian_term import hessian_losses
 from hint_plugins.training.hint import HintPlugin
 from hint_plugins.training.protocol import LabelledGraphs
