@@ -424,3 +424,19 @@ class TestRank:
         with pytest.raises(HintError, match="check_supercell goes with supercell"):
             candidates_of(supercell_length=9.0, check_supercell=(1, 1, 2))
         assert not (tmp_path / "summary.json").exists()
+
+    def test_workers_find_what_one_process_finds(self, cells, tmp_path):
+        """Candidates in worker processes: the same table, and nothing is computed again by one process."""
+        from hint_plugins.runs.execution import Execution
+
+        both = read_candidates(cells)
+        wide = rank_structures(both, "emt", tmp_path, candidates_of(1), execution=Execution(workers=2)).summary
+        stamp = (tmp_path / "tight" / "checkpoint.npz").stat().st_mtime_ns
+        assert rank_structures(both, "emt", tmp_path, candidates_of(1)).summary == wide
+        assert (tmp_path / "tight" / "checkpoint.npz").stat().st_mtime_ns == stamp
+        alone = rank_structures(both, "emt", tmp_path / "alone", candidates_of(1)).summary
+        assert [row["gibbs_eV_per_atom"] for row in alone["ranking"]] == [
+            row["gibbs_eV_per_atom"] for row in wide["ranking"]
+        ]
+        with pytest.raises(InputError, match="works in this process only"):
+            rank_structures(both, Potential.load("emt"), tmp_path, candidates_of(1), execution=Execution(workers=2))

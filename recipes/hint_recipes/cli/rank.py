@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hint_plugins.cli.options import Device, Dtype, Model, Overwrite, RunOut
+from hint_plugins.runs.execution import Execution
 from hint_recipes.cli.crystal_options import Mass, Primitive, Reference
 from hint_recipes.cli.repetitions import RepetitionsCommand
 from hint_recipes.crystals.sscha.settings import RankSettings
@@ -20,6 +21,7 @@ def rank(
     model: Model,
     out: RunOut,
     settings: RankSettings,
+    execution: Execution,
     primitive: Primitive = False,
     mass: Mass = None,
     reference: Reference = None,
@@ -39,6 +41,7 @@ def rank(
         out,
         settings,
         reference=reference,
+        execution=execution,
         device=device,
         dtype=dtype,
         options=asked() | settings.as_asked(),

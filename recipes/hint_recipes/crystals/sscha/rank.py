@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
 
 from hint_plugins.errors import InputError
+from hint_plugins.potential.worker import identity, load_for, map_with_potential
 from hint_plugins.runs.directory import RunDirectory
+from hint_plugins.runs.execution import EXECUTION, Execution
+from hint_plugins.runs.parallel import WorkerDied
 from hint_plugins.runs.progress import note
-from hint_recipes.crystals.force_constants.supercells import multiples_of_length
 from hint_recipes.crystals.inputs import require_crystal
 from hint_recipes.crystals.sscha.ensemble import require_sscha
 from hint_recipes.crystals.sscha.known_potential import KnownPotential
+from hint_recipes.crystals.sscha.rank_candidate import CHECK, Candidate, jobs_of, require_smaller, run_candidate
 from hint_recipes.crystals.sscha.rank_table import candidate_row, compare, plot_ranking, report
-from hint_recipes.crystals.sscha.request import DISCARDED, supercell_stages
-from hint_recipes.crystals.sscha.run import SschaRun
+from hint_recipes.crystals.sscha.request import DISCARDED
 from hint_recipes.crystals.sscha.settings import RankSettings
-
-#: Folder of a candidate's run in the smaller supercell.
-CHECK = "check"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def rank_structures(
     settings: RankSettings | None = None,
     *,
     reference: Any = None,
+    execution: Execution | None = None,
     device: str | None = None,
     dtype: str | None = None,
     label: str | None = None,
@@ -92,6 +94,8 @@ def rank_structures(
         For the results.
     settings
         Of every candidate.
+    execution
+        Where the candidates run; workers need a model (and a reference) that is text.
     options
         What ``config.yaml`` keeps; the settings by default.
     overwrite
@@ -116,37 +120,50 @@ def rank_structures(
     formulas = {c.symbols.formula.reduce()[0].format("hill") for c in structures.values()}
     if len(formulas) != 1:
         raise InputError(f"only structures of one composition can be ranked, not {', '.join(sorted(formulas))}")
-    known = KnownPotential.load(model, label, device, dtype)
+    execution = execution or Execution()
+    potential = load_for(model, execution, device=device, dtype=dtype)
+    known = KnownPotential(potential, identity(model if label is None else label))
+    if reference is not None and execution.opener() is not None and not isinstance(reference, str):
+        raise InputError("a reference that is an object works in this process only: leave out workers and executor")
     other = None if reference is None else KnownPotential.load(reference, reference_label, device, dtype)
-    jobs = {name: _job(crystal, known, directory / name, settings, other) for name, crystal in structures.items()}
-    checks = None
-    if settings.checked:
-        smaller = settings.check()
-        checks = {name: _job(crystal, known, directory / name / CHECK, smaller) for name, crystal in structures.items()}
-        for name, job in jobs.items():
-            _require_smaller(name, checks[name], job)
-    _warn_of_sizes(list(jobs), [job.crystal for job in jobs.values()], [job.stages for job in jobs.values()])
+    jobs = {name: jobs_of(crystal, known, directory / name, settings, other) for name, crystal in structures.items()}
+    for name, own in jobs.items():
+        if len(own) > 1:
+            require_smaller(name, *own)
+    lasts = [own[-1] for own in jobs.values()]
+    _warn_of_sizes(list(jobs), [job.crystal for job in lasts], [job.stages for job in lasts])
     if not overwrite:
-        for job in [*jobs.values(), *(checks or {}).values()]:
+        for job in chain(*jobs.values()):
             job.earlier()  # another run is refused before anything in the directory changes
     if options is None:
-        options = {**settings.model_dump(), "model": known.potential.name, "dtype": dtype}
+        options = {**settings.model_dump(), "model": potential.name, "dtype": dtype}
     folders = [folder for name in jobs for folder in (name, f"{name}/{CHECK}")]
     discarded = [f"{folder}/{file}" for folder in folders for file in DISCARDED]
-    with RunDirectory(directory, "rank", options, free=options, contents=discarded, overwrite=overwrite) as run:
+    candidates = [
+        Candidate(crystal, directory / name, settings, known.identity, reference, reference_label, device, dtype)
+        for name, crystal in structures.items()
+    ]
+    with RunDirectory(
+        directory, "rank", options, free={*options, *EXECUTION}, contents=discarded, overwrite=overwrite
+    ) as run:
         rows, failed = [], []
-        for name, job in jobs.items():
-            try:
-                small = None if checks is None else _result(checks[name])
-                summary = _result(job)
-            except (InputError, ValueError, RuntimeError, ArithmeticError) as error:
-                failed.append({"name": name, "reason": str(error).strip().split("\n")[0]})
-                note(f"{name}: {failed[-1]['reason']}")
+        function = functools.partial(run_candidate, reference=None if execution.opener() is not None else other)
+        outcomes = dict(
+            map_with_potential(function, candidates, model, potential, execution, device=device, dtype=dtype)
+        )
+        for index, name in enumerate(structures):
+            outcome = outcomes[index]
+            if isinstance(outcome, (WorkerDied, str)):
+                failed.append({"name": name, "reason": str(outcome)})
+                note(f"{name}: {outcome}")
                 continue
-            atoms = len(job.crystal)
-            rows.append(
-                candidate_row(name, summary, atoms, settings.pressure, corrected=other is not None, check=small)
-            )
+            if isinstance(outcome, BaseException):
+                raise outcome
+            *small, summary = outcome
+            atoms = len(jobs[name][-1].crystal)
+            corrected = other is not None
+            check = small[0] if small else None
+            rows.append(candidate_row(name, summary, atoms, settings.pressure, corrected=corrected, check=check))
         compare(rows)
         found = {
             "temperature_K": settings.temperature,
@@ -160,36 +177,6 @@ def rank_structures(
             plot_ranking(rows, run / "ranking.png")
         run.finish(found)
     return Ranking(directory, found)
-
-
-def _job(
-    crystal: Atoms,
-    model: KnownPotential,
-    directory: Path,
-    settings: RankSettings,
-    reference: KnownPotential | None = None,
-) -> SschaRun:
-    """The run of one candidate in its own supercell."""
-    length = settings.supercell_length
-    last = settings.supercell if length is None else multiples_of_length(crystal, length)
-    described, stages = supercell_stages(crystal, [*settings.stage, last])
-    return SschaRun(described, stages, model, directory, settings.sscha(), reference)
-
-
-def _result(job: SschaRun) -> dict[str, Any]:
-    """The summary of a run, which is continued or begun where it is not finished."""
-    job.directory.mkdir(exist_ok=True, parents=True)
-    return job.finished() or job.run()
-
-
-def _require_smaller(name: str, check: SschaRun, job: SschaRun) -> None:
-    """The supercell of the check must hold fewer atoms, or the change says nothing about what is still missing."""
-    small, large = (len(own.crystal) * math.prod(own.stages[-1]) for own in (check, job))
-    if small >= large:
-        raise InputError(
-            f"{name}: the supercell of --check-supercell or --check-length holds {small} atoms and the one that counts "
-            f"{large}: choose a smaller one for the check, or a larger --supercell or --supercell-length"
-        )
 
 
 def _warn_of_sizes(names: Sequence[str], crystals: Sequence[Atoms], stages: Sequence[Sequence[Any]]) -> None:
