@@ -29,7 +29,9 @@ class LabelSummary:
     n_energies, n_forces, n_stresses, n_hessians
         Labels in the output; Hessians of any kind.
     n_with_frozen_atoms
-        Labelled structures with constraints: they are labelled whole, as if all atoms were free.
+        Labelled structures with constraints. Their forces are those of all atoms.
+    n_blocks
+        Hessians that are the block of the free atoms.
     """
 
     n_input: int = 0
@@ -41,6 +43,7 @@ class LabelSummary:
     n_stresses: int = 0
     n_hessians: int = 0
     n_with_frozen_atoms: int = 0
+    n_blocks: int = 0
 
 
 def assemble(
@@ -100,6 +103,7 @@ def assemble(
             summary.n_done += 1
             counted.add(key)
         summary.n_with_frozen_atoms += bool(atoms.constraints)
+        summary.n_blocks += "REF_hessian_block" in atoms.info
         summary.n_energies += "REF_energy" in atoms.info
         summary.n_forces += "REF_forces" in atoms.arrays
         summary.n_stresses += "REF_stress" in atoms.info

@@ -16,6 +16,7 @@ from hint_plugins.labelling.record import LabelTask, structure_key
 from hint_plugins.labelling.symmetry import symmetric_hessian
 from hint_plugins.runs.threads import single_threaded
 from hint_plugins.structures.charges import charge_and_multiplicity, stated
+from hint_plugins.structures.frozen import free_components
 
 Record = dict[str, Any]
 
@@ -46,7 +47,9 @@ def make_label(engine: LabelEngine, atoms: Atoms, task: LabelTask) -> Record:
     _refuse_nonsense(atoms)
     kind = task.kind_for(atoms)
     key = structure_key(atoms, kind)
-    surface = engine.surface(atoms.copy())  # an engine may move what it is given
+    given = atoms.copy()  # an engine may move what it is given
+    given.set_constraint()  # forces are those of all atoms
+    surface = engine.surface(given)
     gradients = 0
 
     def evaluate(positions: np.ndarray) -> Evaluation:
@@ -93,6 +96,8 @@ def _second_derivative(
         directions = differences.signs(task.num_probes, dim, task.seed, key)
     elif kind == "columns":
         directions = np.eye(dim)[differences.choose_columns(task.num_probes, dim, task.seed, key)]
+    elif kind == "block":
+        directions = np.eye(dim)[free_components(atoms).reshape(-1)]
     else:
         directions = np.eye(dim)
     analytic = surface.hessian() if task.analytic and kind != "projections" else None
@@ -104,22 +109,28 @@ def _second_derivative(
         quality["step_A"] = step
         rows = (
             symmetric_hessian(forces, atoms, step)
-            if task.symmetry
+            if task.symmetry and kind == "full"
             else differences.products(forces, atoms.positions, directions, step)
         )
     if not np.isfinite(rows).all():
         raise EngineError("second derivatives are not finite")
-    if task.symmetry and analytic is None:
+    if task.symmetry and kind == "full" and analytic is None:
         # Symmetry makes the matrix symmetric whatever the forces are: measure them where no symmetry is used.
         direction = differences.signs(1, dim, task.seed, key)
         product = differences.products(forces, atoms.positions, direction, engine.probe_step)
         quality["noise"] = differences.disagreement(direction, direction @ rows, product)
     elif len(directions) > 1:
         quality["asymmetry"] = differences.largest_asymmetry(directions, rows)
-    if not getattr(engine, "removes_net_force", False):
+    if kind != "block" and not getattr(engine, "removes_net_force", False):
         quality["sum_rule"] = differences.sum_rule_residual(directions, rows)
     if kind == "full":
         return {"hessian": (0.5 * (rows + rows.T)).reshape(-1).tolist()}, quality
+    if kind == "block":
+        block = rows @ directions.T
+        return {
+            "hessian_block": (0.5 * (block + block.T)).reshape(-1).tolist(),
+            "hessian_block_indices": directions.argmax(axis=1).tolist(),
+        }, quality
     if kind == "columns":
         indices = directions.argmax(axis=1).tolist()
         return {"hessian_columns": rows.reshape(-1).tolist(), "hessian_column_indices": indices}, quality

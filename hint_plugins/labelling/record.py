@@ -13,6 +13,7 @@ from ase import Atoms
 from hint_plugins.labelling.engine import EngineError
 from hint_plugins.labels.hessian_label import SUFFIXES, HessianLabel
 from hint_plugins.structures.charges import raw_statements, stated
+from hint_plugins.structures.frozen import frozen, frozen_components
 
 #: ``full``, ``columns``, ``projections``, or ``forces`` for energy and forces alone.
 KINDS = ("full", "columns", "projections", "forces")
@@ -37,7 +38,9 @@ class LabelTask:
     analytic
         Use the engine's analytic Hessian where it has one (``full`` and ``columns``).
     symmetry
-        ``full`` Hessians of crystals from symmetry-distinct displacements only.
+        ``full`` Hessians of crystals without frozen atoms from symmetry-distinct displacements only.
+    whole
+        ``full`` Hessians of structures with frozen atoms, too; otherwise these get the block of the free coordinates.
     """
 
     kind: str = "full"
@@ -46,6 +49,7 @@ class LabelTask:
     step: float | None = None
     analytic: bool = True
     symmetry: bool = False
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -59,15 +63,17 @@ class LabelTask:
             raise ValueError("symmetry-distinct displacements belong to kind full")
 
     def kind_for(self, atoms: Atoms) -> str:
-        """The kind for one structure: ``forces`` where the structure asks for no more."""
-        return "forces" if atoms.info.get(REQUEST) == "forces" else self.kind
+        """The kind for one structure: ``forces`` if no more is asked for, ``block`` for ``full`` with frozen atoms."""
+        if atoms.info.get(REQUEST) == "forces":
+            return "forces"
+        return "block" if self.kind == "full" and not self.whole and frozen_components(atoms).any() else self.kind
 
 
 def structure_key(atoms: Atoms, kind: str) -> str:
     """Hexadecimal name of a structure and the kind of label wanted for it.
 
     Elements, positions, cell and periodicity count, to the last bit, and charge, multiplicity and initial magnetic
-    moments, under whatever name they are given; nothing else does.
+    moments, under whatever name they are given, and frozen atoms for a ``block``; nothing else does.
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(np.asarray(atoms.numbers, dtype="<i4").tobytes())
@@ -82,12 +88,16 @@ def structure_key(atoms: Atoms, kind: str) -> str:
     digest.update(f"{state}|{kind}".encode())
     if atoms.has("initial_magmoms") and np.any(moments := atoms.get_initial_magnetic_moments()):
         digest.update(np.asarray(moments, dtype="<f8").tobytes())
+    if kind == "block":
+        digest.update(frozen_components(atoms).tobytes())
     return digest.hexdigest()
 
 
 def bare(atoms: Atoms) -> Atoms:
     """The structure without labels or calculator: what a worker needs."""
     plain = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    if (held := frozen_components(atoms)).any():
+        plain.set_constraint(frozen(~held))
     for name, value in raw_statements(atoms).items():
         if name in atoms.arrays:
             plain.set_array(name, value)

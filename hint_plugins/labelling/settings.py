@@ -39,9 +39,9 @@ class LabelSettings(Settings):
     )
     kind: str = Field(
         "full",
-        description="full: the whole Hessian (6N gradients); columns: a few columns; projections: products with "
-        "random directions (2 gradients each); forces: no Hessian. Use full for few structures, projections for many "
-        "or large ones.",
+        description="full: the whole Hessian (6N gradients), with frozen atoms the block of the free ones; "
+        "columns: a few columns; projections: products with random directions (2 gradients each); forces: no Hessian. "
+        "Use full for few structures, projections for many or large ones.",
     )
     num_probes: int = Field(
         5,
@@ -58,6 +58,12 @@ class LabelSettings(Settings):
         False,
         description="Kind full, crystals: displace atoms only that symmetry makes distinct (phonopy). Use it for "
         "supercells of symmetric crystals.",
+    )
+    whole: bool = Field(
+        False,
+        description="Kind full: structures with frozen atoms (constraints FixAtoms and FixCartesian) get whole "
+        "Hessians, too, as if all atoms were free. By default they get the block of the free atoms, for which only "
+        "these are displaced. Use it when the labels shall serve with other atoms frozen, too.",
     )
     seed: int = Field(
         0,
@@ -97,7 +103,7 @@ class LabelSettings(Settings):
         """
         from hint_plugins.labelling.record import LabelTask
 
-        return LabelTask(self.kind, self.num_probes, self.seed, self.step, symmetry=self.symmetry)
+        return LabelTask(self.kind, self.num_probes, self.seed, self.step, symmetry=self.symmetry, whole=self.whole)
 
 
 class LabelExecution(Settings):

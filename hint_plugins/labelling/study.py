@@ -58,8 +58,8 @@ class LabelledStructures:
         ]
         if n["n_with_frozen_atoms"]:
             lines.append(
-                f"{n['n_with_frozen_atoms']} of them have frozen atoms (constraints), which OUT keeps: forces and "
-                "second derivatives are those of all atoms, as if they were free"
+                f"{n['n_with_frozen_atoms']} of them have frozen atoms (constraints), which OUT keeps: forces are "
+                f"those of all atoms; {n['n_blocks']} Hessians are the block of the free atoms"
             )
         return "\n".join(lines)
 

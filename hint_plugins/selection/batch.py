@@ -78,7 +78,7 @@ def _tagged(made: list[Atoms], index: int) -> list[Atoms]:
 def _hessian(atoms: Atoms, engine: str) -> np.ndarray:
     stored = atoms.info.get("REF_hessian")
     if stored is None:
-        stored = make_label(EngineSpec(engine).build(), atoms, LabelTask("full"))["hessian"]
+        stored = make_label(EngineSpec(engine).build(), atoms, LabelTask("full", whole=True))["hessian"]
     dim = 3 * len(atoms)
     if np.size(stored) != dim * dim:
         raise DisplacementError(f"REF_hessian has {np.size(stored)} numbers, {len(atoms)} atoms need {dim * dim}")

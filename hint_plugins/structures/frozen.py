@@ -81,6 +81,14 @@ def coordinate_masks(structures: Sequence[Atoms], free: bool | Sequence[np.ndarr
     return masks
 
 
+def with_zeros(block: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """(3N, 3N) with the ``block`` (b, b) of the coordinates ``free`` ((N, 3) of bool), and zeros elsewhere."""
+    index = np.flatnonzero(free)
+    matrix = np.zeros((free.size, free.size))
+    matrix[np.ix_(index, index)] = block
+    return matrix
+
+
 def only(atoms: Atoms, coordinates: np.ndarray) -> Atoms:
     """A copy of the structure in which nothing moves but those of the ``coordinates`` (3N,) that were free before.
 

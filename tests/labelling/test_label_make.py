@@ -5,6 +5,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms, FixCartesian
 from helpers.label_engines import QuarticEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from hint_plugins.labelling.engine import EngineError, EngineSpec
 from hint_plugins.labelling.make import make_label
 from hint_plugins.labelling.record import LabelTask, attach, structure_key
 from hint_plugins.labels.checks import check_label
-from hint_plugins.labels.hessian_label import HessianLabel
+from hint_plugins.labels.hessian_label import HessianLabel, LabelError
 from hint_plugins.structures.charges import charge_and_multiplicity
 
 
@@ -47,6 +48,43 @@ def test_all_kinds_agree_with_the_exact_hessian(n, seed):
         z, hz = label.pairs(3, "rademacher", np.random.default_rng(1))
         np.testing.assert_allclose(hz, z @ exact, atol=1e-5 * scale)
         assert check_label(label, copy).kind == kind
+
+
+@pytest.mark.parametrize("analytic", [False, True])
+def test_frozen_atoms_leave_the_block_of_the_others(analytic):
+    """Six gradients for each free atom; forces are those of all atoms, frozen ones included."""
+    atoms = rattled("C2H4")
+    free = atoms.copy()
+    atoms.set_constraint([FixAtoms([0, 1, 2]), FixCartesian([3], (True, False, False))])
+    engine = QuarticEngine(analytic=analytic)
+    record = make_label(engine, atoms, LabelTask())
+    exact = engine.surface(free).exact()
+    assert record["provenance"]["gradients"] == (1 if analytic else 1 + 2 * 8)
+    attach(record, atoms)
+    label = HessianLabel.from_info(atoms.info, 6)
+    index = list(range(10, 18))
+    assert label.kind == "block"
+    assert label.directions.tolist() == index
+    np.testing.assert_allclose(label.products, exact[np.ix_(index, index)], atol=1e-5 * np.abs(exact).max())
+    np.testing.assert_allclose(atoms.arrays["REF_forces"], engine.surface(free).evaluate(free.positions).forces)
+    whole = make_label(engine, atoms, LabelTask(whole=True))
+    np.testing.assert_allclose(np.reshape(whole["hessian"], (18, 18)), exact, atol=1e-5 * np.abs(exact).max())
+    other = atoms.copy()
+    other.set_constraint(FixAtoms([0]))
+    keys = {structure_key(a, LabelTask(whole=w).kind_for(a)) for a in (atoms, other, free) for w in (False, True)}
+    assert len(keys) == 3  # two blocks, and one whole Hessian whatever is frozen
+    other.set_constraint(FixAtoms(range(6)))
+    with pytest.raises(LabelError, match="all atoms are frozen"):
+        make_label(engine, other, LabelTask())
+
+
+def test_an_ase_calculator_gives_the_forces_on_frozen_atoms():
+    slab = bulk("Cu", cubic=True)
+    slab.rattle(0.05, seed=1)
+    slab.set_constraint(FixAtoms([0, 1, 2]))
+    record = make_label(EngineSpec("ase", {"calculator": "emt"}).build(), slab, LabelTask())
+    assert np.abs(np.array(record["forces"])[:3]).min() > 1e-3
+    assert len(record["hessian_block_indices"]) == 3
 
 
 def test_analytic_hessian_is_used_and_costs_one_gradient():

@@ -236,7 +236,7 @@ def test_kill_minus_nine_three_times(tmp_path):
     assert len(contents(out)) == 24
 
 
-def test_frozen_atoms_are_labelled_whole_and_stay_frozen(tmp_path):
+def test_frozen_atoms_stay_frozen(tmp_path):
     from ase.build import bulk
     from ase.constraints import FixAtoms
 
@@ -248,16 +248,18 @@ def test_frozen_atoms_are_labelled_whole_and_stay_frozen(tmp_path):
         lambda: enumerate([slab.copy(), free.copy()]),
         tmp_path / "out.xyz",
         EngineSpec("ase", {"calculator": "emt"}),
-        LabelTask("forces"),
+        LabelTask(),
         executor_factory("local", 1),
         shards=tmp_path / "shards",
     )
-    assert summary.n_with_frozen_atoms == 1
+    assert summary.n_with_frozen_atoms == summary.n_blocks == 1
     held, loose = read_structures(tmp_path / "out.xyz")
     assert [c.index.tolist() for c in held.constraints] == [[0, 1]]
     assert not loose.constraints
     np.testing.assert_array_equal(held.arrays["REF_forces"], loose.arrays["REF_forces"])
     assert np.abs(held.arrays["REF_forces"][:2]).min() > 1e-3
+    whole = loose.info["REF_hessian"].reshape(12, 12)
+    np.testing.assert_allclose(held.info["REF_hessian_block"].reshape(6, 6), whole[6:, 6:], atol=1e-9)
 
 
 def _manifest(shards):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase import Atoms, units
-from ase.build import molecule
-from ase.constraints import FixAtoms
-from ase.thermochemistry import IdealGasThermo
+from ase.build import add_adsorbate, fcc111, molecule
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms, FixBondLength
+from ase.thermochemistry import HarmonicThermo, IdealGasThermo
+from ase.vibrations import Vibrations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -142,6 +146,36 @@ def test_bad_input(change: dict, message: str) -> None:
         free_energy(water, 0.0, change.get("hessian", np.eye(9)))
 
 
+def test_adsorbate_on_a_frozen_slab_is_harmonic(tmp_path: Path) -> None:
+    """Against ASE's own vibrations of the free atom; its forces and Hessian alone count."""
+    slab = fcc111("Cu", (2, 2, 2), vacuum=6.0)
+    add_adsorbate(slab, "O", 1.1, "fcc")
+    slab.pbc = True
+    slab.set_constraint(FixAtoms(range(8)))
+    potential = Potential.load("emt")
+    before = potential.calls.forces
+    settings = GibbsSettings(temperature=400.0)
+    row, damped, refused = (
+        gibbs_energies(potential, [slab], settings.model_copy(update={"quasi_harmonic": kind}), relax=True)[0]
+        for kind in ("none", "truhlar", "grimme")
+    )
+    assert potential.calls.forces > before
+    assert row["approximation"] == "harmonic"
+    assert row["fmax"] < 1e-3
+    assert len(row["frequencies_cm1"]) == 3
+    slab.positions = row["positions"]
+    slab.calc = EMT()
+    vibrations = Vibrations(slab, indices=[8], name=str(tmp_path / "vib"), delta=0.005)
+    vibrations.run()
+    energies = vibrations.get_energies()
+    np.testing.assert_allclose(row["frequencies_cm1"], energies.real / units.invcm, rtol=2e-3)
+    reference = HarmonicThermo(energies.real, potentialenergy=row["energy"])
+    assert row["gibbs"] == pytest.approx(reference.get_helmholtz_energy(400.0, verbose=False), abs=2e-4)
+    assert row["zpe"] == pytest.approx(reference.get_ZPE_correction(), rel=2e-3)
+    assert damped["gibbs"] >= row["gibbs"]
+    assert "atoms are frozen: take truhlar or none" in refused["error"]
+
+
 def test_bad_settings() -> None:
     with pytest.raises(ValueError, match="temperature: Input should be greater than 0"):
         GibbsSettings(temperature=-1.0)
@@ -178,12 +212,14 @@ def test_uneven_reactions_get_no_free_energy() -> None:
 
 
 def test_what_is_no_free_molecule_at_a_stationary_point_is_refused(xtb: Potential) -> None:
-    frozen, saddle, image = molecule("H2"), molecule("H2"), molecule("H2")
-    frozen.set_constraint(FixAtoms([0]))
+    bound, saddle, image = molecule("H2"), molecule("H2"), molecule("H2")
+    bound.set_constraint(FixBondLength(0, 1))
     saddle.info["role"] = "saddle"
     image.info["role"] = "path"
-    rows = gibbs_energies(xtb, [frozen, saddle, image], relax=True)
-    for row, text in zip(rows, ("frozen", "role 'saddle'", "role 'path'"), strict=True):
+    rows = gibbs_energies(xtb, [bound, saddle, image], relax=True)
+    for row, text in zip(
+        rows, ("FixBondLengths has no Hessian of free atoms", "role 'saddle'", "role 'path'"), strict=True
+    ):
         assert text in row["error"]
 
 

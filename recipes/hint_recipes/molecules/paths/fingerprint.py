@@ -16,6 +16,7 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.objective.metrics import external_modes, frequencies, symmetrised
+from hint_plugins.structures.frozen import free_components, with_zeros
 from hint_plugins.units import CM1, KCAL
 from hint_recipes.molecules.paths.elastic_band import evaluate_images, path_length
 
@@ -38,7 +39,7 @@ class Fingerprint:
     orthogonal
         (M, K - 1) cm^-1, the direction of the path projected out too.
     hessians
-        (M, 3N, 3N) eV/A^2.
+        (M, 3N, 3N) eV/A^2; rows and columns of frozen coordinates are zero.
     """
 
     coordinate: np.ndarray
@@ -64,7 +65,12 @@ def fingerprint(images: Sequence[Atoms], potential: Potential) -> Fingerprint:
         raise ValueError(f"images {at} and {at + 1} of the path are the same structure")
     frames = list(images)
     energies = evaluate_images(potential, frames)
-    hessians = potential.hessians(frames)
+    free = [free_components(atoms) for atoms in frames]
+    if all(mask.all() for mask in free):
+        hessians = potential.hessians(frames)
+    else:
+        blocks = potential.hessians(frames, free=True)
+        hessians = [with_zeros(block, mask) for block, mask in zip(blocks, free, strict=True)]
     tangents = mass_weighted_tangents(frames, coordinate)
     waves = _padded([frequencies(h, atoms) for h, atoms in zip(hessians, frames, strict=True)])
     orthogonal = _padded(

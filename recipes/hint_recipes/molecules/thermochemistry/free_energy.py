@@ -1,5 +1,9 @@
 """Gibbs energies of molecules in the rigid-rotor/harmonic-oscillator approximation, from a potential's Hessian.
 
+Where atoms are frozen nothing rotates or moves as a whole: all modes of the free atoms are vibrations, as of an
+adsorbate on a slab, and the free energy is Helmholtz's (``ase.thermochemistry.HarmonicThermo``), to which pV adds
+next to nothing.
+
 The thermochemistry is pyscf's (``pyscf.hessian.thermo``). What pyscf leaves out is done here: imaginary modes are
 counted (its ``thermo`` drops them silently), the symmetry number and linearity tolerate an optimiser's noise, atoms
 keep their own masses, and low modes can be damped.
@@ -14,7 +18,9 @@ import numpy as np
 from ase import Atoms, units
 
 from hint_plugins.curvature.layouts import Layout, convert
+from hint_plugins.objective.metrics import frequencies
 from hint_plugins.structures.charges import charge_and_multiplicity
+from hint_plugins.structures.frozen import free_components, with_zeros
 from hint_recipes.molecules.thermochemistry.settings import GibbsSettings
 from hint_recipes.molecules.thermochemistry.symmetry import is_linear, straightened, symmetry_number
 
@@ -22,23 +28,25 @@ from hint_recipes.molecules.thermochemistry.symmetry import is_linear, straighte
 def free_energy(
     atoms: Atoms, energy: float, hessian: np.ndarray, settings: GibbsSettings | None = None
 ) -> dict[str, Any]:
-    """Gibbs energy of one molecule at a stationary point.
+    """Gibbs energy of one molecule, or of the free atoms of a structure with frozen ones, at a stationary point.
 
     Parameters
     ----------
     atoms
-        The molecule (not periodic). ``info`` may give ``charge`` (default 0), ``spin`` (2S + 1; default the lowest
+        The molecule (not periodic), or a structure with ``FixAtoms`` or ``FixCartesian``.
+        ``info`` may give ``charge`` (default 0), ``spin`` (2S + 1; default the lowest
         that fits the electrons) and ``symmetry_number`` (default: found from the geometry).
     energy
         Electronic energy, eV.
     hessian
-        (3N, 3N) eV/A^2.
+        (3N, 3N) eV/A^2; with frozen atoms (b, b) of the b free coordinates.
     settings
         Conditions.
 
     Returns
     -------
     dict
+        ``approximation`` ("rigid rotor, harmonic oscillator" or, with frozen atoms, "harmonic");
         ``energy``, ``zpe``, ``enthalpy_correction`` (H - E), ``gibbs_correction`` (G - E), ``gibbs`` in eV;
         ``entropy_eV_per_K``; ``symmetry_number``, ``linear``, ``multiplicity``, ``n_imaginary``;
         ``frequencies_cm1``, sorted, imaginary ones negative.
@@ -46,7 +54,9 @@ def free_energy(
     Raises
     ------
     ValueError
-        Periodic structure, frozen atoms, wrong or non-finite Hessian.
+        Periodic structure without frozen atoms, wrong or non-finite Hessian.
+    LabelError
+        Constraints of another kind, or no free atom.
     EngineError
         Charge and spin do not fit the electrons.
     """
@@ -56,10 +66,13 @@ def free_energy(
     settings = settings or GibbsSettings()
     hessian = np.asarray(hessian, dtype=float)
     check_molecule(atoms)
-    if hessian.shape != (3 * len(atoms),) * 2:
-        raise ValueError(f"the Hessian has shape {hessian.shape}, expected {(3 * len(atoms),) * 2}")
+    free = free_components(atoms)
+    if hessian.shape != (int(free.sum()),) * 2:
+        raise ValueError(f"the Hessian has shape {hessian.shape}, expected {(int(free.sum()),) * 2}")
     if not np.isfinite(hessian).all() or not np.isfinite(energy):
         raise ValueError("the energy or the Hessian is not finite")
+    if not free.all():
+        return _harmonic_free_energy(atoms, energy, with_zeros(hessian, free), settings)
 
     charge, multiplicity = charge_and_multiplicity(atoms)
     sigma = int(atoms.info.get("symmetry_number", 0)) or symmetry_number(atoms, settings.symmetry_tolerance)
@@ -83,6 +96,7 @@ def free_energy(
     enthalpy = result["H_tot"][0] * nist.HARTREE2EV
     correction = enthalpy - settings.temperature * entropy
     return {
+        "approximation": "rigid rotor, harmonic oscillator",
         "energy": float(energy),
         "zpe": float(result["ZPE"][0] * nist.HARTREE2EV),
         "enthalpy_correction": float(enthalpy),
@@ -97,14 +111,45 @@ def free_energy(
     }
 
 
-def check_molecule(atoms: Atoms) -> None:
-    """Refuse what the rigid rotor does not describe: ValueError for periodic structures and frozen atoms."""
-    if atoms.pbc.any():
-        raise ValueError("the structure is periodic: a Gibbs energy of a free molecule needs pbc = False")
-    if atoms.constraints:
+def _harmonic_free_energy(atoms: Atoms, energy: float, hessian: np.ndarray, settings: GibbsSettings) -> dict[str, Any]:
+    """Free energy of the free atoms, as vibrations in the field of the frozen ones; ``hessian`` (3N, 3N)."""
+    from ase.thermochemistry import HarmonicThermo
+
+    if settings.quasi_harmonic == "grimme":
         raise ValueError(
-            "atoms are frozen or constrained: such a structure neither rotates nor moves as a free molecule; remove "
-            "the constraint (the column move_mask of an extended XYZ file) for a Gibbs energy"
+            "quasi_harmonic grimme brings low modes to the rotation of a free molecule, and atoms are frozen: take "
+            "truhlar or none"
+        )
+    waves, temperature = frequencies(hessian, atoms), settings.temperature
+    thermo = HarmonicThermo(vib_energies=(waves[waves > 0] * units.invcm).tolist())
+    entropy, inner = 0.0, 0.0
+    if (waves > 0).any():
+        entropy, inner = thermo.get_entropy(temperature, verbose=False), thermo.get_internal_energy(temperature, False)
+    if settings.quasi_harmonic != "none":
+        entropy += low_mode_entropy_change(waves, atoms, settings)
+    correction = inner - temperature * entropy
+    return {
+        "approximation": "harmonic",
+        "energy": float(energy),
+        "zpe": float(0.5 * waves[waves > 0].sum() * units.invcm),
+        "enthalpy_correction": float(inner),
+        "entropy_eV_per_K": float(entropy),
+        "gibbs_correction": float(correction),
+        "gibbs": float(energy + correction),
+        "symmetry_number": 1,
+        "linear": False,
+        "multiplicity": None if atoms.pbc.any() else charge_and_multiplicity(atoms)[1],
+        "n_imaginary": int((waves < 0).sum()),
+        "frequencies_cm1": [float(w) for w in waves],
+    }
+
+
+def check_molecule(atoms: Atoms) -> None:
+    """Refuse a periodic structure without frozen atoms, which the rigid rotor does not describe (ValueError)."""
+    if atoms.pbc.any() and free_components(atoms).all():
+        raise ValueError(
+            "the structure is periodic: a Gibbs energy of a free molecule needs pbc = False, and one of an adsorbate "
+            "frozen atoms (FixAtoms, or the column move_mask of an extended XYZ file)"
         )
 
 

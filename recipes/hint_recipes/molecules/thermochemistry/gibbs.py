@@ -10,6 +10,7 @@ from ase import Atoms
 
 from hint_plugins.labelling.engine import EngineError
 from hint_plugins.structures.charges import charge_and_multiplicity
+from hint_plugins.structures.frozen import free_components
 from hint_recipes.molecules.thermochemistry.free_energy import check_molecule, free_energy
 from hint_recipes.molecules.thermochemistry.settings import GibbsSettings
 
@@ -30,7 +31,8 @@ def gibbs_energies(
     potential
         Energies, forces and Hessians.
     structures
-        Molecules; ``info`` as in :func:`~hint_recipes.molecules.thermochemistry.free_energy.free_energy`, and ``name``,
+        Molecules, and structures with frozen atoms; ``info`` as in
+        :func:`~hint_recipes.molecules.thermochemistry.free_energy.free_energy`, and ``name``,
         ``reaction``, ``role``.
     settings
         Conditions.
@@ -63,8 +65,8 @@ def gibbs_energy(
     Returns
     -------
     dict
-        The entries of :func:`~hint_recipes.molecules.thermochemistry.free_energy.free_energy`, ``fmax`` (largest force,
-        eV/A) and ``positions`` (A); or ``error`` alone.
+        The entries of :func:`~hint_recipes.molecules.thermochemistry.free_energy.free_energy`, ``fmax`` (largest force
+        on free atoms, eV/A) and ``positions`` (A); or ``error`` alone.
     """
     try:
         return _gibbs_energy(atoms, potential, settings or GibbsSettings(), relax)
@@ -89,9 +91,10 @@ def _gibbs_energy(atoms: Atoms, potential: Potential, settings: GibbsSettings, r
         if not converged:
             raise RuntimeError(f"the relaxation did not reach {settings.fmax} eV/A")
     predictions = potential.evaluate([atoms])
-    largest = float(np.linalg.norm(np.asarray(predictions.forces[0]), axis=1).max())
+    free = free_components(atoms)
+    largest = float(np.linalg.norm(np.where(free, np.asarray(predictions.forces[0]), 0.0), axis=1).max())
     row = {"fmax": largest, "positions": atoms.positions.tolist()}
-    row |= free_energy(atoms, float(predictions.energies[0]), potential.hessian(atoms), settings)
+    row |= free_energy(atoms, float(predictions.energies[0]), potential.hessian(atoms, free=not free.all()), settings)
     imaginary = sum(wave < -10.0 for wave in row["frequencies_cm1"])
     if relax and found == "ts" and imaginary != 1:
         raise RuntimeError(f"the saddle search ended at a point with {imaginary} imaginary modes instead of one")

@@ -10,7 +10,7 @@ from hint_plugins.settings import Settings
 
 
 class GibbsSettings(Settings):
-    """Settings of Gibbs energies in the rigid-rotor/harmonic-oscillator approximation."""
+    """Settings of Gibbs energies in the rigid-rotor/harmonic-oscillator approximation (harmonic with frozen atoms)."""
 
     temperature: float = Field(298.15, gt=0, description="Temperature, K. Set it to that of the experiment.")
     pressure: float = Field(
@@ -20,7 +20,7 @@ class GibbsSettings(Settings):
         "none",
         description="Entropy of low modes, for floppy molecules: none (harmonic), grimme (interpolation to a free "
         "rotor, Chem. Eur. J. 18, 9955 (2012)) or truhlar (modes below the cutoff are raised to it, "
-        "J. Phys. Chem. B 115, 14556 (2011)).",
+        "J. Phys. Chem. B 115, 14556 (2011)). Structures with frozen atoms take none or truhlar.",
     )
     cutoff: float = Field(
         100.0,

@@ -54,8 +54,7 @@ class GibbsEnergies:
         """The Gibbs corrections and errors as text."""
         rows = [row for row in self.summary["structures"] if "error" not in row]
         lines = [
-            f"{row['name']}: G - E = {row['gibbs_correction']:.4f} eV, symmetry number {row['symmetry_number']}, "
-            f"{row['n_imaginary']} imaginary"
+            f"{row['name']}: G - E = {row['gibbs_correction']:.4f} eV, {_what(row)}, {row['n_imaginary']} imaginary"
             for row in rows
         ]
         for row in self.summary["reactions"]:
@@ -219,6 +218,12 @@ def _rows(
                 store.put(key, key, outcome)
             bar.update()
     return [label(atoms, index) | results[key] for index, (key, atoms) in enumerate(zip(keys, frames, strict=True))]
+
+
+def _what(row: Mapping[str, Any]) -> str:
+    if row.get("approximation") == "harmonic":
+        return f"harmonic: {len(row['frequencies_cm1'])} modes of the free atoms"
+    return f"symmetry number {row['symmetry_number']}"
 
 
 def _without(row: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -10,8 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.structures.copies import moved
-from hint_plugins.structures.frozen import free_components
-from hint_recipes.molecules.transition_states.stationary import minimise, snapshot
+from hint_recipes.molecules.transition_states.stationary import hessian_of_free, minimise, snapshot
 from hint_recipes.steps import WatchedCalculator
 
 if TYPE_CHECKING:
@@ -78,12 +77,9 @@ def follow(
     moving.info["role"] = "path"
     moving.set_masses(saddle.get_masses())
     moving.calc = WatchedCalculator(potential, moving, deadline)
-    held = ~free_components(saddle).reshape(-1)
 
     def hessian(atoms: Atoms) -> np.ndarray:
-        found = potential.hessian(atoms)
-        found[held], found[:, held] = 0.0, 0.0  # Sella takes the first direction from all coordinates
-        return found
+        return hessian_of_free(potential, atoms)  # Sella takes the first direction from all coordinates
 
     coordinate = IRC(moving, logfile=silent, dx=step_length, keep_going=True, hessian_function=hessian)
     branches = []

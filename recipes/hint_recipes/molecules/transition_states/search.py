@@ -23,7 +23,7 @@ from hint_recipes.molecules.transition_states.ends import ROLES, EndPoints, rmsd
 from hint_recipes.molecules.transition_states.irc import follow
 from hint_recipes.molecules.transition_states.reaction import Reaction, check_reaction
 from hint_recipes.molecules.transition_states.settings import SearchSettings
-from hint_recipes.molecules.transition_states.stationary import find_saddle, minimise
+from hint_recipes.molecules.transition_states.stationary import find_saddle, hessian_of_free, minimise
 from hint_recipes.steps import check_deadline
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def _saddle(
     result.ts = saddle
     if not converged:
         raise SearchFailure("ts_not_converged", f"after {steps} steps")
-    waves = frequencies(potential.hessian(saddle), saddle)
+    waves = frequencies(hessian_of_free(potential, saddle), saddle)
     imaginary = int((waves < -settings.imaginary_threshold).sum())
     record |= {
         "ts_converged": imaginary == 1,

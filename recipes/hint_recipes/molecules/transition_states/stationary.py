@@ -11,6 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.optimize import BFGS
 
 from hint_plugins.structures.copies import bare
+from hint_plugins.structures.frozen import free_components, with_zeros
 from hint_recipes.failures import SearchFailure
 from hint_recipes.steps import WatchedCalculator
 
@@ -72,6 +73,12 @@ def minimise(
     return snapshot(moving), converged
 
 
+def hessian_of_free(potential: Potential, atoms: Atoms) -> np.ndarray:
+    """(3N, 3N) in eV/A^2; rows and columns of frozen coordinates are zero, and cost nothing."""
+    free = free_components(atoms)
+    return potential.hessian(atoms) if free.all() else with_zeros(potential.hessian(atoms, free=True), free)
+
+
 def find_saddle(
     guess: Atoms,
     potential: Potential,
@@ -109,13 +116,17 @@ def find_saddle(
     silent: Any = None  # declared as str there, but documented as None
 
     internal = internal and not (guess.pbc.any() or guess.constraints)
+
+    def curvature(atoms: Atoms) -> np.ndarray:
+        return hessian_of_free(potential, atoms)
+
     moving = bare(guess)
     moving.calc = WatchedCalculator(potential, moving, deadline)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             optimizer = Sella(
-                moving, order=1, internal=internal, logfile=silent, hessian_function=potential.hessian, diag_every_n=1
+                moving, order=1, internal=internal, logfile=silent, hessian_function=curvature, diag_every_n=1
             )
             converged = bool(optimizer.run(fmax=fmax, steps=steps))
         except SearchFailure:
