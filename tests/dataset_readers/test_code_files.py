@@ -437,6 +437,26 @@ def test_vasp_outcar_and_packed_files(tmp_path):
     assert "cut short" in refused(path)
 
 
+# --- isotopes ---------------------------------------------------------------------------------------------
+
+
+def test_masses_of_isotopes_are_read(tmp_path):
+    """Deuterium is hydrogen of another mass, wherever an output states it."""
+    pytest.importorskip("phonopy")
+    path = cf.outcar(tmp_path / "OUTCAR")
+    stated = "  Mass of Ions in am\n   POMASS =  16.00  2.01\n  Ionic Valenz\n"
+    path.write_text(path.read_text().replace("   ENCUT  =", f"{stated}   ENCUT  ="))
+    np.testing.assert_allclose(only(path).get_masses(), [16.0, 2.01, 2.01])
+    path = cf.qchem(tmp_path / "q.out", [(job, cf.POSITIONS, cf.ENERGY) for job in ("force", "freq")])
+    kinds = ((1, "O", 15.99491), (2, "H", 2.0141), (3, "H", 1.00783))
+    lines = "".join(f"   Atom    {k}  Element {s}  Has Mass   {m}\n" for k, s, m in kinds)
+    path.write_text(path.read_text().replace("Thank you", f"{lines}Thank you"))
+    np.testing.assert_allclose(only(path).get_masses(), [15.99491, 2.0141, 1.00783])
+    control = cf.turbomole(tmp_path)
+    control.write_text(control.read_text().replace("basis =h STO-3G", "basis =h STO-3G \\\n   mass = 2.0141"))
+    assert "isotopes in $atoms" in refused(control)
+
+
 # --- trees of runs ----------------------------------------------------------------------------------------
 
 

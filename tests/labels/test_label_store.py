@@ -417,6 +417,15 @@ def test_what_a_killed_run_leaves_is_never_data(tmp_path):
     assert content
 
 
+def test_deuterium_in_a_poscar(tmp_path):
+    path = tmp_path / "cell.vasp"
+    path.write_text("PdDH\n4.0\n1 0 0\n0 1 0\n0 0 1\nPd D H\n1 2 1\nDirect\n0 0 0\n.5 .5 0\n.5 0 .5\n0 .5 .5\n")
+    (atoms,) = read_structures(path)
+    assert atoms.get_chemical_symbols() == ["Pd", "H", "H", "H"]
+    np.testing.assert_allclose(atoms.get_masses(), [106.42, 2.014101778, 2.014101778, 1.008])
+    assert atoms.pbc.all()
+
+
 def test_deuterium_is_hydrogen_of_another_mass(tmp_path):
     """ASE knows no element D; a column of masses is what the file says and wins."""
     text = "3\nProperties=pos:R:3:species:S:1\n0 0 0 O\n0.96 0 0 D\n-0.24 0.93 0 T\n"

@@ -166,8 +166,12 @@ def test_deuterium_in_a_structure_file(tmp_path, name):
     write(tmp_path / name, bulk("PdH", "rocksalt", a=4.085))
     text = (tmp_path / name).read_text()
     (tmp_path / name).write_text(text.replace("H ", "D ").replace(" H", " D"))
+    crystal = read_crystal(tmp_path / name)
+    assert crystal.get_chemical_formula() == "HPd"
+    np.testing.assert_allclose(crystal.get_masses(), [106.42, 2.014101778])
+    (tmp_path / "cell.gen").write_text("2 S\nPd D\n1 1 0 0 0\n2 2 2 2 2\n0 0 0\n4 0 0\n0 4 0\n0 0 4\n")
     with pytest.raises(InputError, match=r"write H in the file and give --mass H=2\.014"):
-        read_crystal(tmp_path / name)
+        read_crystal(tmp_path / "cell.gen")
 
 
 @pytest.mark.parametrize("form", [["2x2x2"], ["2", "2", "2"], ["2,2,2"]])

@@ -76,7 +76,7 @@ def _atoms(text: str) -> tuple[list[int], np.ndarray, np.ndarray]:
             break
     values = numbers_of("the atoms", [row[2] for row in rows], 5 * len(rows)).reshape(-1, 5)
     numbers = [atomic_numbers[element(row[1])[0]] for row in rows]
-    odd = np.abs(atomic_masses[numbers] - values[:, 4]) > 1.5
+    odd = np.abs(atomic_masses[numbers] - values[:, 4]) > 2.5  # tritium is 2 u heavier than hydrogen
     if not rows or odd.any():
         raise RecordError("the table of atoms is not understood: kinds and masses do not fit")
     return numbers, values[:, :3], values[:, 4]

@@ -43,7 +43,7 @@ def read_qchem(path: Path) -> Run:
 
 
 def describe(run: Run, text: str) -> Run:
-    """Version, method, charge and multiplicity, as the output states them."""
+    """Version, method, charge, multiplicity and masses (isotopes), as the output states them."""
     if match := re.search(r"Q-Chem (\d+\.\d+(?:\.\d+)?)", text):
         run.version = match[1]
     keys: dict[str, str] = {}
@@ -52,6 +52,9 @@ def describe(run: Run, text: str) -> Run:
     run.method = f"{keys.get('method') or keys.get('exchange', '')}/{keys.get('basis', '')}".strip("/")
     if match := re.search(r"^\$molecule\s*\n\s*(-?\d+)\s+(\d+)\s*$", text, re.MULTILINE | re.IGNORECASE):
         run.charge, run.multiplicity = int(match[1]), int(match[2])
+    masses = re.findall(r"Atom\s+\d+\s+Element\s+\S+\s+Has Mass\s+(\d+\.\d+)", text)[-len(run.numbers) :]
+    if len(masses) == len(run.numbers):
+        run.masses = np.array(masses, dtype=float)
     if "cis_n_roots" in keys or "ee_states" in keys:
         raise RecordError("excited states: which of the energies belongs to the Hessian is not stated")
     return run

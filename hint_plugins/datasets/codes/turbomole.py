@@ -47,6 +47,8 @@ def read_turbomole(path: Path) -> Run:
     if not plain:
         if run.forces is None:
             raise RecordError("$hessian (projected) needs a gradient to put the rotations back, and there is no $grad")
+        if re.search(r"\bmass\s*=", "\n".join(groups.get("atoms", []))):
+            raise RecordError("isotopes in $atoms: rotations were projected out with masses that are not read")
         run.hessian = unprojected(run.hessian, positions, run.forces, atomic_masses[numbers])
         run.notes.append("rotations, which aoforce had projected out, put back from the gradient")
     for output in sorted(path.parent.glob("*.out")):

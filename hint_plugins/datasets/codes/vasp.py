@@ -96,6 +96,7 @@ def read_outcar(path: Path) -> Run:
         run.hessian = -np.array(values, dtype=np.float64).reshape(len(labels), len(labels))
     except ValueError:
         raise RecordError("the second derivatives are cut short") from None
+    run.masses = _outcar_masses(before, len(run.numbers))
     if match := re.search(r"vasp\.(\S+.*)", text):
         run.version = match[1].strip()
     encut = re.search(r"ENCUT\s*=\s*([\d.]+)", before)
@@ -193,6 +194,18 @@ def _converged(calculations: list[ElementTree.Element], limit: str, kind: str) -
 def _masses(root: ElementTree.Element) -> np.ndarray:
     kinds = [[entry.text or "" for entry in row] for row in root.findall("atominfo/array[@name='atomtypes']/set/rc")]
     return np.concatenate([np.full(int(kind[0]), float(kind[2])) for kind in kinds])
+
+
+def _outcar_masses(text: str, atoms: int) -> np.ndarray | None:
+    """Masses (u) of the kinds of atoms as used, isotopes included; None where they are not stated."""
+    masses = re.search(r"Mass of Ions in am\s+POMASS =([ \d.]+)", text)
+    counts = re.search(r"ions per type =([ \d]+)", text)
+    if not (masses and counts):
+        return None
+    values, each = masses[1].split(), [int(count) for count in counts[1].split()]
+    if len(values) != len(each) or sum(each) != atoms:
+        raise RecordError(f"{len(values)} masses of ions for {len(each)} types and {atoms} atoms")
+    return np.repeat([float(value) for value in values], each)
 
 
 def _array(element: ElementTree.Element) -> np.ndarray:

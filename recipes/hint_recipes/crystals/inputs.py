@@ -41,11 +41,9 @@ def read_crystal(path: str | Path, masses: Sequence[str] = (), *, primitive: boo
     try:
         atoms = read(path)
     except Exception as error:  # ASE's readers raise whatever the format happens to trigger
-        if isinstance(error, KeyError) and re.search(r"(^|label )D\b", str(error.args[0])):
-            raise InputError(
-                f"{path}: deuterium (D) is no element of ASE: write H in the file and give --mass H=2.014"
-            ) from None
-        raise InputError(f"{path}: cannot read a structure: {error}") from None
+        if not (isinstance(error, KeyError) and re.search(r"(^|label )[DT]\b", str(error.args[0]))):
+            raise InputError(f"{path}: cannot read a structure: {error}") from None
+        atoms = _with_isotopes(path)
     if not isinstance(atoms, Atoms):
         raise InputError(f"{path}: holds no atoms")
     require_crystal(atoms, str(path))
@@ -55,6 +53,19 @@ def read_crystal(path: str | Path, masses: Sequence[str] = (), *, primitive: boo
         return primitive_cell(crystal) if primitive else crystal
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _with_isotopes(path: str | Path) -> Atoms:
+    """The last structure of a file that names deuterium (``D``) or tritium (``T``), which ASE does not know."""
+    from hint_plugins.storage.store import StoreError, read_structures
+
+    try:
+        return list(read_structures(path))[-1]
+    except StoreError as error:
+        raise InputError(
+            f"{path}: deuterium (D) or tritium (T) in a format that is not read with it; write H in the file and give "
+            f"--mass H=2.014 or H=3.016 ({error})"
+        ) from None
 
 
 def require_crystal(atoms: Atoms, name: str) -> None:
