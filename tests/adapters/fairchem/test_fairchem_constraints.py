@@ -10,6 +10,9 @@ from fairchem.core.units.mlip_unit.mlip_unit import compute_loss
 from helpers.fairchem_run import steps
 from helpers.structures import label_with_emt, molecules
 
+from hint_plugins.labels.hessian_label import HessianLabel
+from hint_plugins.storage.store import write_structures
+
 OPTIONS = ("hint.hessian_weight=0.5", "+hint.hessian_schedule=constant", "+hint.hessian_engine=reverse")
 FROZEN = [0, 1]
 
@@ -56,9 +59,27 @@ def test_what_concerns_frozen_atoms_changes_nothing(losses):
     assert all(np.isfinite(list(metrics.values())))
 
 
-def test_hessian_loss_is_that_of_the_free_block(make_run, tmp_path):
-    path = write(tmp_path / "plain")
-    run = make_run(*OPTIONS, f"train_data={path}", f"valid_data={path}", "hint.hessian_num_probes=2")
+def write_block(path, free, part):
+    """Formaldehyde without constraints, labelled with a block, or whole with an active region; by this package."""
+    atoms = label_with_emt(molecules(5)[4])
+    index = np.flatnonzero(np.repeat(free, 3))
+    if part == "active":
+        atoms.arrays["active"] = free.astype(int)
+    else:
+        block = atoms.info["REF_hessian"].reshape(12, 12)[np.ix_(index, index)]
+        HessianLabel.block(index, block, 4).to_info(atoms.info)
+    path.mkdir()
+    write_structures(path / "block.aselmdb", [atoms])
+    return path / "block.aselmdb"
+
+
+@pytest.mark.parametrize("kind", ["frozen", "block", "active"])
+def test_hessian_loss_is_that_of_the_free_block(make_run, tmp_path, kind):
+    """Of frozen atoms; of a label that knows no more; of an active region."""
+    free = ~np.isin(np.arange(4), FROZEN)
+    path = write(tmp_path / "plain") if kind == "frozen" else write_block(tmp_path / "plain", free, kind)
+    part = ("+hint.hessian_part=active",) if kind == "active" else ()
+    run = make_run(*OPTIONS, *part, f"train_data={path}", f"valid_data={path}", "hint.hessian_num_probes=2")
     data = next(iter(run.runner.train_dataloader))
     model = run.unit.model
     losses = compute_loss(run.unit.tasks, model(data), data)
