@@ -132,7 +132,7 @@ def test_demo(tmp_path, figures, sizes, seeds):
 
 
 def search_result(name, reason=None, followed=True):
-    from hint_recipes.molecules.transition_states.search import SearchResult
+    from hint_recipes.molecules.transition_states.result import SearchResult
 
     frames = []
     for x, energy in zip(np.linspace(0, 2, 9), [-1, -0.9, -0.5, 0.2, 0.6, 0.3, -0.4, -1.2, -1.3], strict=True):
@@ -267,22 +267,23 @@ def test_sscha_history(tmp_path, figures):
 
 @pytest.mark.parametrize("count", [1, 7])
 def test_rank(tmp_path, figures, count):
-    from hint_recipes.crystals.sscha.rank import plot_ranking
+    from hint_recipes.crystals.sscha.rank_table import compare, plot_ranking
 
     rows = [
-        {"name": f"phase {k}" if k else LONG, "above_best_meV_per_atom": 3.0 * k, "error_eV_per_atom": 1e-4}
+        {"name": f"phase {k}" if k else LONG, "gibbs_eV_per_atom": 3e-3 * k, "error_eV_per_atom": 1e-4}
         for k in range(count)
     ]
+    compare(rows)
     plot_ranking(rows, tmp_path / "ranking.png")
     assert not faults(figures[0])
 
 
 def test_line_scan(tmp_path, figures):
-    from hint_recipes.crystals.finetune.check import _plot_scan
+    from hint_recipes.crystals.finetune.line_scan import plot_scan
 
     x = np.linspace(-0.4, 0.4, 41)
     points = [{"amplitude_A": a, "energy": a**2} for a in x[::10]]
-    _plot_scan(x, {"harmonic reference": x**2, LONG: x**2 + x**4}, points, -312.0, tmp_path / "line_scan.png")
+    plot_scan(x, {"harmonic reference": x**2, LONG: x**2 + x**4}, points, -312.0, tmp_path / "line_scan.png")
     assert not faults(figures[0])
 
 

@@ -17,8 +17,10 @@ from hint_plugins.errors import InputError
 from hint_plugins.labels.checks import check_label
 from hint_plugins.labels.hessian_label import HessianLabel
 from hint_plugins.potential import Potential
-from hint_recipes.crystals.finetune.check import check, harmonic_errors, held_out, line_scan, soft_mode
+from hint_recipes.crystals.finetune.check import check
 from hint_recipes.crystals.finetune.data import build, displaced_cells, read_labelled
+from hint_recipes.crystals.finetune.held_out import harmonic_errors, held_out
+from hint_recipes.crystals.finetune.line_scan import line_scan, soft_mode
 from hint_recipes.crystals.finetune.settings import FinetuneSettings
 from hint_recipes.crystals.finetune.study import finetune_hydride
 from hint_recipes.crystals.finetune.trainer import SETTINGS, trainer_command

@@ -13,7 +13,7 @@ from hint_plugins.units import KCAL
 from hint_recipes.molecules.paths.elastic_band import path_length
 
 if TYPE_CHECKING:
-    from hint_recipes.molecules.transition_states.search import SearchResult
+    from hint_recipes.molecules.transition_states.result import SearchResult
 
 STAGES = (("n_path", "path"), ("n_ts", "transition state"), ("n_intended", "intended"))
 

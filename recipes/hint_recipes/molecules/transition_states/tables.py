@@ -10,7 +10,7 @@ import numpy as np
 
 from hint_plugins.units import KCAL
 from hint_recipes.failures import REASONS
-from hint_recipes.molecules.transition_states.search import FIELDS
+from hint_recipes.molecules.transition_states.result import FIELDS
 
 #: Fields of a record that are lists.
 LISTS = {"frequencies_cm1", "irc_converged", "bonds", "attempts"}
