@@ -39,8 +39,10 @@ def label_file(
     known: Callable[[int], None] = lambda count: None,
     doubtful: Callable[[Atoms], None] = lambda atoms: None,
 ) -> tuple[LabelSummary, list[dict[str, Any]]]:
-    """Label all structures of a file into another; see :func:`~hint_plugins.labelling.computing.compute_labels` and
-    :func:`~hint_plugins.labelling.assembling.assemble`.
+    """Label all structures of a file into another.
+
+    First what is missing (:func:`~hint_plugins.labelling.computing.compute_labels`), then the file
+    (:func:`~hint_plugins.labelling.assembling.assemble`).
 
     Parameters
     ----------
