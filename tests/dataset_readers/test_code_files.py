@@ -437,6 +437,46 @@ def test_vasp_outcar_and_packed_files(tmp_path):
     assert "cut short" in refused(path)
 
 
+# --- calculations that did not converge -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("write", "where", "said", "reason"),
+    [
+        (cf.cp2k, "VIB| Hessian", " SCF run NOT converged ***\n", "at a displaced geometry is not converged"),
+        (
+            lambda d: cf.nwchem(d / "a.out"),
+            "RHF ENERGY GRADIENTS",
+            " Calculation failed to converge\n",
+            "not converged",
+        ),
+        (
+            lambda d: cf.psi4(d / "out.dat"),
+            "Psi4 exiting",
+            "Energy did not converge, but proceeding anyway.\n",
+            "not converged",
+        ),
+        (cf.turbomole, "$grad ", "$actual step      dscf\n", "did not end normally ($actual step"),
+    ],
+)
+def test_calculations_that_did_not_converge(tmp_path, write, where, said, reason):
+    path = write(tmp_path)
+    text = path.read_text()
+    assert where in text
+    path.write_text(text.replace(where, f"{said}{where}", 1))
+    assert reason in refused(path)
+
+
+def test_electronic_loop_of_an_outcar_that_ended_at_nelm(tmp_path):
+    pytest.importorskip("phonopy")
+    path = cf.outcar(tmp_path / "OUTCAR")
+    text = path.read_text().replace("   ENCUT  =", "   NELM   =     60;   NELMIN=  2\n   ENCUT  =")
+    path.write_text(text)
+    only(path)
+    path.write_text(text.replace("Iteration      1(   1)", "Iteration      1(  60)"))
+    assert "ended at NELM = 60, not converged" in refused(path)
+
+
 # --- isotopes ---------------------------------------------------------------------------------------------
 
 

@@ -36,12 +36,15 @@ def read_cp2k(path: Path) -> Run:
     NoHessian
         Without printed Hessian.
     RecordError
-        Frozen atoms, a Hessian cut short, a table of atoms that is not understood.
+        Frozen atoms, a Hessian cut short, a table of atoms that is not understood, a wave function that is not
+        converged.
     """
     text = read_text(path)
     before, found, after = text.rpartition(_HESSIAN)
     if not found:
         raise NoHessian("no Hessian: VIBRATIONAL_ANALYSIS/PRINT/PROGRAM_RUN_INFO ON prints it")
+    if "SCF run NOT converged" in text:
+        raise RecordError("the wave function at a displaced geometry is not converged")
     numbers, positions, masses = _atoms(before)
     weights = np.sqrt(np.repeat(masses * ELECTRON_MASSES, 3))
     hessian = _hessian(after, 3 * len(numbers)) * 1e-6 * np.outer(weights, weights) * Hartree / Bohr**2

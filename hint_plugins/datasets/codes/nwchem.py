@@ -45,6 +45,8 @@ def read_nwchem(path: Path) -> Run:
     starts = list(_START.finditer(text))
     if not starts:
         raise NoHessian("no frequency task")
+    if re.search(r"Calculation failed to converge", text):
+        raise RecordError("a wave function of this output is not converged")
     ends = [start.start() for start in starts[1:]] + [len(text)]
     blocks, masses, before = [], None, 0
     for start, end in zip(starts, ends, strict=True):

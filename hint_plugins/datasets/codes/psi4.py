@@ -39,6 +39,8 @@ def read_psi4(path: Path) -> Run:
     text = read_text(path)
     if not re.search(r"Psi4 (exiting successfully|stopped on)", text):
         raise RecordError("the output did not end normally")
+    if "did not converge, but proceeding anyway" in text:
+        raise RecordError("a wave function of this output is not converged")
     heads = list(_GEOMETRY.finditer(text))
     ends = [head.start() for head in heads[1:]] + [len(text)]
     parts = [(head, text[head.end() : end]) for head, end in zip(heads, ends, strict=True)]

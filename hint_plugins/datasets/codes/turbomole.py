@@ -30,6 +30,8 @@ def read_turbomole(path: Path) -> Run:
         Without gradient, gradient of another geometry, a group cut short.
     """
     groups = data_groups(path)
+    if failed := next((name for name in groups if name.startswith("actual step")), ""):
+        raise RecordError(f"the last program did not end normally (${failed})")
     plain, projected = groups.get("nprhessian"), groups.get("hessian (projected)")
     matrix = plain or projected
     if not matrix:

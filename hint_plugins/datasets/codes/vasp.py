@@ -79,7 +79,7 @@ def read_outcar(path: Path) -> Run:
     NoHessian
         Without ``SECOND DERIVATIVES``.
     RecordError
-        A file cut short, or coordinates that are not named.
+        A file cut short, an electronic loop that ended at NELM, or coordinates that are not named.
     """
     text = read_text(path)
     before, found, after = text.partition("SECOND DERIVATIVES (NOT SYMMETRIZED)")
@@ -87,6 +87,11 @@ def read_outcar(path: Path) -> Run:
         if re.search(r"IBRION =\s+[5-8]\b", text):
             raise RecordError("IBRION is 5 to 8, but there are no second derivatives: the run is not finished")
         raise NoHessian("no second derivatives")
+    limit, steps = re.search(r"NELM\s+=\s+(\d+)", before), re.findall(r"Iteration\s+(\d+)\(\s*(\d+)\)", before)
+    if limit and re.search(r"IBRION =\s+[56]\b", before):
+        ended = next((ion for ion, step in steps if int(step) >= int(limit[1])), None)
+        if ended is not None:
+            raise RecordError(f"the electronic loop of step {ended} ended at NELM = {limit[1]}, not converged")
     run = _run(path, "vasp-out")
     lines = after.splitlines()
     labels = lines[2].split()

@@ -66,4 +66,6 @@ def _take_output(run: Run, directory: Path) -> None:
             run.multiplicity = int(match[1]) + 1
         if "normal termination" not in text.lower() and "finished run" not in text:
             run.notes.append(f"{path.name} has no end")
+        if "iterator did not converge" in text:
+            raise RecordError(f"the charges of {path.name} are not converged")
         return
