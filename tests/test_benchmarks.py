@@ -26,6 +26,7 @@ SMALL = {
     "minireactions_search": "{out}/found.json 'hydrogen cyanide = hydrogen isocyanide'",
     "molecules_table": "--out {out}/table --limit 1 --models MACE --seeds 1 --per-image 1 --structures 2 --labelled 1 "
     "--probes 1 --steps 2 --ramp 500 0.002 500 --max-seconds 20",
+    "partial_hessians": "{out} --epochs 1 --structures 4 --seeds 1",
     "pretrain": "{out} --models MACE --few 6 --epochs 1 --engine '--engine xtb'",
     "projections": "{out} --epochs 1 --structures 5 --seeds 1",
     "rank_neon": "--help",  # two minutes at its smallest
@@ -36,7 +37,7 @@ SMALL = {
     "whole_hessians": "--device cpu --sizes 3 --repeats 1 --columns 2 --chunk 2 --out {out}/table.csv",
 }
 FAIRCHEM = {"fairchem_demo", "fairchem_step"}
-SLOW = {"molecules_table", "pretrain", "projections"}
+SLOW = {"molecules_table", "partial_hessians", "pretrain", "projections"}
 
 
 def run(name, out, *more):

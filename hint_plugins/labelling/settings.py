@@ -56,8 +56,8 @@ class LabelSettings(Settings):
     )
     symmetry: bool = Field(
         False,
-        description="Kind full, crystals: displace atoms only that symmetry makes distinct (phonopy). Use it for "
-        "supercells of symmetric crystals.",
+        description="Kind full, crystals without frozen atoms: displace atoms only that symmetry makes distinct "
+        "(phonopy). Use it for supercells of symmetric crystals.",
     )
     whole: bool = Field(
         False,

@@ -14,6 +14,7 @@ from helpers.structures import label_with_emt, molecules
 from hint_plugins.config import ConfigError, HintConfig
 from hint_plugins.curvature.engines import reverse
 from hint_plugins.curvature.full import full_hessians
+from hint_plugins.datasets.convert import ConversionReport, checked
 from hint_plugins.evaluation.errors import evaluate_part
 from hint_plugins.labels.checks import check_label, check_structure
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError
@@ -112,6 +113,22 @@ def test_blocks_are_stored_exactly(slab, tmp_path, ending):
         np.testing.assert_array_equal(back.info[name], slab.info[name])
     assert check_structure(back)["reason"] == ""
     assert check_structure(back)["kind"] == "block"
+
+
+def test_convert_and_check_take_blocks(slab):
+    """Unit and symmetry of a block are mended as those of a whole Hessian; kinds are counted."""
+    atoms = slab.copy()
+    half = atoms.info["REF_hessian_block"].reshape(15, 15) / 97.17
+    half[0, 1] *= 1.02
+    atoms.info["REF_hessian_block"] = half.reshape(-1)
+    report = ConversionReport()
+    ((_, made, quality),) = checked([atoms], report, symmetrize=True, factor=97.17)
+    block = made.info["REF_hessian_block"].reshape(15, 15)
+    np.testing.assert_array_equal(block, block.T)
+    np.testing.assert_allclose(block, slab.info["REF_hessian_block"].reshape(15, 15), rtol=0.011, atol=1e-9)
+    assert quality is None  # no sum rule to speak of
+    report.add_written(made, quality)
+    assert report.n_hessians == 1
 
 
 def test_the_mean_loss_of_all_rademacher_probes_is_the_error_of_the_block(all_signs):
