@@ -1,6 +1,6 @@
 """Bias and scatter of SSCHA free energies on a crystal with an exact solution: at the minimum, and on fresh ensembles.
 
-    PYTHONPATH=tests/recipes python benchmarks/sscha_errors.py [--configurations 20 50 100] [--runs 20] [--out OUT.csv]
+    PYTHONPATH=tests python benchmarks/sscha_errors.py [--configurations 20 50 100] [--runs 20] [--out OUT.csv]
 
 Needs python-sscha. Each run starts from the harmonic matrix with its own seed. ``scatter / error`` is the standard
 deviation over runs divided by the mean quoted error: 1 for honest errors. Energies in meV per unit cell.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "recipes"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=300.0, help="K")
     parser.add_argument("--out", type=Path, default=None, help="CSV table")
     options = parser.parse_args()
-    from quartic_crystal import QuarticCrystal
+    from helpers.quartic_crystal import QuarticCrystal
 
     from hint_plugins.potential import Potential
     from hint_recipes.crystals.force_constants.cellconstructor import output_to, to_cellconstructor

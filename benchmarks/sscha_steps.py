@@ -1,6 +1,6 @@
 """The starting step of the SSCHA minimisation: convergence, free energy and time on three crystals.
 
-    PYTHONPATH=tests/recipes python benchmarks/sscha_steps.py [--steps 0.002 0.02 0.2] [--seeds 2] [--out OUT.csv]
+    PYTHONPATH=tests python benchmarks/sscha_steps.py [--steps 0.002 0.02 0.2] [--seeds 2] [--out OUT.csv]
         [--snte DATA]
 
 Needs python-sscha. Crystals: the solvable quartic crystal (300 K, from its harmonic matrix), copper as hcp (EMT, 300 K,
@@ -22,13 +22,13 @@ import numpy as np
 from ase.build import bulk
 
 HERE = Path(__file__).parents[1]
-sys.path[:0] = [str(HERE / "tests" / "recipes"), str(HERE / "scripts")]
+sys.path[:0] = [str(HERE / "tests"), str(HERE / "scripts")]
 
 
 def crystals(snte: Path | None) -> dict[str, tuple[Any, Any, float, float | None]]:
     """Name to engine, harmonic force constants, temperature (K) and exact free energy (eV per unit cell)."""
-    from double_well_crystal import DoubleWellCrystal, zincblende
-    from quartic_crystal import QuarticCrystal
+    from helpers.double_well_crystal import DoubleWellCrystal, zincblende
+    from helpers.quartic_crystal import QuarticCrystal
 
     from hint_plugins.potential import Potential
     from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from helpers.devices import HAS_GPU
 from helpers.pretend_gpu import pretend_gpu, register
 
@@ -31,6 +32,15 @@ def pytest_collection_modifyitems(config, items):
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if item not in dropped]
+
+
+@pytest.fixture(autouse=True)
+def default_dtype():
+    """Tests of the hosts may leave another one, and runs that are begun and not ended another mode."""
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from ase.build import add_adsorbate, bulk, fcc100, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixBondLength
 from ase.io import read
-from recipe_workers import upper
+from helpers.recipe_workers import upper
 
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential, Predictions

@@ -16,9 +16,9 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.neighborlist import neighbor_list
 from ase.units import kB
-from quartic_crystal import HBAR
 from scipy.optimize import brentq, root
 
+from helpers.quartic_crystal import HBAR
 from hint_plugins.units import CM1
 from hint_recipes.crystals.force_constants.supercells import match_sites
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 from ase.build import bulk
-from double_well_crystal import DoubleWellCrystal
-from quartic_crystal import QuarticCrystal
+from helpers.double_well_crystal import DoubleWellCrystal
+from helpers.quartic_crystal import QuarticCrystal
 
 from hint_plugins.potential import Potential
 from hint_plugins.settings import ConfigError

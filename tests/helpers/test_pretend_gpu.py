@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
+
 from helpers.devices import HAS_GPU
 from helpers.pretend_gpu import pretend_gpu
 

@@ -194,7 +194,7 @@ def test_gradients_are_recorded_with_their_errors(potential, representation, uni
 
 def test_gradient_is_the_distance_from_the_self_consistent_matrix():
     """A harmonic crystal and an auxiliary matrix 2 % too stiff: the first gradient is the difference, in eV/A^2."""
-    from quartic_crystal import QuarticCrystal
+    from helpers.quartic_crystal import QuarticCrystal
 
     crystal = QuarticCrystal(k=0.5, g=0.0)
     model = Potential.load(crystal)

@@ -26,7 +26,7 @@ def test_harmonic_model_gives_the_harmonic_answers(tmp_path, route):
     if route == "matdyn" and not shutil.which("matdyn.x"):
         pytest.skip("needs Quantum ESPRESSO")
     size = StudySettings(configurations=20, max_populations=2, route=route)
-    options = {"model": "harmonic_pdh:HarmonicPdH", "isotopes": ("H", "D")}
+    options = {"model": "helpers.harmonic_pdh:HarmonicPdH", "isotopes": ("H", "D")}
     summary = run_pdh(tmp_path, size, **options)
     light, heavy = (summary["sscha"][name] for name in ("H", "D"))
     for result in (light, heavy):

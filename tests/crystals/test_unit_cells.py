@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from ase.build import bulk
+from helpers.quartic_crystal import QuarticCrystal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quartic_crystal import QuarticCrystal
 from typer.testing import CliRunner
 
 from hint_plugins.cli.main import app

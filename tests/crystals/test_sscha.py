@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from quartic_crystal import QuarticCrystal
+from helpers.quartic_crystal import QuarticCrystal
 
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 from ase.build import bulk
-from double_well_crystal import DoubleWellCrystal, zincblende
-from quartic_crystal import QuarticCrystal
+from helpers.double_well_crystal import DoubleWellCrystal, zincblende
+from helpers.quartic_crystal import QuarticCrystal
 from typer.testing import CliRunner
 
 from hint_plugins.cli.main import app
