@@ -10,7 +10,7 @@ import pytest
 from ase.build import bulk
 from helpers.q2r import springs
 
-from hint_plugins.datasets import phonopy_file as module
+from hint_plugins.datasets import phonopy_yaml as module
 from hint_plugins.datasets.phonopy_file import read_phonopy_file
 from hint_plugins.datasets.reading import read_dataset
 from hint_plugins.datasets.record import RecordError
