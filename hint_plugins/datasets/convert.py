@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.labels.checks import check_structure
 from hint_plugins.labels.hessian_label import MATRICES, HessianLabel, LabelError
 from hint_plugins.labels.keys import Keys, adopt_labels
+from hint_plugins.labels.structure_check import check_structure
 from hint_plugins.storage.aselmdb import NATIVE
 
 #: So many bad records are named in the report; all are counted.

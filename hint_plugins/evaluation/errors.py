@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import numpy as np
 from ase import Atoms
 
-from hint_plugins.labels.checks import check_structure
 from hint_plugins.labels.hessian_label import HessianLabel
 from hint_plugins.labels.keys import Keys
+from hint_plugins.labels.structure_check import check_structure
 from hint_plugins.objective.metrics import frequencies, hessian_errors, symmetrised
 from hint_plugins.potential import Potential, PotentialError
 from hint_plugins.storage.records import voigt

@@ -10,7 +10,7 @@ from ase import Atoms
 
 from hint_plugins.labelling.record import LabelTask, attach, structure_key
 from hint_plugins.labelling.shards import ShardStore
-from hint_plugins.labels.checks import check_structure
+from hint_plugins.labels.structure_check import check_structure
 from hint_plugins.storage.store import UnwritableError
 
 
@@ -67,7 +67,7 @@ def assemble(
     write
         Takes each labelled structure.
     doubtful
-        Takes those whose labels do not pass :func:`hint_plugins.labels.checks.check_structure`.
+        Takes those whose labels do not pass :func:`hint_plugins.labels.structure_check.check_structure`.
 
     Returns
     -------

@@ -11,10 +11,10 @@ from typing import Any
 
 from hint_plugins.datasets.codes import holds_hessian, numbered_runs
 from hint_plugins.errors import InputError
-from hint_plugins.labels.checks import check_structure
 from hint_plugins.labels.keys import Keys
 from hint_plugins.labels.series import EnergySeries
 from hint_plugins.labels.settings import AllLabelKeys, CheckSettings
+from hint_plugins.labels.structure_check import check_structure
 from hint_plugins.runs.directory import RunDirectory
 from hint_plugins.runs.progress import progress_bar
 from hint_plugins.storage.store import count_structures, read_numbered

@@ -8,7 +8,6 @@ its own coordinates and answers with these alone, so the expectation is the norm
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,7 +16,7 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.curvature.probes import draw_probes
-from hint_plugins.errors import HintError
+from hint_plugins.labels.numbers import LabelError, integers, numbers, present, rows
 
 #: Kinds that hold all second derivatives by some coordinates.
 MATRICES = ("full", "block")
@@ -29,10 +28,6 @@ BLOCK, COORDINATES = "_block", "_block_indices"
 SUFFIXES = ("", COLUMNS, INDICES, PROBES, PRODUCTS, BLOCK, COORDINATES)
 #: Parts that belong together.
 _PAIRS = ((COLUMNS, INDICES), (PROBES, PRODUCTS), (BLOCK, COORDINATES))
-
-
-class LabelError(HintError, ValueError):
-    """A Hessian label that cannot be used, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,7 @@ class HessianLabel:
     @classmethod
     def full(cls, hessian: np.ndarray) -> HessianLabel:
         """Label from a whole Hessian, ``(3N, 3N)`` or flat ``(9 N^2,)``, eV/A^2."""
-        flat = _numbers(hessian, "the Hessian")
+        flat = numbers(hessian, "the Hessian")
         dim = round(flat.size**0.5)
         if dim * dim != flat.size or dim % 3 or dim == 0:
             raise LabelError(f"{flat.size} numbers are no (3N, 3N) matrix for any number of atoms N")
@@ -72,8 +67,8 @@ class HessianLabel:
     @classmethod
     def columns(cls, indices: np.ndarray, columns: np.ndarray) -> HessianLabel:
         """Label from ``columns`` (c, 3N) of the Hessian at ``indices`` (c,)."""
-        index = _integers(indices, "column indices")
-        values = _rows(columns, len(index), "columns")
+        index = integers(indices, "column indices")
+        values = rows(columns, len(index), "columns")
         if len(set(index.tolist())) != len(index) or index.min() < 0 or index.max() >= values.shape[1]:
             raise LabelError(f"column indices must be distinct and in 0..{values.shape[1] - 1}: {index}")
         return cls("columns", values, index)
@@ -81,11 +76,11 @@ class HessianLabel:
     @classmethod
     def projections(cls, probes: np.ndarray, products: np.ndarray, num_atoms: int) -> HessianLabel:
         """Label from directions ``probes`` (m, 3N) and ``products`` (m, 3N) = H z."""
-        z = _numbers(probes, "probes")
+        z = numbers(probes, "probes")
         if z.size == 0 or z.size % (3 * num_atoms):
             raise LabelError(f"{z.size} probe components are no multiple of 3N = {3 * num_atoms}")
         z = z.reshape(-1, 3 * num_atoms)
-        return cls("projections", _rows(products, len(z), "products"), z)
+        return cls("projections", rows(products, len(z), "products"), z)
 
     @classmethod
     def block(cls, coordinates: np.ndarray, block: np.ndarray, num_atoms: int) -> HessianLabel:
@@ -109,10 +104,10 @@ class HessianLabel:
         if (chosen := np.asarray(coordinates)).dtype == bool:
             chosen = np.broadcast_to(chosen.reshape(num_atoms, -1), (num_atoms, 3))
             coordinates = np.flatnonzero(chosen)
-        index = _integers(coordinates, "coordinates of the block")
+        index = integers(coordinates, "coordinates of the block")
         if len(set(index.tolist())) != len(index) or index.min() < 0 or index.max() >= 3 * num_atoms:
             raise LabelError(f"coordinates of the block must be distinct and in 0..{3 * num_atoms - 1}: {index}")
-        values = _numbers(block, "the block")
+        values = numbers(block, "the block")
         if values.size != len(index) ** 2:
             raise LabelError(f"{values.size} numbers are no block of {len(index)} coordinates, {len(index)}^2")
         order = np.argsort(index)
@@ -244,7 +239,7 @@ class HessianLabel:
             If parts are missing or lengths do not fit ``num_atoms``; physics is checked elsewhere
             (:mod:`hint_plugins.labels.checks`).
         """
-        parts: dict[str, Any] = {suffix: _present(info.get(key + suffix), key + suffix) for suffix in SUFFIXES}
+        parts: dict[str, Any] = {suffix: present(info.get(key + suffix), key + suffix) for suffix in SUFFIXES}
         if parts[""] is not None:
             length = parts[""].size
             if length != 9 * num_atoms**2:
@@ -266,47 +261,3 @@ class HessianLabel:
         if label.num_atoms != num_atoms:
             raise LabelError(f"{key}: {label.kind} of {label.num_atoms} atoms on a structure of {num_atoms}")
         return label
-
-
-def _present(value: Any, name: str) -> np.ndarray | None:
-    """``value`` as numbers; None where there is nothing."""
-    if value is None:
-        return None
-    array = _numbers(value, name)
-    return array if array.size else None
-
-
-def _numbers(value: Any, what: str) -> np.ndarray:
-    """Flat float64 array of real numbers.
-
-    Raises
-    ------
-    LabelError
-        For text, None, truth values, complex numbers or tables of unequal rows, anywhere in ``value``.
-    """
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise LabelError(f"{what} is a table with rows of unequal length") from None
-    if array.dtype.kind in "iuf":
-        return array.astype(np.float64).reshape(-1)
-    if array.dtype.kind == "c":
-        raise LabelError(f"{what} holds complex numbers; second derivatives are real")
-    text = str(value)
-    if fortran := re.search(r"[-+]?[0-9.]+[dD][-+]?[0-9]+", text):
-        raise LabelError(f"{what} holds {fortran[0]!r}, Fortran's form of an exponent; write E in place of D")
-    raise LabelError(f"{what} is not made of numbers: {text[:60]!r}")
-
-
-def _integers(values: Any, what: str) -> np.ndarray:
-    index = _numbers(values, what)
-    if not index.size or (index != np.round(index)).any() or np.abs(index).max() > 2**31:
-        raise LabelError(f"{what} must be integers: {index}")
-    return index.astype(np.int64)
-
-
-def _rows(values: np.ndarray, rows: int, what: str) -> np.ndarray:
-    flat = _numbers(values, what)
-    if rows == 0 or flat.size == 0 or flat.size % rows or (flat.size // rows) % 3:
-        raise LabelError(f"{flat.size} numbers are no {rows} {what} of length 3N")
-    return flat.reshape(rows, -1)

@@ -42,7 +42,7 @@ class EnergySeries:
         self._count = self._hartree = 0
 
     def add(self, atoms: Atoms) -> None:
-        """Take one structure whose labels stood :func:`~hint_plugins.labels.checks.check_structure`."""
+        """Take one structure whose labels stood :func:`~hint_plugins.labels.structure_check.check_structure`."""
         energy = atoms.info.get(self._keys.energy)
         if energy is not None:
             self.take(atoms, float(np.ravel(energy)[0]), atoms.arrays.get(self._keys.forces))

@@ -6,8 +6,8 @@ from ase.units import Bohr, Hartree
 from helpers import code_files as cf
 
 from hint_plugins.datasets.reading import detect_format, read_dataset
-from hint_plugins.labels.checks import check_structure
 from hint_plugins.labels.hessian_label import HessianLabel
+from hint_plugins.labels.structure_check import check_structure
 from hint_plugins.storage.store import StoreError
 from hint_plugins.structures.frozen import free_components
 

@@ -16,10 +16,11 @@ from hint_plugins.curvature.engines import reverse
 from hint_plugins.curvature.full import full_hessians
 from hint_plugins.datasets.convert import ConversionReport, checked
 from hint_plugins.evaluation.errors import evaluate_part
-from hint_plugins.labels.checks import check_label, check_structure
+from hint_plugins.labels.checks import check_label
 from hint_plugins.labels.hessian_label import HessianLabel, LabelError
 from hint_plugins.labels.keys import Keys
 from hint_plugins.labels.stiffness import BondModel
+from hint_plugins.labels.structure_check import check_structure
 from hint_plugins.objective.loss import structure_losses
 from hint_plugins.objective.metrics import hessian_errors
 from hint_plugins.objective.parts import pairs_of_part

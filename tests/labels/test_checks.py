@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from hint_plugins.curvature.probes import draw_probes
-from hint_plugins.labels.checks import check_label, check_structure
+from hint_plugins.labels.checks import check_label
 from hint_plugins.labels.hessian_label import HessianLabel
 from hint_plugins.labels.keys import Keys, adopt_labels
 from hint_plugins.labels.series import EnergySeries
 from hint_plugins.labels.stiffness import BondModel
+from hint_plugins.labels.structure_check import check_structure
 from hint_plugins.potential import Potential
 
 NAMES = ("H2", "F2", "Li2", "NaCl", "CO", "HCN", "CO2", "H2O", "NH3", "H2CO", "SiH4", "CH3OH", "CH3SH", "C2H4", "HCOOH")

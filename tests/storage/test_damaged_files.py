@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from hint_plugins.cli.main import app
 from hint_plugins.datasets.convert import ConversionReport, checked
 from hint_plugins.datasets.reading import read_dataset
-from hint_plugins.labels.checks import check_structure
+from hint_plugins.labels.structure_check import check_structure
 from hint_plugins.storage.store import StoreError, read_numbered, write_structures
 
 
