@@ -116,6 +116,8 @@ def training_command(
         options |= {"plugins": "hint", "hessian_weight": settings.weight if hessians else 0.0}
     if hessians:
         options |= {"hessian_ramp_end": epochs // 3, "hessian_metrics": "probes", "hessian_num_probes": settings.probes}
+        # an engine that is chosen by its speed changes the last digits; on a GPU some kernels are never deterministic
+        options["hessian_reproducible"] = device == "cpu"
     for key, value in options.items():
         words += [f"--{key}", str(value)]
     return [*words, "--ema", "--amsgrad"]
