@@ -14,7 +14,7 @@ from stages import DONE, SOME_FAILED, command
 
 from hint_plugins.datasets.energies import AtomicEnergies
 from hint_plugins.errors import InputError
-from hint_plugins.labelling.differences import rademacher
+from hint_plugins.labelling.differences import signs
 from hint_plugins.labelling.record import REQUEST, strip_labels, structure_key
 from hint_plugins.labels.hessian_label import SUFFIXES, HessianLabel
 from hint_plugins.storage.store import read_structures, write_structures, writing
@@ -137,7 +137,7 @@ def _with_share(structures: Iterator[Atoms], keep: set[int], stored: int | None,
         elif stored:
             label = HessianLabel.from_info(atoms.info, len(atoms))
             assert label is not None
-            z = rademacher(stored, 3 * len(atoms), seed, structure_key(atoms, "projections"))
+            z = signs(stored, 3 * len(atoms), seed, structure_key(atoms, "projections"))
             HessianLabel.projections(z, z @ label.products, len(atoms)).to_info(atoms.info)
         yield atoms
 
