@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 
 from hint_plugins.curvature.layouts import Layout, convert
+from hint_plugins.datasets.born import DielectricTensors
 from hint_plugins.datasets.phonopy_forces import displaced, forces_beside, has_forces, produced
 from hint_plugins.datasets.phonopy_units import force_constant_unit, units
 from hint_plugins.datasets.phonopy_yaml import read_document
@@ -36,8 +37,15 @@ class PhonopyFile:
     hessian: np.ndarray  #: ``(3N, 3N)`` eV/A^2, in the order of :attr:`supercell`
     displaced: list[tuple[np.ndarray, np.ndarray, float | None]]
     """Positions (A), forces (eV/A) and energy (eV) of the displaced supercells that have forces."""
-    has_born: bool  #: Born effective charges belong to the crystal; they are not part of the Hessian
+    primitive: Atoms  #: the primitive cell of the file
+    tensors: DielectricTensors | None = None  #: of the file itself; they are not part of the Hessian
+    born_file: Path | None = None  #: ``BORN`` beside the file; it holds the tensors of :attr:`primitive`
     taken: list[Path] = field(default_factory=list)  #: files beside the YAML file that were read
+
+    @property
+    def has_born(self) -> bool:
+        """Whether Born effective charges belong to the crystal."""
+        return self.tensors is not None or self.born_file is not None
 
 
 def read_phonopy_file(path: Path) -> PhonopyFile:
@@ -65,18 +73,29 @@ def read_phonopy_file(path: Path) -> PhonopyFile:
         raise RecordError(f"phonopy cannot read it: {type(error).__name__}: {error}") from error
 
 
-def _content(path: Path, document: dict[str, Any]) -> PhonopyFile:
-    from phonopy.harmonic.force_constants import compact_fc_to_full_fc
+def _data(document: dict[str, Any]) -> Any:
     from phonopy.interface.phonopy_yaml import PhonopyYamlLoader
 
     data = PhonopyYamlLoader(document).parse().data
     if data.unitcell is None:
         raise RecordError("no crystal structure")
+    return data
+
+
+def _matrix(data: Any) -> np.ndarray:
+    """The supercell matrix of a file, of a size that is read."""
     matrix = np.eye(3, dtype=int) if data.supercell_matrix is None else data.supercell_matrix
     size = len(data.unitcell) * abs(np.linalg.det(matrix))
     if not 0 < size < MAX_ATOMS + 0.5:
         raise RecordError(f"a supercell of {size:.0f} atoms; at least 1 and at most {MAX_ATOMS} are read")
-    phonon = _phonon(data, matrix)
+    return matrix
+
+
+def _content(path: Path, document: dict[str, Any]) -> PhonopyFile:
+    from phonopy.harmonic.force_constants import compact_fc_to_full_fc
+
+    data = _data(document)
+    phonon = _phonon(data, _matrix(data))
     _same_supercell(phonon.supercell, data.supercell)
     phonon.dataset = data.dataset
     constants = data.force_constants
@@ -102,13 +121,41 @@ def _content(path: Path, document: dict[str, Any]) -> PhonopyFile:
         [element(symbol)[0] for symbol in cell.symbols], positions=cell.positions * length, cell=cell.cell * length,
         masses=cell.masses, pbc=True,
     )  # fmt: skip
-    return PhonopyFile(
-        supercell,
-        hessian,
-        displaced(phonon),
-        data.nac_params is not None or (path.parent / "BORN").is_file(),
-        taken,
-    )
+    return PhonopyFile(supercell, hessian, displaced(phonon), *_polar_part(path, data, phonon), taken=taken)
+
+
+def _polar_part(path: Path, data: Any, phonon: Any) -> tuple[Atoms, DielectricTensors | None, Path | None]:
+    """Primitive cell, tensors in the file, and ``BORN`` beside a file that holds none."""
+    cell, (length, _, _) = phonon.primitive, units(phonon)
+    primitive = Atoms(
+        [element(symbol)[0] for symbol in cell.symbols], positions=cell.positions * length, cell=cell.cell * length,
+        masses=cell.masses, pbc=True,
+    )  # fmt: skip
+    if data.nac_params is not None:
+        born, dielectric = (np.array(data.nac_params[name]) for name in ("born", "dielectric"))
+        return primitive, DielectricTensors(primitive, born, dielectric), None
+    beside = path.parent / "BORN"
+    return primitive, None, beside if beside.is_file() else None
+
+
+def read_phonopy_tensors(path: Path) -> DielectricTensors:
+    """Born effective charges and dielectric tensor of a ``phonopy*.yaml``, which need not hold forces.
+
+    Raises
+    ------
+    RecordError
+        If there are none, or the file cannot be read.
+    """
+    try:
+        data = _data(read_document(path))
+        _, tensors, _ = _polar_part(path, data, _phonon(data, _matrix(data)))
+    except RecordError:
+        raise
+    except Exception as error:  # phonopy and the parser raise many kinds
+        raise RecordError(f"phonopy cannot read it: {type(error).__name__}: {error}") from error
+    if tensors is None:
+        raise RecordError("no Born effective charges in it")
+    return tensors
 
 
 def _phonon(data: Any, matrix: np.ndarray) -> Any:

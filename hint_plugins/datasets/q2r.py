@@ -16,6 +16,7 @@ import numpy as np
 from ase import Atoms
 from ase.units import Bohr
 
+from hint_plugins.datasets.born import DielectricTensors
 from hint_plugins.datasets.record import RecordError
 from hint_plugins.structures.species import element
 from hint_plugins.units import ELECTRON_MASSES, HESSIAN_UNITS
@@ -40,6 +41,13 @@ class Q2R:
     def supercell(self) -> Atoms:
         """``primitive.repeat(multiples)``: cells outer, atoms of the unit cell inner."""
         return self.primitive.repeat(self.multiples)
+
+    @property
+    def tensors(self) -> DielectricTensors | None:
+        """Born effective charges and dielectric tensor; None where the file has none."""
+        if self.born is None or self.dielectric is None:
+            return None
+        return DielectricTensors(self.primitive, self.born, self.dielectric)
 
     def hessian(self) -> np.ndarray:
         """``(3N, 3N)`` in eV/A^2, in the order of :attr:`supercell`."""

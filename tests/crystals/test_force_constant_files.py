@@ -64,11 +64,14 @@ def test_a_conventional_cell_with_a_primitive_matrix(tmp_path, suffix):
         read_force_constants(tmp_path / f"a{suffix}", bulk("KBr", "rocksalt", a=6.6))
 
 
-def test_born_charges_are_mentioned(tmp_path, capsys):
+def test_born_charges_are_taken_and_mentioned(tmp_path, capsys):
     born = 1.13 * np.array([1, -1])[:, None, None] * np.eye(3)
     cell, expected = phonopy_kbr(tmp_path / "a.yaml", FCC, born=born, dielectric=2.4 * np.eye(3), factor=14.4)
-    np.testing.assert_allclose(read_force_constants(tmp_path / "a.yaml", cell).frequencies(), expected, atol=1e-4)
-    assert "Born effective charges are not used" in capsys.readouterr().err
+    found = read_force_constants(tmp_path / "a.yaml", cell)
+    np.testing.assert_allclose(found.frequencies(), expected, atol=1e-4)
+    assert "K +1.13, Br -1.13 e and dielectric constant 2.40" in capsys.readouterr().err
+    signs = np.where(cell.symbols == "K", 1.13, -1.13)
+    np.testing.assert_allclose(found.tensors.born, signs[:, None, None] * np.eye(3), atol=1e-12)
 
 
 def test_polar_crystals_of_q2r(tmp_path, capsys):
@@ -85,7 +88,8 @@ def test_polar_crystals_of_q2r(tmp_path, capsys):
     found = read_force_constants(path, cell)
     np.testing.assert_allclose(found.frequencies(), expected, atol=1e-3)
     assert np.abs(expected - dipoles.replace(short).frequencies()).max() > 20
-    assert "Born effective charges are not used" in capsys.readouterr().err
+    assert "Na +1.09, Cl -1.09 e" in capsys.readouterr().err
+    np.testing.assert_allclose(found.tensors.born, BORN, atol=1e-12)
 
 
 def test_isotopes_of_q2r(tmp_path, capsys):

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hint_plugins.datasets.born import DielectricTensors
+from hint_plugins.datasets.record import RecordError
 from hint_plugins.errors import InputError
-from hint_recipes.crystals.force_constants.cellconstructor import complete_grid, require_cellconstructor
+from hint_recipes.crystals.force_constants.cellconstructor import (
+    complete_grid,
+    from_structure,
+    require_cellconstructor,
+)
 
 if TYPE_CHECKING:
     from cellconstructor.Phonons import Phonons
@@ -48,12 +54,45 @@ def read_dynamical_matrices(prefix: str | Path) -> Phonons:
     return dyn
 
 
+def tensors_of(dyn: Phonons) -> DielectricTensors | None:
+    """Born effective charges and dielectric tensor that a set of files holds; None where it holds none."""
+    if dyn.effective_charges is None or dyn.dielectric_tensor is None:
+        return None
+    charges, dielectric = np.array(dyn.effective_charges), np.array(dyn.dielectric_tensor)
+    return DielectricTensors(from_structure(dyn.structure), charges, dielectric)
+
+
+def read_gamma_tensors(path: Path) -> DielectricTensors:
+    """Born effective charges and dielectric tensor of one file of ``ph.x``, that of Gamma.
+
+    Raises
+    ------
+    RecordError
+        If it holds none.
+    InputError
+        If it cannot be read, or CellConstructor is not installed.
+    """
+    CC = require_cellconstructor()
+    match = re.fullmatch(r"(.*?)(\d*)", path.name)
+    number = match[2] if match else ""
+    if number != "1":
+        raise RecordError(f"give the file of Gamma ({path.name[: len(path.name) - len(number)]}1), which holds them")
+    try:
+        dyn = CC.Phonons.Phonons(str(path)[:-1], nqirr=1)
+    except Exception as error:  # the reader raises whatever the malformed line happens to trigger
+        raise InputError(f"not readable as a dynamical matrix: {error}") from None
+    tensors = tensors_of(dyn)
+    if tensors is None:
+        raise RecordError("the file holds none (ph.x writes them at Gamma with epsil = .true.)")
+    return tensors
+
+
 def _numbered(prefix: Path, path: Path) -> re.Match | None:
     return re.fullmatch(re.escape(prefix.name) + r"([1-9]\d*)", path.name)
 
 
-def write_dynamical_matrices(dyn: Phonons, prefix: str | Path) -> list[Path]:
-    """Write ``PREFIX1 ...`` and the index ``PREFIX0`` that ``q2r.x`` asks for.
+def write_dynamical_matrices(dyn: Phonons, prefix: str | Path, tensors: DielectricTensors | None = None) -> list[Path]:
+    """Write ``PREFIX1 ...`` and the index ``PREFIX0`` that ``q2r.x`` asks for, with the Born effective charges.
 
     Returns
     -------
@@ -62,6 +101,8 @@ def write_dynamical_matrices(dyn: Phonons, prefix: str | Path) -> list[Path]:
     """
     prefix = Path(prefix)
     prefix.parent.mkdir(parents=True, exist_ok=True)
+    if tensors is not None:
+        dyn.effective_charges, dyn.dielectric_tensor = np.array(tensors.born), np.array(tensors.dielectric)
     dyn.save_qe(str(prefix))
     multiples = complete_grid(dyn)
     lines = [" ".join(map(str, multiples)), str(len(dyn.q_stars))]

@@ -5,15 +5,19 @@ from __future__ import annotations
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from hint_plugins.datasets.born import DielectricTensors, read_born_file
 from hint_plugins.datasets.phonopy_file import read_phonopy_file
 from hint_plugins.datasets.q2r import read_q2r
 from hint_plugins.errors import InputError
 from hint_plugins.runs.files import replacing
+from hint_plugins.runs.progress import note
 from hint_plugins.storage.store import StoreError
+from hint_recipes.crystals.force_constants.dielectric import tell_tensors
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.force_constants.supercells import find_matrix, find_multiples, match_sites, repetitions
 from hint_recipes.crystals.force_constants.unit_cells import describe_matrix, for_supercell
@@ -29,7 +33,8 @@ def read_force_constants(
 ) -> ForceConstants:
     """Reference force constants: dynamical matrix files (prefix), ``phonopy*.yaml``, q2r's ``.fc`` or ``.npz``.
 
-    What the file says beyond that and is not used (Born effective charges, masses of isotopes) is told on stderr.
+    What the file says beyond that is told on stderr: Born effective charges, which are taken, and masses of isotopes,
+    which are not.
 
     Parameters
     ----------
@@ -51,20 +56,13 @@ def read_force_constants(
     """
     path = Path(path)
     try:
-        supercell, hessian, has_born = _read(path)
+        supercell, hessian, tensors = _read(path)
     except InputError:
         raise
     except (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, MemoryError) as error:
         raise InputError(f"{path}: no force constants: {error or type(error).__name__}") from None
     except (StoreError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: {error}") from None
-    if has_born:
-        print(
-            f"hint: {path}: its Born effective charges are not used: frequencies are right at the q points of its "
-            "supercell, without the splitting of longitudinal and transverse modes at Gamma; between those points "
-            "(bands, density of states, free energy) long-range dipole forces are interpolated as if short-ranged",
-            file=sys.stderr,
-        )
     try:
         matrix = find_matrix(primitive, supercell)
         if any_cell:
@@ -81,7 +79,8 @@ def read_force_constants(
             primitive.set_masses(masses)
         else:
             _tell_other_masses(path, primitive, masses)
-        return ForceConstants.from_supercell(primitive, supercell, hessian, tolerance=0.1)
+        constants = ForceConstants.from_supercell(primitive, supercell, hessian, tolerance=0.1)
+        return constants if tensors is None else _with_charges(path, constants, tensors)
     except ValueError as error:
         if isinstance(error, InputError):
             raise
@@ -92,23 +91,44 @@ def read_force_constants(
         ) from None
 
 
-def _read(path: Path) -> tuple[Atoms, np.ndarray, bool]:
-    """Supercell with the masses of the file, Hessian (eV/A^2) in its order, whether there are Born charges."""
+def _read(path: Path) -> tuple[Atoms, np.ndarray, DielectricTensors | None]:
+    """Supercell with the masses of the file, Hessian (eV/A^2) in its order, Born charges with the dielectric tensor."""
     if any(suffix in (".yaml", ".yml") for suffix in path.suffixes[-2:]):
         content = read_phonopy_file(path)
-        return content.supercell, content.hessian, content.has_born
+        tensors = content.tensors
+        if content.born_file is not None:
+            tensors = read_born_file(content.born_file, content.primitive)
+            note(f"{path}: the Born effective charges come from {content.born_file}")
+        return content.supercell, content.hessian, tensors
     if path.suffix == ".fc":
         crystal = read_q2r(path)
-        return crystal.supercell, crystal.hessian(), crystal.born is not None
+        return crystal.supercell, crystal.hessian(), crystal.tensors
     if path.suffix == ".npz":
         found = _read_npz(path)
-        return found.supercell, found.hessian, False
+        return found.supercell, found.hessian, found.tensors
     from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor
-    from hint_recipes.crystals.force_constants.dynamical_matrices import read_dynamical_matrices
+    from hint_recipes.crystals.force_constants.dynamical_matrices import read_dynamical_matrices, tensors_of
 
     dyn = read_dynamical_matrices(path)
     found = from_cellconstructor(dyn)
-    return found.supercell, found.hessian, dyn.effective_charges is not None
+    return found.supercell, found.hessian, tensors_of(dyn)
+
+
+def _with_charges(path: Path, constants: ForceConstants, tensors: DielectricTensors) -> ForceConstants:
+    """Force constants with the Born charges of their file, which are told.
+
+    Raises
+    ------
+    InputError
+        If the charges do not fit the crystal.
+    """
+    try:
+        polar = constants.with_tensors(tensors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if polar.tensors is not None:
+        note(f"{path}: {tell_tensors(polar.tensors)} are used between the q points of its supercell and at Gamma")
+    return polar
 
 
 def _unit_cell_masses(primitive: Atoms, supercell: Atoms) -> np.ndarray:
@@ -148,19 +168,23 @@ def _read_npz(path: Path) -> ForceConstants:
     with np.load(path) as content:
         crystal = Atoms(content["numbers"], positions=content["positions"], cell=content["cell"], pbc=True)
         crystal.set_masses(content["masses"])
-        return ForceConstants(crystal, tuple(content["multiples"]), content["hessian"])
+        tensors = None
+        if "born" in content:
+            tensors = DielectricTensors(crystal, content["born"], content["dielectric"])
+        return ForceConstants(crystal, tuple(content["multiples"]), content["hessian"], tensors)
 
 
 def save_force_constants(constants: ForceConstants, directory: Path, name: str = "phonopy") -> None:
     """Write ``NAME.yaml`` (phonopy, with force constants) and ``NAME.npz`` (exact).
 
     The latter holds ``hessian`` (eV/A^2), ``multiples`` and the unit cell: ``numbers``, ``positions`` and ``cell`` (A),
-    ``masses`` (u).
+    ``masses`` (u); of a polar crystal also ``born`` (e, direction of the field first) and ``dielectric``.
     """
     with replacing(Path(directory) / f"{name}.yaml") as temporary:
         constants.to_phonopy().save(temporary, settings={"force_constants": True})
     with replacing(Path(directory) / f"{name}.npz") as temporary:
-        crystal = constants.primitive
+        crystal, tensors = constants.primitive, constants.tensors
+        polar: dict[str, Any] = {} if tensors is None else {"born": tensors.born, "dielectric": tensors.dielectric}
         np.savez(
             temporary,
             hessian=constants.hessian,
@@ -169,4 +193,5 @@ def save_force_constants(constants: ForceConstants, directory: Path, name: str =
             positions=crystal.positions,
             cell=crystal.cell.array,
             masses=crystal.get_masses(),
+            **polar,
         )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 
 from hint_plugins.curvature.layouts import Layout, convert
 from hint_plugins.curvature.sum_rule import acoustic_sum_rule
+from hint_plugins.datasets.born import DielectricTensors
 from hint_plugins.units import CM1
+from hint_recipes.crystals.force_constants.dielectric import on_crystal
 from hint_recipes.crystals.force_constants.phonopy_cells import from_phonopy_atoms, to_phonopy_atoms
 from hint_recipes.crystals.force_constants.supercells import find_multiples, match_sites
 
@@ -31,6 +33,10 @@ class ForceConstants:
         Repetitions of the unit cell along its three vectors.
     hessian
         ``(3N, 3N)`` in eV/A^2, ``H[3i+a, 3j+b]``, in the atom order of :attr:`supercell`.
+    tensors
+        Born effective charges and dielectric tensor of :attr:`primitive`. The Hessian holds the dipole-dipole forces
+        at :attr:`q_points` (at Gamma without the macroscopic field); the tensors say how they go on between these
+        points.
 
     Raises
     ------
@@ -41,6 +47,7 @@ class ForceConstants:
     primitive: Atoms
     multiples: tuple[int, int, int]
     hessian: np.ndarray
+    tensors: DielectricTensors | None = None
 
     def __post_init__(self) -> None:
         multiples = tuple(int(m) for m in self.multiples)
@@ -95,7 +102,17 @@ class ForceConstants:
 
     def replace(self, hessian: np.ndarray) -> ForceConstants:
         """The same crystal with another Hessian."""
-        return ForceConstants(self.primitive, self.multiples, hessian)
+        return replace(self, hessian=hessian)
+
+    def with_tensors(self, tensors: DielectricTensors | None) -> ForceConstants:
+        """The same force constants with Born effective charges, given for any cell of the crystal, or without.
+
+        Raises
+        ------
+        InputError
+            If the tensors belong to another crystal or orientation.
+        """
+        return replace(self, tensors=None if tensors is None else on_crystal(tensors, self.primitive))
 
     def with_masses(self, masses: dict[str, float]) -> ForceConstants:
         """The same force constants with other isotopes.
@@ -110,7 +127,7 @@ class ForceConstants:
         ValueError
             If a symbol does not occur in the crystal or a mass is not positive.
         """
-        return ForceConstants(set_masses(self.primitive, masses), self.multiples, self.hessian)
+        return replace(self, primitive=set_masses(self.primitive, masses))
 
     def acoustic_sum_rule(self) -> ForceConstants:
         """The same without forces on a common shift (:func:`hint_plugins.curvature.sum_rule.acoustic_sum_rule`)."""
@@ -179,7 +196,11 @@ class ForceConstants:
         return signed_frequencies(np.linalg.eigvalsh(self.dynamical_matrices()))
 
     def to_phonopy(self, symprec: float = 1e-5) -> Phonopy:
-        """A ``Phonopy`` object (its own supercell order) that holds these force constants."""
+        """A ``Phonopy`` object (its own supercell order) that holds these force constants.
+
+        With :attr:`tensors` it interpolates as Gonze and Lee (Phys. Rev. B 55, 10355): the dipole-dipole part is
+        subtracted at :attr:`q_points`, the rest interpolated, and the part added again at the wanted point.
+        """
         from phonopy import Phonopy
 
         cell = to_phonopy_atoms(self.primitive)
@@ -187,6 +208,14 @@ class ForceConstants:
         order = match_sites(from_phonopy_atoms(phonon.supercell), self.supercell)
         blocks = convert(self.hessian, Layout.FLAT, Layout.BLOCKS)
         phonon.force_constants = np.ascontiguousarray(blocks[np.ix_(order, order)])
+        if self.tensors is not None:
+            sites = match_sites(from_phonopy_atoms(phonon.primitive), self.primitive)
+            phonon.nac_params = {
+                "born": self.tensors.born[sites],
+                "dielectric": self.tensors.dielectric,
+                "factor": units.Hartree * units.Bohr,
+                "method": "gonze",
+            }
         return phonon
 
     @classmethod
@@ -209,6 +238,21 @@ class ForceConstants:
         cell = from_phonopy_atoms(phonon.primitive) if primitive is None else primitive
         hessian = convert(np.asarray(blocks), Layout.BLOCKS, Layout.FLAT)
         return cls.from_supercell(cell, from_phonopy_atoms(phonon.supercell), hessian)
+
+
+def with_tensors_of(constants: ForceConstants, tensors: DielectricTensors | None) -> ForceConstants:
+    """Force constants with the tensors of the same atoms in the same order, in a cell that may have been strained.
+
+    Parameters
+    ----------
+    constants
+        As they are returned where ``tensors`` is None.
+    tensors
+        Of the unstrained cell.
+    """
+    if tensors is None:
+        return constants
+    return replace(constants, tensors=replace(tensors, crystal=constants.primitive))
 
 
 def signed_frequencies(eigenvalues: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 def interpolate(constants: ForceConstants, multiples: Sequence[int]) -> ForceConstants:
     """Fourier-interpolate force constants to another q grid (CellConstructor, centred).
 
+    Of a polar crystal with tensors the short-ranged part is interpolated, and the dipole-dipole part of the new points
+    added (phonopy, Gonze and Lee).
+
     Raises
     ------
     InputError
@@ -22,6 +26,9 @@ def interpolate(constants: ForceConstants, multiples: Sequence[int]) -> ForceCon
     new = tuple(int(m) for m in multiples)
     if any(n < o for n, o in zip(new, constants.multiples, strict=True)):
         raise InputError(f"cannot interpolate a {constants.multiples} grid to the coarser {new}")
+    if constants.tensors is not None:
+        phonon = constants.to_phonopy().ph2ph(np.diag(new), with_nac=True)
+        return ForceConstants.from_phonopy(phonon, constants.primitive).with_tensors(constants.tensors)
     # CellConstructor drops elements below 1e-5 Ry/Bohr^2, and ends the process where none is left.
     scale = 1e6 / max(float(np.abs(constants.hessian).max()), 1e-12)
     with output_to(None):
@@ -35,7 +42,7 @@ def refine(constants: ForceConstants, fine: ForceConstants) -> ForceConstants:
 
     The difference to ``fine`` at the q points of ``constants`` is Fourier-interpolated and added to ``fine``, as is
     usual for SSCHA matrices (Errea, Calandra, Mauri, Phys. Rev. B 89, 064302): it has a shorter range than the
-    matrices themselves.
+    matrices themselves. Dipole-dipole forces are in both and leave no part in it.
 
     Parameters
     ----------
@@ -56,11 +63,12 @@ def refine(constants: ForceConstants, fine: ForceConstants) -> ForceConstants:
         )
     if fine.multiples == constants.multiples:
         return constants
-    fine = ForceConstants(constants.primitive, fine.multiples, fine.hessian)
+    fine = replace(fine, primitive=constants.primitive)
     step = np.array(fine.multiples) // constants.multiples
     shared = np.ravel_multi_index((constants.cell_indices * step).T, fine.multiples)
     coarse = constants.from_dynamical_matrices(fine.dynamical_matrices()[shared])
     change = constants.hessian - coarse.hessian
     if not change.any():
         return fine
-    return fine.replace(fine.hessian + interpolate(constants.replace(change), fine.multiples).hessian)
+    change = interpolate(constants.replace(change).with_tensors(None), fine.multiples).hessian
+    return fine.replace(fine.hessian + change)

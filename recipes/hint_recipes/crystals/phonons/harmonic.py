@@ -12,6 +12,7 @@ from ase import Atoms
 
 from hint_plugins.errors import InputError
 from hint_plugins.units import THZ_TO_CM1
+from hint_recipes.crystals.force_constants.dielectric import missing_charges
 from hint_recipes.crystals.force_constants.files import read_force_constants, save_force_constants
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants, signed_frequencies
 from hint_recipes.crystals.force_constants.phonopy_cells import from_phonopy_atoms
@@ -45,6 +46,24 @@ class Harmonic:
     thermal: list[dict[str, float]] = field(default_factory=list)
     meshes: list[dict[str, Any]] = field(default_factory=list)
     dos_of_elements: dict[str, np.ndarray] = field(default_factory=dict)  #: its part of ``dos``, ``(points,)``
+
+    def splitting(self) -> dict[str, np.ndarray]:
+        """Frequencies (cm^-1) at Gamma in the limit towards the special points; none without Born charges."""
+        if self.constants.tensors is None:
+            return {}
+        ends = zip(self.bands.labels[0::2], self.bands.labels[1::2], self.bands.frequencies, strict=True)
+        towards: dict[str, np.ndarray] = {}
+        for (_, start), (_, stop), rows in ends:
+            for gamma, other, row in ((start, stop, rows[0]), (stop, start, rows[-1])):
+                if gamma == "G":
+                    towards.setdefault(other, row)
+        return towards
+
+    def without_charges(self) -> str:
+        """What is missing without Born effective charges, in words; empty when that is nothing."""
+        if self.constants.tensors is not None:
+            return ""
+        return missing_charges(self.constants.primitive) or ""
 
     def left_out(self) -> str:
         """What the thermal properties leave out, in words; empty when that is nothing."""
@@ -86,7 +105,10 @@ def band_path(primitive: Atoms, points: int = 60) -> tuple[list[np.ndarray], lis
 
 
 def bands(constants: ForceConstants, points: int = 60) -> Bands:
-    """Frequencies along the standard path, Fourier-interpolated by phonopy."""
+    """Frequencies along the standard path, Fourier-interpolated by phonopy.
+
+    Of a polar crystal with tensors, Gamma at the end of a segment is the limit along that segment.
+    """
     phonon = constants.to_phonopy()
     segments, names = band_path(constants.primitive, points)
     reciprocal = constants.primitive.cell.reciprocal().array
@@ -94,7 +116,8 @@ def bands(constants: ForceConstants, points: int = 60) -> Bands:
     for segment, (start, stop) in zip(segments, names, strict=True):
         lengths = np.linalg.norm((segment - segment[0]) @ reciprocal, axis=1)
         distances.append(offset + lengths)
-        frequencies.append(phonon.run_qpoints(segment).frequencies * THZ_TO_CM1)
+        direction = segment[-1] - segment[0]
+        frequencies.append(phonon.run_qpoints(segment, nac_q_direction=direction).frequencies * THZ_TO_CM1)
         labels += [(offset, start), (offset + lengths[-1], stop)]
         offset += lengths[-1]
     return Bands(distances, frequencies, labels)

@@ -7,7 +7,7 @@ from typing import Any
 
 from hint_plugins.runs.files import write_csv
 from hint_recipes.crystals.phonons.harmonic import Harmonic, save_force_constants
-from hint_recipes.crystals.phonons.plots import plot_bands, plot_dos, plot_thermal
+from hint_recipes.crystals.phonons.plots import WITHOUT_CHARGES, plot_bands, plot_dos, plot_thermal
 
 
 def write_phonons(out: Path, results: dict[str, Harmonic], extra: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -38,6 +38,7 @@ def write_phonons(out: Path, results: dict[str, Harmonic], extra: dict[str, dict
             "lowest_cm1": result.frequencies.min(),
             "highest_cm1": result.frequencies.max(),
             "free_energy": result.meshes,
+            **_polar_part(result),
             **extra.get(name, {}),
         }
     for name, result in results.items():
@@ -69,8 +70,26 @@ def write_phonons(out: Path, results: dict[str, Harmonic], extra: dict[str, dict
             for i, (x, y) in enumerate(r.dos)
         ],
     )
-    plot_bands({name: result.bands for name, result in results.items()}, out / "bands.png")
+    missing = any(result.without_charges() for result in results.values())
+    plot_bands(
+        {name: result.bands for name, result in results.items()},
+        out / "bands.png",
+        title=WITHOUT_CHARGES if missing else None,
+    )
     plot_dos(results, out / "dos.png")
     plot_thermal(results, out / "thermal.png")
     first = next(iter(summary["sources"].values()))
     return {key: first[key] for key in ("frequencies_gamma_cm1", "n_imaginary", "free_energy")} | summary
+
+
+def _polar_part(result: Harmonic) -> dict[str, Any]:
+    """Born charges and what follows from them, or that they may be missing."""
+    tensors = result.constants.tensors
+    if tensors is None:
+        text = result.without_charges()
+        return {"note": text} if text else {}
+    return {
+        "born_charges": tensors.born,
+        "dielectric_tensor": tensors.dielectric,
+        "frequencies_gamma_towards_cm1": result.splitting(),
+    }

@@ -8,6 +8,9 @@ from pathlib import Path
 from hint_plugins.runs.figures import legend_below, new_figure, save_figure
 from hint_recipes.crystals.phonons.harmonic import Bands, Harmonic
 
+#: Above bands of a crystal that may be polar.
+WITHOUT_CHARGES = "no Born effective charges: no splitting of longitudinal and transverse modes"
+
 
 def draw_bands(axes, sources: Mapping[str, Bands]) -> None:
     """Bands of several sources; the first one's path labels the axis."""
@@ -28,10 +31,12 @@ def draw_bands(axes, sources: Mapping[str, Bands]) -> None:
     axes.set_ylabel("wave number (cm$^{-1}$), imaginary below 0")
 
 
-def plot_bands(sources: Mapping[str, Bands], path: Path) -> None:
-    """Write the picture of :func:`draw_bands`."""
+def plot_bands(sources: Mapping[str, Bands], path: Path, *, title: str | None = None) -> None:
+    """Write the picture of :func:`draw_bands`, with a warning above it where there is one."""
     figure, axes = new_figure()
     draw_bands(axes, sources)
+    if title:
+        axes.set_title(title, fontsize=9, color="C3")
     legend_below(figure)
     save_figure(figure, path)
 

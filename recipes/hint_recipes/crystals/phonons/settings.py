@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -53,6 +54,13 @@ class PhononSettings(Settings):
     )
     dos_width: float = Field(
         10.0, gt=0, description="Gaussian width of the density of states, cm^-1. Lower it with a denser mesh."
+    )
+
+    born: Path | None = Field(
+        None,
+        description="Born effective charges and dielectric tensor, for the splitting of longitudinal and transverse "
+        "modes: BORN or yaml of phonopy, q2r .fc, dyn1 of ph.x, vasprun.xml or OUTCAR of VASP [default: those of the "
+        "reference's file, if it holds any]. Give it for every crystal that is not a metal and not elemental.",
     )
 
     @property

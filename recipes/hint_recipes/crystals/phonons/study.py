@@ -13,7 +13,9 @@ from ase import Atoms
 from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
 from hint_plugins.runs.directory import RunDirectory
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_plugins.runs.progress import note
+from hint_recipes.crystals.force_constants.dielectric import on_crystal, read_tensors, tell_tensors
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, with_tensors_of
 from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.force_constants.supercells import find_matrix
 from hint_recipes.crystals.force_constants.unit_cells import describe_matrix, in_supercell, tell_folded
@@ -36,7 +38,9 @@ class Phonons:
         Bands, density of states and thermal properties by the name of the model, or ``reference``.
     summary
         What ``summary.json`` holds: for each source ``frequencies_gamma_cm1``, ``n_imaginary`` (commensurate q points),
-        ``free_energy`` for each mesh and temperature (eV per unit cell), and the differences from the reference.
+        ``free_energy`` for each mesh and temperature (eV per unit cell), and the differences from the reference; with
+        Born charges ``frequencies_gamma_towards_cm1``, the limits at Gamma (``frequencies_gamma_cm1`` is without the
+        macroscopic field); ``note`` where charges may be missing.
     """
 
     directory: Path
@@ -46,11 +50,18 @@ class Phonons:
     def report(self) -> str:
         """Range and number of imaginary modes of each source, as text."""
         lines = [f"{name}: {result.left_out()}" for name, result in self.sources.items() if result.left_out()]
+        lines += [f"{name}: {text}" for name, result in self.sources.items() if (text := result.without_charges())]
         for name, source in self.summary["sources"].items():
             lines.append(
                 f"{name}: modes from {source['lowest_cm1']:.1f} to {source['highest_cm1']:.1f} cm^-1, "
                 f"{source['n_imaginary']} imaginary in the supercell"
             )
+            for special, values in source.get("frequencies_gamma_towards_cm1", {}).items():
+                transverse = source["frequencies_gamma_cm1"][-1]
+                lines.append(
+                    f"{name}: highest mode at Gamma {values[-1]:.1f} cm^-1 in the limit towards {special}, "
+                    f"{transverse:.1f} cm^-1 without the macroscopic field"
+                )
         return "\n".join([*lines, f"tables and pictures are in {self.directory}"])
 
 
@@ -108,6 +119,9 @@ def compute_phonons(
     if options is None:
         options = {**settings.model_dump(), "model": _texts(specs), "reference": reference, "dtype": dtype}
     with RunDirectory(Path(directory), "phonons", options, overwrite=overwrite) as run:
+        tensors = None if settings.born is None else read_tensors(settings.born, cell)
+        if tensors is not None:
+            note(f"{settings.born}: {tell_tensors(tensors)}")
         sources: dict[str, Harmonic] = {}
         extra: dict[str, dict[str, Any]] = {}
         if reference is not None:
@@ -115,16 +129,17 @@ def compute_phonons(
             if specs and not _same_supercell(constants, crystal, multiples):
                 numbers = describe_matrix(find_matrix(cell, constants.supercell))
                 raise InputError(f"the reference has another supercell: use --supercell {numbers}")
-            sources["reference"] = _harmonic(constants, settings)
+            tensors = tensors or constants.tensors
+            sources["reference"] = _harmonic(constants.with_tensors(tensors), settings)
         for name, spec in zip(model_names(_texts(specs)), specs, strict=True):
             potential = Potential.load(spec, device=device, dtype=dtype)
-            start = crystal
+            start, own = crystal, None if tensors is None else on_crystal(tensors, crystal)
             if settings.relax != "none":
                 start = relax(potential, crystal, cell=settings.relax == "cell", pressure=settings.pressure)
             force = potential.evaluate([start]).forces[0]
             extra[name] = {"model": _texts([spec])[0], "max_force": float(np.abs(np.asarray(force)).max())}
             constants = _prepared(force_constants_from_potential(potential, start, multiples), settings)
-            sources[name] = _harmonic(constants, settings)
+            sources[name] = _harmonic(with_tensors_of(constants, own), settings)
             if settings.relax == "none" and reference is not None:
                 extra[name]["difference"] = compare(constants, sources["reference"].constants)
         summary = write_phonons(run.path, sources, extra)

@@ -11,10 +11,11 @@ from hint_plugins.runs.figures import new_figure, save_figure
 from hint_plugins.runs.files import write_csv
 from hint_plugins.runs.progress import progress_bar
 from hint_recipes.crystals.force_constants.cellconstructor import to_cellconstructor
+from hint_recipes.crystals.force_constants.dielectric import missing_charges
 from hint_recipes.crystals.force_constants.dynamical_matrices import write_dynamical_matrices
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.phonons.harmonic import bands, save_force_constants
-from hint_recipes.crystals.phonons.plots import plot_bands
+from hint_recipes.crystals.phonons.plots import WITHOUT_CHARGES, plot_bands
 from hint_recipes.crystals.sscha.state import State
 
 
@@ -24,7 +25,7 @@ def write_tables(out: Path, sources: dict[str, ForceConstants], crystal: Atoms) 
     write(out / "centroids.extxyz", crystal)
     for name, constants in sources.items():
         save_force_constants(constants, out, name)
-        write_dynamical_matrices(to_cellconstructor(constants), out / "dyn" / f"{name}-dyn")
+        write_dynamical_matrices(to_cellconstructor(constants), out / "dyn" / f"{name}-dyn", constants.tensors)
     write_csv(
         out / "frequencies.csv",
         [
@@ -34,7 +35,12 @@ def write_tables(out: Path, sources: dict[str, ForceConstants], crystal: Atoms) 
             for mode, value in enumerate(row)
         ],
     )
-    plot_bands({name: bands(constants) for name, constants in sources.items()}, out / "bands.png")
+    missing = missing_charges(crystal) and any(constants.tensors is None for constants in sources.values())
+    plot_bands(
+        {name: bands(constants) for name, constants in sources.items()},
+        out / "bands.png",
+        title=WITHOUT_CHARGES if missing else None,
+    )
 
 
 def write_history(out: Path, state: State, static: float) -> None:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hint_plugins.datasets.born import DielectricTensors
 from hint_plugins.errors import InputError
 from hint_recipes.crystals.force_constants.cellconstructor import from_cellconstructor, output_to, to_cellconstructor
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, with_tensors_of
 from hint_recipes.crystals.force_constants.interpolation import interpolate
 from hint_recipes.crystals.sscha.cell import choose_cell, move
 from hint_recipes.crystals.sscha.ensemble import EnsembleEngine, require_sscha
@@ -61,6 +62,7 @@ def run(
     fingerprint: dict[str, Any] | None = None,
     log: Path | None = None,
     progress: Callable[[State], None] | None = None,
+    tensors: DielectricTensors | None = None,
 ) -> State:
     """Run all supercell stages from ``state`` on.
 
@@ -83,6 +85,8 @@ def run(
         File for the output of python-sscha.
     progress
         Called after every population.
+    tensors
+        Born effective charges and dielectric tensor, for the interpolation between stages.
 
     Returns
     -------
@@ -94,7 +98,7 @@ def run(
             if state.stage + 1 >= len(stages):
                 return state
             with output_to(log):
-                wider = interpolate(state.constants, stages[state.stage + 1])
+                wider = interpolate(with_tensors_of(state.constants, tensors), stages[state.stage + 1])
             constants, changed = start(wider, floor)
             report_raised(wider, changed, floor, f"stage {state.stage + 2}: ")
             state = replace(

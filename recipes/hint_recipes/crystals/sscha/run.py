@@ -10,12 +10,14 @@ from typing import Any
 
 from ase import Atoms
 
+from hint_plugins.datasets.born import DielectricTensors
 from hint_plugins.errors import InputError
 from hint_plugins.runs.directory import write_summary
 from hint_plugins.runs.progress import note
 from hint_recipes.crystals.force_constants.cellconstructor import output_to
+from hint_recipes.crystals.force_constants.dielectric import missing_charges, read_tensors
 from hint_recipes.crystals.force_constants.files import read_force_constants
-from hint_recipes.crystals.force_constants.force_constants import ForceConstants
+from hint_recipes.crystals.force_constants.force_constants import ForceConstants, with_tensors_of
 from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.phonons.dense_mesh import DenseMesh, dense_mesh
 from hint_recipes.crystals.sscha.cell import require_stress, static_start
@@ -88,6 +90,19 @@ class SschaRun:
         """What identifies the run."""
         return identity(self.crystal, self.engine, self.settings, self.stages, self.model.identity)
 
+    @cached_property
+    def _given(self) -> ForceConstants | None:
+        """Force constants of the file to start from; None where there is none."""
+        source = self.settings.start_from
+        return None if source is None else read_force_constants(source, self.crystal)
+
+    @cached_property
+    def tensors(self) -> DielectricTensors | None:
+        """Born effective charges and dielectric tensor: of their own file, or of the file to start from."""
+        if self.settings.born is not None:
+            return read_tensors(self.settings.born, self.crystal)
+        return None if self._given is None else self._given.tensors
+
     def earlier(self) -> State | None:
         """The state of this run in its directory; None where there is none (:func:`earlier_run`).
 
@@ -102,6 +117,8 @@ class SschaRun:
         """The summary in the directory, where it holds all that is asked for; else None."""
         summary = finished_run(self.directory, self.mark, self.settings)
         if summary is None:
+            return None
+        if summary.get("born_charges") != (None if self.tensors is None else self.tensors.born.tolist()):
             return None
         hessian = summary.get("free_energy_hessian", {}).get("configurations", 0)
         if hessian != self.settings.hessian_configurations:
@@ -139,7 +156,11 @@ class SschaRun:
         fresh, mesh = self._averages(state)
         summary = summarise(state, settings, fresh, mesh, harmonic=harmonic, static=static)
         summary["fingerprint"] = self.mark
-        sources = {"harmonic": harmonic, "sscha": state.constants}
+        summary |= self._polar_part()
+        sources = {
+            "harmonic": with_tensors_of(harmonic, self.tensors),
+            "sscha": with_tensors_of(state.constants, self.tensors),
+        }
         self._write(summary, sources)
         if settings.hessian_configurations:
             self._add_hessian(summary, sources)
@@ -160,10 +181,9 @@ class SschaRun:
 
     def _starting_point(self, crystal: Atoms) -> ForceConstants:
         """The force constants of the first stage: the model's, or those of a file."""
-        source, multiples = self.settings.start_from, self.stages[0]
-        if source is None:
+        source, multiples, constants = self.settings.start_from, self.stages[0], self._given
+        if constants is None:
             return force_constants_from_potential(self.model.potential, crystal, multiples)
-        constants = read_force_constants(source, crystal)
         if constants.multiples != tuple(multiples):
             raise InputError(
                 f"{source} holds a {times(constants.multiples)} supercell, the run starts with {times(multiples)}: "
@@ -189,6 +209,7 @@ class SschaRun:
                 fingerprint=self.mark,
                 log=self._log,
                 progress=report,
+                tensors=self.tensors,
             )
 
     def _averages(self, state: State) -> tuple[FreshEnsemble, DenseMesh]:
@@ -197,13 +218,20 @@ class SschaRun:
         count = settings.final_configurations or settings.configurations
         with output_to(self._log):
             fresh = kept_fresh_ensemble(self.directory / FRESH, state.constants, self.engine, settings, count)
-            mesh = dense_mesh(state.constants, settings.temperature)
+            mesh = dense_mesh(with_tensors_of(state.constants, self.tensors), settings.temperature)
         if not mesh.usable:
             note(
                 f"{mesh.num_imaginary} modes of the interpolated auxiliary matrix are imaginary on the dense mesh: "
                 "the free energy is that of the supercell alone; take a larger supercell"
             )
         return fresh, mesh
+
+    def _polar_part(self) -> dict[str, Any]:
+        """Born charges for the summary, or the sentence that they may be missing."""
+        if self.tensors is not None:
+            return {"born_charges": self.tensors.born.tolist(), "dielectric_tensor": self.tensors.dielectric.tolist()}
+        text = missing_charges(self.crystal)
+        return {} if text is None else {"note": text}
 
     def _write(self, summary: dict[str, Any], sources: dict[str, ForceConstants]) -> None:
         write_tables(self.directory, sources, sources["sscha"].primitive)
@@ -215,7 +243,7 @@ class SschaRun:
         curved = free_energy_hessian(
             sources["sscha"], self.engine, self.settings, count, four_phonon=self.settings.four_phonon, log=self._log
         )
-        sources["free-energy-hessian"] = curved.constants
+        sources["free-energy-hessian"] = with_tensors_of(curved.constants, self.tensors)
         summary["free_energy_hessian"] = {"configurations": count, **curved.summary()}
         self._write(summary, sources)
 

@@ -165,7 +165,8 @@ def _job(
     }
     if before is not None:
         source = out / "points" / before.name / "sscha.npz"
-        crystal, stages, own = _moved(crystal, source), stages[-1:], {**own, "start_from": source}
+        crystal, stages = _moved(crystal, source), stages[-1:]
+        own |= {"start_from": source, "born": None}  # the charges are in the source
     directory = out / "points" / point.name
     directory.mkdir(parents=True, exist_ok=True)
     return SschaRun(crystal, list(stages), model, directory, settings.changed(**own))

@@ -132,6 +132,13 @@ class SschaSettings(Minimisation):
         description="Starting force constants: prefix of dyn files, phonopy yaml, q2r .fc, or .npz [default: those of "
         "the model]. Use it to start from a neighbouring temperature or from stiffer phonons.",
     )
+    born: Path | None = Field(
+        None,
+        description="Born effective charges and dielectric tensor, for bands, the free energy on the dense mesh and "
+        "the step from one --stage to the next: BORN or yaml of phonopy, q2r .fc, dyn1 of ph.x, vasprun.xml or OUTCAR "
+        "of VASP [default: those of the --start-from file, if it holds any]. Give it for every crystal that is not a "
+        "metal and not elemental.",
+    )
     floor: float = Field(
         20.0,
         description="Lowest frequency of the start, cm^-1: imaginary and softer modes are raised to it. Raise it when "

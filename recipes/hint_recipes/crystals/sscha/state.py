@@ -29,6 +29,7 @@ NOT_IDENTIFYING = frozenset(
         "hessian_configurations",
         "four_phonon",
         "reference_configurations",
+        "born",
     )
 )
 

@@ -61,6 +61,7 @@ class Sscha:
                 f"free energy {summary['free_energy']:.5f} +- {summary['free_energy_error']:.5f} eV per unit cell at "
                 f"{summary['temperature_K']:g} K ({fresh['configurations']} fresh configurations{part})",
                 f"auxiliary modes {_with_error(*low)} to {_with_error(*high)} cm^-1",
+                *([summary["note"]] if "note" in summary else []),
                 *self._about_hessian(),
                 f"{state} after {summary['n_populations']} populations; results are in {self.directory}",
             ]
