@@ -8,7 +8,8 @@ from ase.build import bulk
 from hint_plugins.datasets.born import DielectricTensors
 from hint_plugins.errors import InputError
 from hint_plugins.units import CM1
-from hint_recipes.crystals.force_constants.dielectric import missing_charges, on_crystal, read_tensors
+from hint_recipes.crystals.force_constants.dielectric import missing_charges, on_crystal
+from hint_recipes.crystals.force_constants.dielectric_files import read_tensors
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants
 from hint_recipes.crystals.force_constants.interpolation import interpolate
 from hint_recipes.crystals.phonons.harmonic import bands

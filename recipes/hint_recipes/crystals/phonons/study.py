@@ -14,7 +14,8 @@ from hint_plugins.errors import InputError
 from hint_plugins.potential import Potential
 from hint_plugins.runs.directory import RunDirectory
 from hint_plugins.runs.progress import note
-from hint_recipes.crystals.force_constants.dielectric import on_crystal, read_tensors, tell_tensors
+from hint_recipes.crystals.force_constants.dielectric import on_crystal, tell_tensors
+from hint_recipes.crystals.force_constants.dielectric_files import read_tensors
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants, with_tensors_of
 from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
 from hint_recipes.crystals.force_constants.supercells import find_matrix

@@ -15,7 +15,8 @@ from hint_plugins.errors import InputError
 from hint_plugins.runs.directory import write_summary
 from hint_plugins.runs.progress import note
 from hint_recipes.crystals.force_constants.cellconstructor import output_to
-from hint_recipes.crystals.force_constants.dielectric import missing_charges, read_tensors
+from hint_recipes.crystals.force_constants.dielectric import missing_charges
+from hint_recipes.crystals.force_constants.dielectric_files import read_tensors
 from hint_recipes.crystals.force_constants.files import read_force_constants
 from hint_recipes.crystals.force_constants.force_constants import ForceConstants, with_tensors_of
 from hint_recipes.crystals.force_constants.from_potential import force_constants_from_potential
