@@ -168,6 +168,25 @@ class TestCorrection:
         assert "SCF did not converge" in said
         assert [a.info["configuration"] for a in read(tmp_path / "correction.extxyz", ":")] == [0, 2, 3, 5]
 
+    def test_a_stopped_correction_goes_on(self, emt, tmp_path):
+        """No reference energy is computed twice: they may take an hour each."""
+
+        class Stopped(Shifted):
+            def evaluate(self, structures, *, stress=False):
+                if self.calls == 3:
+                    self.calls += 1
+                    raise KeyboardInterrupt
+                return super().evaluate(structures, stress=stress)
+
+        settings, crystal = settings_of(reference_configurations=6), bulk("Pd", a=3.9)
+        reference = Stopped(emt, 0.01)
+        with pytest.raises(KeyboardInterrupt):
+            run_sscha(crystal, emt, tmp_path, settings, reference=reference, reference_label="shifted")
+        summary = run_sscha(crystal, emt, tmp_path, settings, reference=reference, reference_label="shifted").summary
+        assert reference.calls == 4 + 3
+        assert summary["correction"]["configurations"] == 6
+        assert summary["correction"]["first_order"] == pytest.approx(0.01, abs=1e-9)
+
     def test_results_survive_a_useless_reference(self, emt, tmp_path):
         reference = Shifted(emt, 0.01, failing=tuple(range(9)))
         with pytest.raises(InputError, match="at least two"):
@@ -381,8 +400,9 @@ class TestRank:
         calls = reference.calls
         first(settings, reference)
         assert reference.calls == calls  # kept
-        first(settings.changed(reference_configurations=4), reference)
-        assert reference.calls == calls + 4
+        fewer = first(settings.changed(reference_configurations=4), reference)
+        assert fewer["correction_configurations"] == 4
+        assert reference.calls == calls, "they are the first of those that are known"
         assert "correction_eV_per_atom" not in first(settings)
 
     def test_errors_hold_the_change_with_the_supercell(self, emt, tmp_path):

@@ -252,6 +252,6 @@ class SschaRun:
         """Add the correction to the reference method to the results."""
         assert self.reference is not None
         count = self.settings.reference_configurations
-        found = correct(constants, self.engine, self.settings, self.reference.potential, count, self.directory)
+        found = correct(constants, self.engine, self.settings, self.reference, count, self.directory)
         summary["correction"] = {**correction_mark(self.reference.identity, count), **found}
         write_summary(self.directory, summary)
